@@ -1,1 +1,13 @@
-//! TODO
+//! The engine of Deployer: model, planner, journal, driver, and the traits that backends implement.
+
+mod backend;
+mod error;
+mod journal;
+mod model;
+mod plan;
+
+pub use backend::*;
+pub use error::{Effect, Error, ErrorKind, ErrorReport, Result, Retry};
+pub use journal::*;
+pub use model::*;
+pub use plan::*;

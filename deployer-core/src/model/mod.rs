@@ -1,0 +1,24 @@
+//! What is deployed: specs as they come in, releases as they are kept, and the words they are made of.
+
+mod name;
+mod problem;
+mod release;
+mod rollout;
+mod spec;
+pub(crate) mod time;
+mod validate;
+mod workload;
+
+pub use name::{AppName, DeploymentId, Digest, InstanceId, ReleaseNumber, RevisionId, ServiceName};
+pub use problem::{Place, Problem, Problems, Severity};
+pub use release::{GitState, PinnedImage, Provenance, Release, ServiceRelease};
+pub use rollout::{
+    CanaryStep, Condition, GateCheck, GatePoint, GateSpec, Hook, HookPoint, OnInconclusive, Probe, Readiness, Route,
+    Strategy,
+};
+pub use spec::{AppSpec, BuildSpec, ImageSource, NetworkSpec, Service, ServiceSpec, VolumeSpec};
+pub use time::{Human, Timestamp};
+pub use workload::{
+    AppProtocol, CheckCommand, ContainerCheck, EnvValue, Mount, MountSource, Port, Published, Resources, Restart,
+    SecretRef, Stop, Transport, Workload,
+};

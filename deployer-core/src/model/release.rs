@@ -1,0 +1,151 @@
+//! A release: the complete, immutable snapshot that a rollback brings back.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::name::{AppName, Digest, ReleaseNumber, RevisionId, ServiceName};
+use super::spec::{NetworkSpec, Service, VolumeSpec};
+use super::time::Timestamp;
+
+/// A service whose image is pinned by digest.
+pub type ServiceRelease = Service<PinnedImage>;
+
+/// An image that cannot change any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct PinnedImage {
+    /// The name that a person would recognise, such as `redis:7`. Never used to find the image.
+    pub reference: String,
+    /// What the backend runs: a name that includes the digest, or the engine's image id.
+    pub location: String,
+    /// The digest of the content: a registry's manifest digest, or the engine's image id where there is no registry.
+    pub digest: Digest,
+    /// The TCP ports that the image says it listens on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exposed_ports: Vec<u16>,
+}
+
+impl PinnedImage {
+    /// An image by what to show, what to run and its digest.
+    #[must_use]
+    pub fn new(reference: impl Into<String>, location: impl Into<String>, digest: Digest) -> Self {
+        Self { reference: reference.into(), location: location.into(), digest, exposed_ports: Vec::new() }
+    }
+
+    /// Says what ports the image listens on.
+    #[must_use]
+    pub fn with_exposed_ports(mut self, ports: Vec<u16>) -> Self {
+        self.exposed_ports = ports;
+        self
+    }
+}
+
+impl ServiceRelease {
+    /// The revision that runs this service: equal for equal images and workloads, whatever the release.
+    #[must_use]
+    pub fn revision(&self, service: &ServiceName) -> RevisionId {
+        let workload = serde_json::to_vec(&(&self.image.digest, &self.workload)).unwrap_or_default();
+        RevisionId::new(service.clone(), &Digest::of(&workload))
+    }
+
+    /// The TCP ports that other services reach: declared ones, routed ones, and those the image says it listens on
+    /// unless ports are declared.
+    #[must_use]
+    pub fn listening_ports(&self) -> Vec<super::workload::Port> {
+        use super::workload::{AppProtocol, Port, Transport};
+        let mut ports: Vec<Port> =
+            self.workload.ports.iter().filter(|port| port.transport == Transport::Tcp).cloned().collect();
+        if ports.is_empty() {
+            ports.extend(self.image.exposed_ports.iter().map(|port| Port::internal(*port)));
+        }
+        for route in &self.routes {
+            match ports.iter_mut().find(|port| port.target == route.port) {
+                Some(port) => port.protocol = AppProtocol::Http,
+                None => ports.push(Port::internal(route.port).http()),
+            }
+        }
+        ports
+    }
+
+    /// Whether two revisions of it must never run at the same time.
+    #[must_use]
+    pub fn is_exclusive(&self) -> bool {
+        self.workload.exclusive_volumes().next().is_some()
+    }
+}
+
+/// A complete, immutable snapshot of an application.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Release {
+    /// The version of this stored form.
+    pub format: u16,
+    /// The application.
+    pub app: AppName,
+    /// Its number, one after the other within the application.
+    pub number: ReleaseNumber,
+    /// Its services.
+    pub services: BTreeMap<ServiceName, ServiceRelease>,
+    /// Its networks beside the default one.
+    #[serde(default)]
+    pub networks: BTreeMap<String, NetworkSpec>,
+    /// Its named volumes.
+    #[serde(default)]
+    pub volumes: BTreeMap<String, VolumeSpec>,
+    /// Where it came from.
+    pub provenance: Provenance,
+}
+
+impl Release {
+    /// The version of the stored form that this build writes.
+    pub const FORMAT: u16 = 1;
+
+    /// A hash of everything but number and provenance: equal for releases that deploy the same.
+    #[must_use]
+    pub fn content_hash(&self) -> Digest {
+        let content = (&self.app, &self.services, &self.networks, &self.volumes);
+        Digest::of(&serde_json::to_vec(&content).unwrap_or_default())
+    }
+
+    /// The revisions that run it.
+    #[must_use]
+    pub fn revisions(&self) -> BTreeMap<ServiceName, RevisionId> {
+        self.services.iter().map(|(name, service)| (name.clone(), service.revision(name))).collect()
+    }
+}
+
+/// Where a release came from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Provenance {
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Who made it.
+    pub author: Option<String>,
+    /// Why, in the author's words.
+    pub message: Option<String>,
+    /// The state of the sources it was built from.
+    pub git: Option<GitState>,
+}
+
+/// The state of a git work tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct GitState {
+    /// The commit's full hash.
+    pub commit: String,
+    /// The tag that points at it, if one does.
+    pub tag: Option<String>,
+    /// Whether the work tree had changes that the commit does not have.
+    pub dirty: bool,
+}
+
+impl GitState {
+    /// The state of a work tree.
+    #[must_use]
+    pub fn new(commit: impl Into<String>, tag: Option<String>, dirty: bool) -> Self {
+        Self { commit: commit.into(), tag, dirty }
+    }
+}
