@@ -10,4 +10,6 @@ pub use backend::*;
 pub use error::{Effect, Error, ErrorKind, ErrorReport, Result, Retry};
 pub use journal::*;
 pub use model::*;
-pub use plan::*;
+pub use plan::{
+    Action, ChangeKind, Observed, Plan, PlanRequest, ServiceChange, Step, StepId, StepWeight, plan_back, plan_forward,
+};
