@@ -1,6 +1,7 @@
 //! The engine of Deployer: model, planner, journal, driver, and the traits that backends implement.
 
 mod backend;
+mod engine;
 mod error;
 mod journal;
 mod model;
