@@ -57,7 +57,11 @@ impl Config {
     fn from_env() -> Self {
         let variable = |name: &str, default: &str| {
             let value = env::var(name).unwrap_or_default();
-            if value.is_empty() { default.to_owned() } else { value }
+            if value.is_empty() {
+                default.to_owned()
+            } else {
+                value
+            }
         };
         let delay = variable("DELAY_MS", "0");
         let (least, most) = delay.split_once('-').unwrap_or((&delay, &delay));
@@ -134,7 +138,9 @@ fn web(config: Config) {
         "slow-start" => thread::sleep(millis("SLOW_START_MS", 5000)),
         "crash" => drop(thread::spawn(|| {
             thread::sleep(millis("CRASH_AFTER_MS", 1500));
-            eprintln!("thread 'prices' panicked: index out of bounds: the len is 3 but the index is 3");
+            eprintln!(
+                "thread 'prices' panicked: index out of bounds: the len is 3 but the index is 3"
+            );
             exit(101);
         })),
         "oom" => drop(thread::spawn(take_memory)),
@@ -176,7 +182,10 @@ fn web(config: Config) {
     }
     drop(listener);
     let left = web.finish(Duration::from_secs(9));
-    println!("web {}: stopped, {left} connections cut", web.config.version);
+    println!(
+        "web {}: stopped, {left} connections cut",
+        web.config.version
+    );
 }
 
 impl Web {
@@ -187,12 +196,16 @@ impl Web {
             // What has arrived can still be read, so a request that is on its way in is answered.
             let _ = connection.shutdown(Shutdown::Read);
         }
-        let waited = self.one_less.wait_timeout_while(connections, patience, |open| !open.is_empty());
+        let waited = self
+            .one_less
+            .wait_timeout_while(connections, patience, |open| !open.is_empty());
         waited.map_or(0, |(open, _)| open.len())
     }
 
     fn serve(&self, number: u64, stream: TcpStream) {
-        let Ok(registered) = stream.try_clone() else { return };
+        let Ok(registered) = stream.try_clone() else {
+            return;
+        };
         lock(&self.connections).insert(number, registered);
         if self.stopping.load(Ordering::SeqCst) {
             // Too late for `finish` to end it.
@@ -231,17 +244,29 @@ impl Web {
     fn answer(&self, request: &Request) -> (&'static str, String) {
         let version = &self.config.version;
         match request.path.as_str() {
-            "/healthz" if self.config.broken == "unhealthy" => {
-                ("503 Service Unavailable", "cannot reach the price service\n".to_owned())
-            }
+            "/healthz" if self.config.broken == "unhealthy" => (
+                "503 Service Unavailable",
+                "cannot reach the price service\n".to_owned(),
+            ),
             "/healthz" => ("200 OK", "ok\n".to_owned()),
             "/version" => ("200 OK", version.clone()),
             "/migrations" => match self.cache.ask(&["HGETALL", "shop:migrations"]) {
                 Ok(reply) => {
-                    let runs: BTreeMap<_, _> = reply.chunks_exact(2).map(|pair| (&pair[0], &pair[1])).collect();
-                    ("200 OK", runs.iter().map(|(version, runs)| format!("{version} {runs}\n")).collect())
+                    let runs: BTreeMap<_, _> = reply
+                        .chunks_exact(2)
+                        .map(|pair| (&pair[0], &pair[1]))
+                        .collect();
+                    (
+                        "200 OK",
+                        runs.iter()
+                            .map(|(version, runs)| format!("{version} {runs}\n"))
+                            .collect(),
+                    )
                 }
-                Err(error) => ("503 Service Unavailable", format!("the cache is away: {error}\n")),
+                Err(error) => (
+                    "503 Service Unavailable",
+                    format!("the cache is away: {error}\n"),
+                ),
             },
             "/" => self.visit(),
             _ => ("404 Not Found", "there is no such page\n".to_owned()),
@@ -254,21 +279,42 @@ impl Web {
         if most > 0 {
             // Spread well enough for a demo, without a random number generator.
             let spread = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33;
-            thread::sleep(Duration::from_millis(least + spread % (most.max(least) - least + 1)));
+            thread::sleep(Duration::from_millis(
+                least + spread % (most.max(least) - least + 1),
+            ));
         }
         if self.config.broken == "errors" && number % 10 < 3 {
-            return ("500 Internal Server Error", "no price for article 7\n".to_owned());
+            return (
+                "500 Internal Server Error",
+                "no price for article 7\n".to_owned(),
+            );
         }
         let counted = self.cache.ask(&["INCR", "shop:visits"]).and_then(|reply| {
-            let visits: u64 = reply.first().and_then(|text| text.parse().ok()).unwrap_or(0);
+            let visits: u64 = reply
+                .first()
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(0);
             if visits % 50 == 0 {
-                self.cache.ask(&["RPUSH", "shop:jobs", &format!("visit {visits} counted by {}", self.config.version)])?;
+                self.cache.ask(&[
+                    "RPUSH",
+                    "shop:jobs",
+                    &format!("visit {visits} counted by {}", self.config.version),
+                ])?;
             }
             Ok(visits)
         });
         match counted {
-            Ok(visits) => ("200 OK", format!("shop {} on {}: visitor {visits}\n", self.config.version, self.config.host)),
-            Err(error) => ("503 Service Unavailable", format!("the cache is away: {error}\n")),
+            Ok(visits) => (
+                "200 OK",
+                format!(
+                    "shop {} on {}: visitor {visits}\n",
+                    self.config.version, self.config.host
+                ),
+            ),
+            Err(error) => (
+                "503 Service Unavailable",
+                format!("the cache is away: {error}\n"),
+            ),
         }
     }
 }
@@ -282,10 +328,14 @@ struct Request {
 impl Request {
     /// The next request of a connection, its body skipped; nothing at its end.
     fn read(input: &mut impl BufRead) -> io::Result<Option<Self>> {
-        let Some(first) = read_line(input)? else { return Ok(None) };
+        let Some(first) = read_line(input)? else {
+            return Ok(None);
+        };
         let bad = |what| io::Error::new(io::ErrorKind::InvalidData, what);
         let mut words = first.split(' ');
-        let (Some(method), Some(target), Some(protocol)) = (words.next(), words.next(), words.next()) else {
+        let (Some(method), Some(target), Some(protocol)) =
+            (words.next(), words.next(), words.next())
+        else {
             return Err(bad("not a request"));
         };
         let mut close = protocol == "HTTP/1.0";
@@ -295,13 +345,19 @@ impl Request {
             if line.is_empty() {
                 io::copy(&mut input.take(body_bytes), &mut io::sink())?;
                 let path = target.split('?').next().unwrap_or_default();
-                return Ok(Some(Self { method: method.to_owned(), path: path.to_owned(), close }));
+                return Ok(Some(Self {
+                    method: method.to_owned(),
+                    path: path.to_owned(),
+                    close,
+                }));
             }
             let (name, value) = line.split_once(':').ok_or_else(|| bad("not a header"))?;
             match name.to_ascii_lowercase().as_str() {
                 "connection" if value.trim().eq_ignore_ascii_case("close") => close = true,
                 "connection" if value.trim().eq_ignore_ascii_case("keep-alive") => close = false,
-                "content-length" => body_bytes = value.trim().parse().map_err(|_| bad("not a length"))?,
+                "content-length" => {
+                    body_bytes = value.trim().parse().map_err(|_| bad("not a length"))?
+                }
                 _ => {}
             }
         }
@@ -330,7 +386,10 @@ fn take_memory() {
         taken.push(vec![1_u8; 4 << 20]);
         thread::sleep(Duration::from_millis(5));
     }
-    eprintln!("FATAL: took {} MiB and was not killed: there is no memory limit", taken.len() * 4);
+    eprintln!(
+        "FATAL: took {} MiB and was not killed: there is no memory limit",
+        taken.len() * 4
+    );
     exit(1);
 }
 
@@ -352,18 +411,23 @@ fn worker(config: &Config) {
     let cache = Cache::new(&config.cache);
     let mut away = false;
     while !stopping.load(Ordering::SeqCst) {
-        let worked = cache.connect(Duration::from_secs(2)).and_then(|mut connection| {
-            *lock(&waiting) = Some(connection.stream.get_ref().try_clone()?);
-            if std::mem::take(&mut away) {
-                println!("worker {}: the cache is back", config.version);
-            }
-            while !stopping.load(Ordering::SeqCst) {
-                if let [_, job] = connection.ask(&["BLPOP", "shop:jobs", "1"], Duration::from_secs(3))?.as_slice() {
-                    println!("worker {}: {job}", config.version);
+        let worked = cache
+            .connect(Duration::from_secs(2))
+            .and_then(|mut connection| {
+                *lock(&waiting) = Some(connection.stream.get_ref().try_clone()?);
+                if std::mem::take(&mut away) {
+                    println!("worker {}: the cache is back", config.version);
                 }
-            }
-            Ok(())
-        });
+                while !stopping.load(Ordering::SeqCst) {
+                    if let [_, job] = connection
+                        .ask(&["BLPOP", "shop:jobs", "1"], Duration::from_secs(3))?
+                        .as_slice()
+                    {
+                        println!("worker {}: {job}", config.version);
+                    }
+                }
+                Ok(())
+            });
         if let Err(error) = worked
             && !stopping.load(Ordering::SeqCst)
         {
@@ -379,18 +443,28 @@ fn worker(config: &Config) {
 fn migrate(config: &Config) {
     let version = &config.version;
     if config.broken == "migrate" {
-        eprintln!("migrate: step 2 of 3 failed: column \"price\" of table \"articles\" already exists");
+        eprintln!(
+            "migrate: step 2 of 3 failed: column \"price\" of table \"articles\" already exists"
+        );
         exit(1);
     }
     let cache = Cache::new(&config.cache);
     let migrated = (|| {
-        let before = cache.ask(&["GET", "shop:schema"])?.pop().unwrap_or_else(|| "nothing".to_owned());
+        let before = cache
+            .ask(&["GET", "shop:schema"])?
+            .pop()
+            .unwrap_or_else(|| "nothing".to_owned());
         cache.ask(&["SET", "shop:schema", version])?;
-        let runs = cache.ask(&["HINCRBY", "shop:migrations", version, "1"])?.pop().unwrap_or_default();
+        let runs = cache
+            .ask(&["HINCRBY", "shop:migrations", version, "1"])?
+            .pop()
+            .unwrap_or_default();
         io::Result::Ok((before, runs))
     })();
     match migrated {
-        Ok((before, runs)) => println!("migrate: schema {before} -> {version} (run {runs} for {version})"),
+        Ok((before, runs)) => {
+            println!("migrate: schema {before} -> {version} (run {runs} for {version})")
+        }
         Err(error) => {
             eprintln!("migrate: the cache at {} is away: {error}", config.cache);
             exit(1);
@@ -432,7 +506,10 @@ struct CacheConnection {
 
 impl Cache {
     fn new(address: &str) -> Self {
-        Self { address: address.to_owned(), idle: Mutex::default() }
+        Self {
+            address: address.to_owned(),
+            idle: Mutex::default(),
+        }
     }
 
     fn connect(&self, patience: Duration) -> io::Result<CacheConnection> {
@@ -441,7 +518,9 @@ impl Cache {
             match TcpStream::connect_timeout(&address, patience) {
                 Ok(stream) => {
                     stream.set_nodelay(true)?;
-                    return Ok(CacheConnection { stream: BufReader::new(stream) });
+                    return Ok(CacheConnection {
+                        stream: BufReader::new(stream),
+                    });
                 }
                 Err(error) => last = error,
             }
@@ -454,14 +533,18 @@ impl Cache {
         let deadline = Instant::now() + Duration::from_secs(2);
         loop {
             // A timeout of zero would be none at all.
-            let patience = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(10));
+            let patience = deadline
+                .saturating_duration_since(Instant::now())
+                .max(Duration::from_millis(10));
             let kept = lock(&self.idle).pop();
             let was_kept = kept.is_some();
-            let asked = kept.map_or_else(|| self.connect(patience), Ok).and_then(|mut connection| {
-                let reply = connection.ask(command, patience)?;
-                lock(&self.idle).push(connection);
-                Ok(reply)
-            });
+            let asked =
+                kept.map_or_else(|| self.connect(patience), Ok)
+                    .and_then(|mut connection| {
+                        let reply = connection.ask(command, patience)?;
+                        lock(&self.idle).push(connection);
+                        Ok(reply)
+                    });
             match asked {
                 Ok(reply) => return Ok(reply),
                 Err(error) if Instant::now() >= deadline => return Err(error),
@@ -482,7 +565,9 @@ impl CacheConnection {
         self.stream.get_mut().write_all(text.as_bytes())?;
         let mut reply = Vec::new();
         self.read(&mut reply).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "no answer in time"),
+            io::ErrorKind::WouldBlock => {
+                io::Error::new(io::ErrorKind::TimedOut, "no answer in time")
+            }
             _ => error,
         })?;
         Ok(reply)
