@@ -100,8 +100,14 @@ struct Web {
     requests: AtomicU64,
     stopping: AtomicBool,
     /// The open connections, so that a stop can end the idle ones and wait for the others.
-    connections: Mutex<HashMap<u64, TcpStream>>,
+    connections: Mutex<HashMap<u64, Connection>>,
     one_less: Condvar,
+}
+
+struct Connection {
+    stream: TcpStream,
+    /// Whether it has carried a request. Who keeps it open must expect that it ends; who has just opened it must not.
+    kept: bool,
 }
 
 fn web(config: Config) {
@@ -192,9 +198,9 @@ impl Web {
     /// Ends idle connections, waits for the others, and says how many were not over in time.
     fn finish(&self, patience: Duration) -> usize {
         let connections = lock(&self.connections);
-        for connection in connections.values() {
+        for connection in connections.values().filter(|connection| connection.kept) {
             // What has arrived can still be read, so a request that is on its way in is answered.
-            let _ = connection.shutdown(Shutdown::Read);
+            let _ = connection.stream.shutdown(Shutdown::Read);
         }
         let waited = self
             .one_less
@@ -203,22 +209,22 @@ impl Web {
     }
 
     fn serve(&self, number: u64, stream: TcpStream) {
-        let Ok(registered) = stream.try_clone() else {
-            return;
-        };
+        let registered = stream.try_clone().map(|stream| Connection {
+            stream,
+            kept: false,
+        });
+        let Ok(registered) = registered else { return };
         lock(&self.connections).insert(number, registered);
-        if self.stopping.load(Ordering::SeqCst) {
-            // Too late for `finish` to end it.
-            let _ = stream.set_read_timeout(Some(Duration::from_millis(500)));
-        }
-        let _ = stream.set_nodelay(true);
         // An error is a client that has gone.
-        let _ = self.answer_requests(stream);
+        let _ = self.answer_requests(number, stream);
         lock(&self.connections).remove(&number);
         self.one_less.notify_all();
     }
 
-    fn answer_requests(&self, stream: TcpStream) -> io::Result<()> {
+    fn answer_requests(&self, number: u64, stream: TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        // A stop waits for the first request of a connection, so that must come soon.
+        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
         let mut input = BufReader::new(stream.try_clone()?);
         let mut output = stream;
         while let Some(request) = Request::read(&mut input)? {
@@ -234,11 +240,20 @@ impl Web {
                 text += &body;
             }
             output.write_all(text.as_bytes())?;
-            if close {
+            if close || !self.keep(number) {
                 break;
             }
+            output.set_read_timeout(None)?;
         }
         Ok(())
+    }
+
+    /// Notes that a connection is idle from now on; false if a stop has come that did not see it as such.
+    fn keep(&self, number: u64) -> bool {
+        if let Some(connection) = lock(&self.connections).get_mut(&number) {
+            connection.kept = true;
+        }
+        !self.stopping.load(Ordering::SeqCst)
     }
 
     fn answer(&self, request: &Request) -> (&'static str, String) {
