@@ -149,12 +149,7 @@ impl Load {
         let started = Instant::now();
         let (stop, stopped) = oneshot::channel();
         let driver = tokio::spawn(drive(Arc::new(self), Arc::clone(&tally), started, stopped));
-        Running {
-            tally,
-            started,
-            stop: Some(stop),
-            driver,
-        }
+        Running { tally, started, stop: Some(stop), driver }
     }
 }
 
@@ -204,20 +199,11 @@ impl Drop for Running {
 }
 
 /// Sends requests when they are due until told to stop, then waits for those that are under way.
-async fn drive(
-    load: Arc<Load>,
-    tally: Arc<Mutex<Tally>>,
-    started: Instant,
-    mut stopped: oneshot::Receiver<()>,
-) {
+async fn drive(load: Arc<Load>, tally: Arc<Mutex<Tally>>, started: Instant, mut stopped: oneshot::Receiver<()>) {
     let pool = Arc::new(Pool::default());
     let mut requests = JoinSet::new();
     let mut sent = 0_u64;
-    let limit = if load.per_second == 0 {
-        0
-    } else {
-        load.limit.unwrap_or(u64::MAX)
-    };
+    let limit = if load.per_second == 0 { 0 } else { load.limit.unwrap_or(u64::MAX) };
     for number in 0..limit {
         let due = started + due_after(number, load.per_second);
         tokio::select! {
@@ -244,11 +230,8 @@ async fn drive(
         sent += 1;
         requests.spawn(async move {
             let mut reused = false;
-            let exchanged = timeout_at(
-                now + load.timeout,
-                exchange(&load, keep_alive, &pool, &tally, &mut reused),
-            )
-            .await;
+            let exchanged =
+                timeout_at(now + load.timeout, exchange(&load, keep_alive, &pool, &tally, &mut reused)).await;
             let outcome = exchanged.unwrap_or(Err(LossKind::Timeout));
             lock(&tally).ended(now - started, started.elapsed(), reused, outcome);
         });
@@ -261,8 +244,7 @@ async fn drive(
 /// When request `number` of a load is due. The whole and the fractional second apart, so that nothing drifts or overflows.
 fn due_after(number: u64, per_second: u32) -> Duration {
     let per_second = u64::from(per_second);
-    Duration::from_secs(number / per_second)
-        + Duration::from_nanos(number % per_second * 1_000_000_000 / per_second)
+    Duration::from_secs(number / per_second) + Duration::from_nanos(number % per_second * 1_000_000_000 / per_second)
 }
 
 /// Sends one request and reads its answer, repeating it once if a connection from the pool turns out to be closed.

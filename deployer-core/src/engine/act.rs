@@ -111,17 +111,22 @@ impl Act {
         let observe = self.backend.balancer.observe(&self.app);
         let routing = self.calls.make("balancer.observe", self.app.to_string(), false, SHORT, observe).await?;
         let routing = routing.into_iter().find(|routing| routing.service == *service).ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, "the load balancer does not know the service").with_resource(service.as_str())
+            Error::new(ErrorKind::NotFound, "the load balancer does not know the service")
+                .with_resource(service.as_str())
         })?;
         let current = routing.weights();
-        let wanted: BTreeMap<_, _> =
-            weights.iter().filter(|(_, weight)| **weight > 0).map(|(revision, weight)| (revision.clone(), *weight)).collect();
+        let wanted: BTreeMap<_, _> = weights
+            .iter()
+            .filter(|(_, weight)| **weight > 0)
+            .map(|(revision, weight)| (revision.clone(), *weight))
+            .collect();
         if current == wanted {
             return Ok(outcome);
         }
         if !expected.contains(&current) {
             let list = |weights: &BTreeMap<RevisionId, u8>| {
-                let list: Vec<String> = weights.iter().map(|(revision, weight)| format!("{revision} {weight} %")).collect();
+                let list: Vec<String> =
+                    weights.iter().map(|(revision, weight)| format!("{revision} {weight} %")).collect();
                 if list.is_empty() { "nothing".to_owned() } else { list.join(", ") }
             };
             return Err(Error::new(ErrorKind::Conflict, "somebody else has moved the traffic")

@@ -8,7 +8,7 @@ use super::diagnose;
 use super::watch::{UNREADY_TOLERANCE, Waiting, Watch, counters};
 use crate::backend::{GateAnswer, InstancePhase, ObservedInstance, Outcome, Signal, TargetState};
 use crate::error::ErrorKind;
-use crate::journal::{DivertReason, Failure, State, StepState, Verdict};
+use crate::journal::{DeploymentKind, DivertReason, Evidence, Failure, State, StepState, Verdict};
 use crate::model::{
     GateCheck, GateSpec, Human, InstanceId, OnInconclusive, Readiness, Release, ReleaseNumber, RevisionId, Timestamp,
     Workload,
@@ -88,9 +88,13 @@ pub(super) fn decide(view: &View<'_>) -> Decision {
         // Calls of the plan that is given up must not overlap with those of the one to come.
         if idle {
             let cause = Box::new(failure.clone());
-            decision.commands.push(match &state.diverted {
-                None => Command::Divert { reason: DivertReason::Failed { cause } },
-                Some(reason) => Command::Close { verdict: needs_attention(reason, cause) },
+            decision.commands.push(match (&state.diverted, state.record.kind) {
+                // What somebody wants to be gone is not brought back.
+                (None, DeploymentKind::Destroy { .. }) => {
+                    Command::Close { verdict: Verdict::NeedsAttention { cause, rollback: None } }
+                }
+                (None, _) => Command::Divert { reason: DivertReason::Failed { cause } },
+                (Some(reason), _) => Command::Close { verdict: needs_attention(reason, cause) },
             });
         }
         return decision;
@@ -126,7 +130,7 @@ fn needs_attention(reason: &DivertReason, rollback: Box<Failure>) -> Verdict {
             Box::new(Failure::new("go on", ErrorKind::Conflict, format!("it was cancelled by {by}")))
         }
     };
-    Verdict::NeedsAttention { cause, rollback }
+    Verdict::NeedsAttention { cause, rollback: Some(rollback) }
 }
 
 fn consider(view: &View<'_>, step: &Step, decision: &mut Decision) {
@@ -184,7 +188,7 @@ impl Wait<'_> {
                         let what = diagnose::describe_exit(exit);
                         let summary = format!("the hook {} of {service} {what}", hook.name);
                         let mut failure = self.failure(ErrorKind::Workload, summary);
-                        failure.evidence = vec![crate::journal::Evidence::new(task.to_string(), what, Vec::new())];
+                        failure.evidence = vec![Evidence::new(task.to_string(), what, Vec::new())];
                         let workload = self.workload(*release, service);
                         failure.hint = diagnose::hint_for_exit(exit, &workload);
                         self.fail(decision, failure, instance.into_iter().collect());
@@ -194,7 +198,7 @@ impl Wait<'_> {
                         let summary = format!("the hook {} of {service} did not end within {time}", hook.name);
                         let mut failure = self.failure(ErrorKind::Timeout, summary);
                         let what = "still runs".to_owned();
-                        failure.evidence = vec![crate::journal::Evidence::new(task.to_string(), what, Vec::new())];
+                        failure.evidence = vec![Evidence::new(task.to_string(), what, Vec::new())];
                         failure.hint = Some("raise the hook's timeout if it needs longer".to_owned());
                         self.fail(decision, failure, instance.into_iter().collect());
                     }
@@ -245,13 +249,13 @@ impl Wait<'_> {
             }
             decision.wake(since + readiness.min_healthy);
         }
-        let hopeless: Vec<&ObservedInstance> = instances.iter().copied().filter(|i| is_hopeless(i, readiness)).collect();
+        let hopeless: Vec<&ObservedInstance> =
+            instances.iter().copied().filter(|i| is_hopeless(i, readiness)).collect();
         if let Some(first) = hopeless.first() {
             let summary = format!("{} of {revision}: {}", first.name, diagnose::describe(first));
             let mut failure = self.failure(ErrorKind::Workload, summary);
-            failure.hint = first.exit.as_ref().and_then(|exit| {
-                diagnose::hint_for_exit(exit, &self.workload_of(revision))
-            });
+            failure.hint =
+                first.exit.as_ref().and_then(|exit| diagnose::hint_for_exit(exit, &self.workload_of(revision)));
             return self.fail_with(decision, failure, &hopeless);
         }
         let deadline = self.since + readiness.deadline;
@@ -273,14 +277,7 @@ impl Wait<'_> {
         self.look_again(decision, progress.map_or(deadline, |progress| progress.min(deadline)));
     }
 
-    fn hold(
-        &self,
-        decision: &mut Decision,
-        revision: &RevisionId,
-        weight: u8,
-        duration: Duration,
-        gates: &[GateSpec],
-    ) {
+    fn hold(&self, decision: &mut Decision, revision: &RevisionId, weight: u8, duration: Duration, gates: &[GateSpec]) {
         let view = self.view;
         let crashed: Vec<&ObservedInstance> = view
             .observed
@@ -291,7 +288,8 @@ impl Wait<'_> {
             })
             .collect();
         if let Some(first) = crashed.first() {
-            let summary = format!("{} crashed while it had {weight} % of the traffic: {}", first.name, diagnose::describe(first));
+            let summary =
+                format!("{} crashed while it had {weight} % of the traffic: {}", first.name, diagnose::describe(first));
             let mut failure = self.failure(ErrorKind::Workload, summary);
             failure.hint =
                 first.exit.as_ref().and_then(|exit| diagnose::hint_for_exit(exit, &self.workload_of(revision)));
@@ -420,7 +418,8 @@ impl Wait<'_> {
                 let (requests, _, latency) = since();
                 match latency {
                     Some(latency) if requests >= *min_requests => {
-                        let detail = format!("requests take {} on the mean, at most {} allowed", Human(latency), Human(*max));
+                        let detail =
+                            format!("requests take {} on the mean, at most {} allowed", Human(latency), Human(*max));
                         if latency > *max { GateAnswer::Fail { detail } } else { GateAnswer::Pass { detail } }
                     }
                     _ => {
@@ -461,7 +460,8 @@ impl Wait<'_> {
             if ready < service.replicas {
                 return Some(format!("{ready} of {} instances of {revision} are ready", service.replicas));
             }
-            let wrong = observed.instances(&revision).find(|i| i.image.as_ref().is_some_and(|d| *d != service.image.digest));
+            let wrong =
+                observed.instances(&revision).find(|i| i.image.as_ref().is_some_and(|d| *d != service.image.digest));
             if let Some(wrong) = wrong {
                 return Some(format!("{} runs another image than {number} has", wrong.name));
             }

@@ -70,7 +70,9 @@ pub(super) fn hint_for_unready(instance: &ObservedInstance, readiness: &Readines
     let detail = instance.health_detail.as_deref().unwrap_or_default();
     let port = readiness.probe.as_ref().map(crate::model::Probe::port)?;
     if detail.contains("refused") {
-        Some(format!("nothing listens on port {port}: check the port, and that it listens on 0.0.0.0 and not on 127.0.0.1"))
+        Some(format!(
+            "nothing listens on port {port}: check the port, and that it listens on 0.0.0.0 and not on 127.0.0.1"
+        ))
     } else {
         Some(format!("if it only needs longer to start, raise the ready deadline of {}", Human(readiness.deadline)))
     }
@@ -94,7 +96,15 @@ pub(super) fn of_error(step: String, error: &Error) -> Failure {
 /// The last lines of output as evidence, those of standard error marked by nothing: order tells more.
 pub(super) fn last_lines(lines: impl IntoIterator<Item = (OutputStream, String)>, most: usize) -> Vec<String> {
     let lines: Vec<String> = lines.into_iter().map(|(_, text)| text).collect();
-    lines.into_iter().rev().filter(|line| !line.trim().is_empty()).take(most).collect::<Vec<_>>().into_iter().rev().collect()
+    lines
+        .into_iter()
+        .rev()
+        .filter(|line| !line.trim().is_empty())
+        .take(most)
+        .collect::<Vec<_>>()
+        .into_iter()
+        .rev()
+        .collect()
 }
 
 /// What is known about instances, without their output yet.

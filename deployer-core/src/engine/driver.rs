@@ -14,11 +14,11 @@ use super::diagnose;
 use super::event::{EventKind, Events};
 use super::watch::Watch;
 use crate::backend::{
-    Append, Backend, Gate, GateAnswer, GateQuestion, Lease, LogQuery, ObserveApp, ObservedInstance, Outcome, RemoveTask,
-    Signal, SmokeRequest,
+    Append, Backend, Gate, GateAnswer, GateQuestion, Lease, LogQuery, ObserveApp, ObservedInstance, Outcome,
+    RemoveTask, Signal, SmokeRequest,
 };
 use crate::error::{Error, ErrorKind, Result, Retry};
-use crate::journal::{DivertReason, Entry, Failure, JournalEvent, State, Verdict};
+use crate::journal::{DeploymentRecord, DivertReason, Entry, Failure, JournalEvent, State};
 use crate::model::{GateCheck, GateSpec, InstanceId, Release, ReleaseNumber, RevisionId, Timestamp};
 use crate::plan::{Action, Observed, PlanRequest, StepId, StepWeight, plan_back};
 
@@ -58,7 +58,7 @@ pub(crate) enum Next {
     /// Another turn is due now, or when a call ends, or at this time, whatever comes first.
     Turn { wake_at: Option<Timestamp> },
     /// The deployment has ended.
-    Ended(Verdict),
+    Ended,
 }
 
 impl Driver {
@@ -91,13 +91,13 @@ impl Driver {
     }
 
     /// Takes turns until the deployment has ended.
-    pub(crate) async fn run(mut self) -> Result<Verdict> {
+    pub(crate) async fn run(mut self) -> Result<DeploymentRecord> {
         let span = tracing::info_span!("deployment", app = %self.state.record.app, id = %self.state.record.id);
         async move {
             let mut results = Vec::new();
             loop {
                 match self.turn(results).await? {
-                    Next::Ended(verdict) => return Ok(verdict),
+                    Next::Ended => return Ok(self.state.record),
                     Next::Turn { wake_at } => results = self.wait(wake_at).await,
                 }
             }
@@ -146,24 +146,22 @@ impl Driver {
         // What was just written may allow more, and all of it goes into one append.
         let mut acts = Vec::new();
         let mut asks = Vec::new();
-        let mut wake_at = None;
-        loop {
+        let wake_at = loop {
             let decision = self.decide();
-            wake_at = decision.wake_at;
             if decision.commands.is_empty() {
-                break;
+                break decision.wake_at;
             }
             let mut again = false;
             for command in decision.commands {
                 again |= self.obey(command, &mut entries, &mut acts, &mut asks).await?;
             }
             if !again {
-                break;
+                break decision.wake_at;
             }
-        }
+        };
         self.append(entries).await?;
-        if let Some(verdict) = &self.state.record.verdict {
-            return Ok(Next::Ended(verdict.clone()));
+        if self.state.record.verdict.is_some() {
+            return Ok(Next::Ended);
         }
         for (step, attempt) in acts {
             self.act(step, attempt);
@@ -254,14 +252,8 @@ impl Driver {
         let baseline = record.baseline.and_then(|number| self.releases.get(&number)).map(Arc::clone);
         let target = record.target.and_then(|number| self.releases.get(&number)).map(Arc::clone);
         let warm = BTreeSet::new();
-        let request = PlanRequest::new(
-            &record.app,
-            &record.id,
-            baseline.as_deref(),
-            target.as_deref(),
-            &self.observed,
-            &warm,
-        );
+        let request =
+            PlanRequest::new(&record.app, &record.id, baseline.as_deref(), target.as_deref(), &self.observed, &warm);
         let plan = plan_back(&request.with_drains(self.backend.orchestrator.capabilities().drains));
         self.watch.clear();
         self.write(entries, JournalEvent::Diverted { reason, plan })
@@ -462,7 +454,8 @@ impl Driver {
 
     /// The last lines that an instance wrote; none, if they cannot be had.
     async fn output(&self, instance: InstanceId) -> Vec<String> {
-        let query = LogQuery::new(self.state.record.app.clone()).with_instance(instance.clone()).with_tail(EVIDENCE_LINES);
+        let query =
+            LogQuery::new(self.state.record.app.clone()).with_instance(instance.clone()).with_tail(EVIDENCE_LINES);
         let read = async {
             let mut stream = self.backend.orchestrator.logs(query).await?;
             let mut lines = Vec::new();
@@ -589,10 +582,7 @@ pub(crate) async fn append(backend: &Backend, calls: &Calls, request: Append) ->
 
 /// Whether a step makes a backend call when it begins.
 fn makes_call(action: &Action) -> bool {
-    !matches!(
-        action,
-        Action::AwaitHealthy { .. } | Action::Ask { .. } | Action::Hold { .. } | Action::Verify { .. }
-    )
+    !matches!(action, Action::AwaitHealthy { .. } | Action::Ask { .. } | Action::Hold { .. } | Action::Verify { .. })
 }
 
 /// Whether a step waits for something to become true after its call, if it makes one.

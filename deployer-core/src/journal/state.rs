@@ -245,7 +245,7 @@ impl State {
             (Verdict::Promoted { .. }, None) => reached,
             (Verdict::RolledBack { .. }, Some(DivertReason::Failed { .. }))
             | (Verdict::Cancelled { .. }, Some(DivertReason::Cancelled { .. })) => reached,
-            (Verdict::NeedsAttention { .. }, Some(_)) => self.failed().is_some(),
+            (Verdict::NeedsAttention { .. }, _) => self.failed().is_some(),
             _ => false,
         }
     }

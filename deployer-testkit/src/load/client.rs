@@ -45,10 +45,7 @@ impl Connection {
         };
         // Without it the kernel may hold a request back; failing to set it only costs time.
         let _ = stream.set_nodelay(true);
-        Ok(Self {
-            stream,
-            unread: Vec::new(),
-        })
+        Ok(Self { stream, unread: Vec::new() })
     }
 
     /// Whether nothing has arrived since the last answer: neither the end of the connection nor bytes nobody asked for.
@@ -59,24 +56,13 @@ impl Connection {
     }
 
     /// Sends the request of `load` and reads the whole answer.
-    pub(super) async fn exchange(
-        &mut self,
-        load: &Load,
-        keep_alive: bool,
-    ) -> Result<Answer, LossKind> {
-        let close = if keep_alive {
-            ""
-        } else {
-            "Connection: close\r\n"
-        };
+    pub(super) async fn exchange(&mut self, load: &Load, keep_alive: bool) -> Result<Answer, LossKind> {
+        let close = if keep_alive { "" } else { "Connection: close\r\n" };
         let request = format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: deployer-load\r\nAccept: */*\r\n{close}\r\n",
             load.path, load.host
         );
-        self.stream
-            .write_all(request.as_bytes())
-            .await
-            .map_err(|error| before_answer(&error))?;
+        self.stream.write_all(request.as_bytes()).await.map_err(|error| before_answer(&error))?;
         let mut head = self.head(&load.version_header).await?;
         loop {
             // Interim answers (1xx) come before the real one. 101 would be a change of protocol, which nobody asked for.
@@ -85,19 +71,12 @@ impl Connection {
             }
             if head.status >= 200 {
                 self.skip_body(head.body).await?;
-                return Ok(Answer {
-                    status: head.status,
-                    version: head.version,
-                    reusable: head.reusable,
-                });
+                return Ok(Answer { status: head.status, version: head.version, reusable: head.reusable });
             }
-            head = self
-                .head(&load.version_header)
-                .await
-                .map_err(|kind| match kind {
-                    LossKind::Reset | LossKind::ClosedBeforeAnswer => LossKind::Truncated,
-                    other => other,
-                })?;
+            head = self.head(&load.version_header).await.map_err(|kind| match kind {
+                LossKind::Reset | LossKind::ClosedBeforeAnswer => LossKind::Truncated,
+                other => other,
+            })?;
         }
     }
 
@@ -153,9 +132,7 @@ impl Connection {
 
     async fn skip(&mut self, mut bytes: u64) -> Result<(), LossKind> {
         loop {
-            let here = usize::try_from(bytes)
-                .unwrap_or(usize::MAX)
-                .min(self.unread.len());
+            let here = usize::try_from(bytes).unwrap_or(usize::MAX).min(self.unread.len());
             self.unread.drain(..here);
             bytes -= here as u64;
             if bytes == 0 {
@@ -201,9 +178,7 @@ fn before_answer(error: &io::Error) -> LossKind {
 }
 
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
-    bytes
-        .windows(wanted.len())
-        .position(|window| window == wanted)
+    bytes.windows(wanted.len()).position(|window| window == wanted)
 }
 
 /// The part of an answer that comes before its body.
@@ -232,12 +207,7 @@ impl Head {
             "HTTP/1.0" => false,
             _ => return None,
         };
-        let status = first
-            .next()
-            .filter(|code| code.len() == 3)?
-            .parse()
-            .ok()
-            .filter(|status| *status >= 100)?;
+        let status = first.next().filter(|code| code.len() == 3)?.parse().ok().filter(|status| *status >= 100)?;
 
         let (mut version, mut length, mut chunked, mut reusable) = (None, None, false, persistent);
         for line in lines.filter(|line| !line.is_empty()) {
@@ -246,10 +216,7 @@ impl Head {
             if name.eq_ignore_ascii_case("content-length") {
                 length = Some(value.parse().ok()?);
             } else if name.eq_ignore_ascii_case("transfer-encoding") {
-                chunked = value
-                    .rsplit(',')
-                    .next()
-                    .is_some_and(|last| last.trim().eq_ignore_ascii_case("chunked"));
+                chunked = value.rsplit(',').next().is_some_and(|last| last.trim().eq_ignore_ascii_case("chunked"));
             } else if name.eq_ignore_ascii_case("connection") {
                 for option in value.split(',').map(str::trim) {
                     if option.eq_ignore_ascii_case("close") {
@@ -268,12 +235,7 @@ impl Head {
             (_, false, Some(length)) => Body::Length(length),
             (_, false, None) => Body::UntilClose,
         };
-        Some(Self {
-            status,
-            version,
-            body,
-            reusable: reusable && body != Body::UntilClose,
-        })
+        Some(Self { status, version, body, reusable: reusable && body != Body::UntilClose })
     }
 }
 
@@ -288,47 +250,15 @@ mod tests {
     #[test]
     fn a_head_says_how_its_body_ends_and_whether_the_connection_stays() {
         let parsed = head("HTTP/1.1 200 OK\nX-VERSION: v2\nContent-Length: 12\n\n").unwrap();
-        assert_eq!(
-            parsed,
-            Head {
-                status: 200,
-                version: Some("v2".into()),
-                body: Body::Length(12),
-                reusable: true
-            }
-        );
+        assert_eq!(parsed, Head { status: 200, version: Some("v2".into()), body: Body::Length(12), reusable: true });
 
         let cases = [
-            (
-                "HTTP/1.1 200 OK\nTransfer-Encoding: gzip, Chunked\nContent-Length: 3\n\n",
-                Body::Chunked,
-                true,
-            ),
-            (
-                "HTTP/1.1 200\nContent-Length: 3\nConnection: Close\n\n",
-                Body::Length(3),
-                false,
-            ),
-            (
-                "HTTP/1.0 200 OK\nContent-Length: 3\n\n",
-                Body::Length(3),
-                false,
-            ),
-            (
-                "HTTP/1.0 200 OK\nContent-Length: 3\nConnection: keep-alive\n\n",
-                Body::Length(3),
-                true,
-            ),
-            (
-                "HTTP/1.1 204 No Content\nConnection: x, y\n\n",
-                Body::Length(0),
-                true,
-            ),
-            (
-                "HTTP/1.1 304 Not Modified\nContent-Length: 3\n\n",
-                Body::Length(0),
-                true,
-            ),
+            ("HTTP/1.1 200 OK\nTransfer-Encoding: gzip, Chunked\nContent-Length: 3\n\n", Body::Chunked, true),
+            ("HTTP/1.1 200\nContent-Length: 3\nConnection: Close\n\n", Body::Length(3), false),
+            ("HTTP/1.0 200 OK\nContent-Length: 3\n\n", Body::Length(3), false),
+            ("HTTP/1.0 200 OK\nContent-Length: 3\nConnection: keep-alive\n\n", Body::Length(3), true),
+            ("HTTP/1.1 204 No Content\nConnection: x, y\n\n", Body::Length(0), true),
+            ("HTTP/1.1 304 Not Modified\nContent-Length: 3\n\n", Body::Length(0), true),
             ("HTTP/1.1 200 OK\n\n", Body::UntilClose, false),
         ];
         for (text, body, reusable) in cases {

@@ -159,28 +159,13 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "requests   sent {}, answered {}, lost {}",
-            self.sent, self.answered, self.lost
-        )?;
+        write!(f, "requests   sent {}, answered {}, lost {}", self.sent, self.answered, self.lost)?;
         if self.in_flight > 0 {
             write!(f, ", in flight {}", self.in_flight)?;
         }
-        writeln!(
-            f,
-            ", stale retries {}, in {:.1} s",
-            self.stale_retries,
-            self.elapsed.as_secs_f64()
-        )?;
+        writeln!(f, ", stale retries {}, in {:.1} s", self.stale_retries, self.elapsed.as_secs_f64())?;
         let Latency { p50, p99, max } = self.latency;
-        writeln!(
-            f,
-            "latency    p50 {}, p99 {}, max {}",
-            Millis(p50),
-            Millis(p99),
-            Millis(max)
-        )?;
+        writeln!(f, "latency    p50 {}, p99 {}, max {}", Millis(p50), Millis(p99), Millis(max))?;
         if self.lagged() {
             writeln!(
                 f,
@@ -191,11 +176,7 @@ impl fmt::Display for Report {
         }
 
         if !self.by_version.is_empty() {
-            writeln!(
-                f,
-                "\n{:<16} {:>9} {:>12} {:>12}  statuses",
-                "version", "answered", "first seen", "last seen"
-            )?;
+            writeln!(f, "\n{:<16} {:>9} {:>12} {:>12}  statuses", "version", "answered", "first seen", "last seen")?;
         }
         for (version, count) in &self.by_version {
             let statuses = count
@@ -205,39 +186,21 @@ impl fmt::Display for Report {
                 .collect::<Vec<_>>()
                 .join(", ");
             let (first, last) = (Seconds(count.first_seen), Seconds(count.last_seen));
-            writeln!(
-                f,
-                "{version:<16} {:>9} {first:>12} {last:>12}  {statuses}",
-                count.answered
-            )?;
+            writeln!(f, "{version:<16} {:>9} {first:>12} {last:>12}  {statuses}", count.answered)?;
         }
 
         if !self.losses.is_empty() {
             writeln!(f, "\n{:>10} {:>12}  loss", "lost at", "after")?;
         }
         for loss in self.losses.iter().take(LOSSES_SHOWN) {
-            write!(
-                f,
-                "{:>10} {:>12}  {}",
-                Seconds(loss.at),
-                Millis(loss.after),
-                loss.kind
-            )?;
+            write!(f, "{:>10} {:>12}  {}", Seconds(loss.at), Millis(loss.after), loss.kind)?;
             if let Some(status) = loss.status {
                 write!(f, " {status}")?;
             }
             if let Some(version) = &loss.version {
                 write!(f, " from {version}")?;
             }
-            writeln!(
-                f,
-                "{}",
-                if loss.reused {
-                    ", on a kept connection"
-                } else {
-                    ""
-                }
-            )?;
+            writeln!(f, "{}", if loss.reused { ", on a kept connection" } else { "" })?;
         }
         if self.losses.len() > LOSSES_SHOWN {
             let kinds = self
@@ -246,11 +209,7 @@ impl fmt::Display for Report {
                 .map(|(kind, count)| format!("{count} {kind}"))
                 .collect::<Vec<_>>()
                 .join(", ");
-            writeln!(
-                f,
-                "... and {} more; in all {kinds}",
-                self.losses.len() - LOSSES_SHOWN
-            )?;
+            writeln!(f, "... and {} more; in all {kinds}", self.losses.len() - LOSSES_SHOWN)?;
         }
         Ok(())
     }
@@ -309,29 +268,19 @@ impl Tally {
     }
 
     /// A request that began at `began` is over, for good or ill, at `now`.
-    pub(super) fn ended(
-        &mut self,
-        began: Duration,
-        now: Duration,
-        reused: bool,
-        outcome: Result<Answer, LossKind>,
-    ) {
+    pub(super) fn ended(&mut self, began: Duration, now: Duration, reused: bool, outcome: Result<Answer, LossKind>) {
         let after = now.saturating_sub(began);
         let (kind, status, version) = match outcome {
             Ok(answer) if answer.status < 500 => {
                 self.answered += 1;
-                self.latencies
-                    .push(u32::try_from(after.as_micros()).unwrap_or(u32::MAX));
+                self.latencies.push(u32::try_from(after.as_micros()).unwrap_or(u32::MAX));
                 let version = answer.version.unwrap_or_else(|| "-".to_owned());
-                let count = self
-                    .by_version
-                    .entry(version)
-                    .or_insert_with(|| VersionCount {
-                        answered: 0,
-                        by_status: BTreeMap::new(),
-                        first_seen: now,
-                        last_seen: now,
-                    });
+                let count = self.by_version.entry(version).or_insert_with(|| VersionCount {
+                    answered: 0,
+                    by_status: BTreeMap::new(),
+                    first_seen: now,
+                    last_seen: now,
+                });
                 count.answered += 1;
                 *count.by_status.entry(answer.status).or_insert(0) += 1;
                 // The caller reads the clock before it takes the lock, so two answers may come here in the wrong order.
@@ -342,14 +291,7 @@ impl Tally {
             Ok(answer) => (LossKind::ServerError, Some(answer.status), answer.version),
             Err(kind) => (kind, None, None),
         };
-        self.losses.push(Loss {
-            at: began,
-            after,
-            kind,
-            reused,
-            status,
-            version,
-        });
+        self.losses.push(Loss { at: began, after, kind, reused, status, version });
     }
 
     pub(super) fn report(&self, elapsed: Duration) -> Report {
@@ -379,11 +321,7 @@ impl Tally {
 /// The smallest of the sorted values that `percent` of all do not exceed (nearest rank).
 fn percentile(sorted: &[u32], percent: usize) -> Duration {
     let rank = (sorted.len() * percent).div_ceil(100);
-    let micros = rank
-        .checked_sub(1)
-        .and_then(|index| sorted.get(index))
-        .copied()
-        .unwrap_or(0);
+    let micros = rank.checked_sub(1).and_then(|index| sorted.get(index)).copied().unwrap_or(0);
     Duration::from_micros(micros.into())
 }
 
@@ -396,11 +334,7 @@ mod tests {
     }
 
     fn answer(status: u16, version: &str) -> Result<Answer, LossKind> {
-        Ok(Answer {
-            status,
-            version: Some(version.to_owned()),
-            reusable: true,
-        })
+        Ok(Answer { status, version: Some(version.to_owned()), reusable: true })
     }
 
     fn example() -> Tally {
@@ -421,34 +355,19 @@ mod tests {
     #[test]
     fn every_request_is_in_one_column() {
         let report = example().report(at(2000));
-        assert_eq!(
-            (report.sent, report.answered, report.lost, report.in_flight),
-            (6, 3, 2, 1)
-        );
-        assert_eq!(
-            (report.stale_retries, report.unsent, report.max_lag),
-            (1, 1, at(3))
-        );
+        assert_eq!((report.sent, report.answered, report.lost, report.in_flight), (6, 3, 2, 1));
+        assert_eq!((report.stale_retries, report.unsent, report.max_lag), (1, 1, at(3)));
         assert!(report.lagged());
 
         let v1 = &report.by_version["v1"];
-        assert_eq!(
-            (v1.answered, v1.first_seen, v1.last_seen),
-            (2, at(4), at(12))
-        );
+        assert_eq!((v1.answered, v1.first_seen, v1.last_seen), (2, at(4), at(12)));
         assert_eq!(v1.by_status, BTreeMap::from([(200, 1), (404, 1)]));
         assert_eq!(report.by_version["v2"].answered, 1);
 
         let lost = &report.losses[0];
-        assert_eq!(
-            (lost.kind, lost.status, lost.version.as_deref()),
-            (LossKind::ServerError, Some(503), Some("v2"))
-        );
+        assert_eq!((lost.kind, lost.status, lost.version.as_deref()), (LossKind::ServerError, Some(503), Some("v2")));
         assert_eq!((lost.at, lost.after), (at(20), at(3)));
-        assert_eq!(
-            report.lost_by_kind(),
-            BTreeMap::from([(LossKind::ServerError, 1), (LossKind::Timeout, 1)])
-        );
+        assert_eq!(report.lost_by_kind(), BTreeMap::from([(LossKind::ServerError, 1), (LossKind::Timeout, 1)]));
     }
 
     #[test]
@@ -484,19 +403,12 @@ v2                       1      0.031 s      0.031 s  200: 1
         let mut tally = Tally::default();
         for number in 0..25 {
             tally.sent(Duration::ZERO);
-            let kind = if number < 5 {
-                LossKind::Reset
-            } else {
-                LossKind::ConnectRefused
-            };
+            let kind = if number < 5 { LossKind::Reset } else { LossKind::ConnectRefused };
             tally.ended(at(number), at(number), false, Err(kind));
         }
         let table = tally.report(at(30)).to_string();
         let last = table.lines().last().unwrap();
-        assert_eq!(
-            last,
-            "... and 15 more; in all 20 connection refused, 5 reset before the answer"
-        );
+        assert_eq!(last, "... and 15 more; in all 20 connection refused, 5 reset before the answer");
     }
 
     #[test]

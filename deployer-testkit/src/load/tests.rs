@@ -37,8 +37,7 @@ async fn request(stream: &mut TcpStream) -> Option<String> {
 
 /// Sends an answer; a client that has gone does not matter to these servers.
 async fn answer(stream: &mut TcpStream, version: &str, status: u16) {
-    let text =
-        format!("HTTP/1.1 {status} X\r\nX-Version: {version}\r\nContent-Length: 5\r\n\r\nhello");
+    let text = format!("HTTP/1.1 {status} X\r\nX-Version: {version}\r\nContent-Length: 5\r\n\r\nhello");
     let _ = stream.write_all(text.as_bytes()).await;
 }
 
@@ -48,23 +47,13 @@ fn reset(stream: &TcpStream) {
 }
 
 fn load(address: SocketAddr, requests: u64) -> Load {
-    Load::new(address, "shop.localhost")
-        .rate(2000)
-        .limit(requests)
+    Load::new(address, "shop.localhost").rate(2000).limit(requests)
 }
 
 #[track_caller]
 fn assert_lost(report: &Report, requests: u64, kind: LossKind) {
-    assert_eq!(
-        (report.sent, report.answered, report.lost, report.in_flight),
-        (requests, 0, requests, 0),
-        "{report}"
-    );
-    assert_eq!(
-        report.lost_by_kind(),
-        BTreeMap::from([(kind, requests)]),
-        "{report}"
-    );
+    assert_eq!((report.sent, report.answered, report.lost, report.in_flight), (requests, 0, requests, 0), "{report}");
+    assert_eq!(report.lost_by_kind(), BTreeMap::from([(kind, requests)]), "{report}");
 }
 
 #[tokio::test]
@@ -86,25 +75,12 @@ async fn answers_are_counted_by_version_and_status() {
     .await;
     let report = load(address, 40).start().finish().await;
 
-    assert_eq!(
-        (report.sent, report.answered, report.lost, report.unsent),
-        (40, 38, 2, 0),
-        "{report}"
-    );
-    assert_eq!(
-        report.by_version["v1"].by_status,
-        BTreeMap::from([(200, 10), (404, 5)])
-    );
-    assert_eq!(
-        report.by_version["v2"].by_status,
-        BTreeMap::from([(200, 23)])
-    );
+    assert_eq!((report.sent, report.answered, report.lost, report.unsent), (40, 38, 2, 0), "{report}");
+    assert_eq!(report.by_version["v1"].by_status, BTreeMap::from([(200, 10), (404, 5)]));
+    assert_eq!(report.by_version["v2"].by_status, BTreeMap::from([(200, 23)]));
     assert!(report.by_version["v1"].first_seen <= report.by_version["v1"].last_seen);
     for loss in &report.losses {
-        assert_eq!(
-            (loss.kind, loss.status, loss.version.as_deref()),
-            (LossKind::ServerError, Some(500), Some("v2"))
-        );
+        assert_eq!((loss.kind, loss.status, loss.version.as_deref()), (LossKind::ServerError, Some(500), Some("v2")));
     }
     assert!(report.latency.p50 <= report.latency.p99 && report.latency.p99 <= report.latency.max);
 }
@@ -112,8 +88,7 @@ async fn answers_are_counted_by_version_and_status() {
 #[tokio::test]
 async fn modes_differ_in_their_connections() {
     for mode in [Mode::KeepAlive, Mode::NewConnection, Mode::Mixed] {
-        let (opened, closed_by_request) =
-            (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let (opened, closed_by_request) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let counters = (Arc::clone(&opened), Arc::clone(&closed_by_request));
         let address = server(move |_, mut stream| {
             let (opened, closed_by_request) = (Arc::clone(&counters.0), Arc::clone(&counters.1));
@@ -121,8 +96,7 @@ async fn modes_differ_in_their_connections() {
                 opened.fetch_add(1, Ordering::SeqCst);
                 while let Some(text) = request(&mut stream).await {
                     assert!(
-                        text.starts_with("GET /cart?x=1 HTTP/1.1\r\n")
-                            && text.contains("\r\nHost: shop.localhost\r\n"),
+                        text.starts_with("GET /cart?x=1 HTTP/1.1\r\n") && text.contains("\r\nHost: shop.localhost\r\n"),
                         "{text}"
                     );
                     let close = text.contains("\r\nConnection: close\r\n");
@@ -138,33 +112,19 @@ async fn modes_differ_in_their_connections() {
         })
         .await;
         // One request at a time, so that one kept connection is enough for all.
-        let running = Load::new(address, "shop.localhost")
-            .path("/cart?x=1")
-            .mode(mode)
-            .rate(2000)
-            .outstanding(1)
-            .start();
+        let running =
+            Load::new(address, "shop.localhost").path("/cart?x=1").mode(mode).rate(2000).outstanding(1).start();
         while running.snapshot().answered < 20 {
             tokio::task::yield_now().await;
         }
         let report = running.stop().await;
 
-        assert_eq!(
-            (report.answered, report.stale_retries),
-            (report.sent, 0),
-            "{mode:?}: {report}"
-        );
-        let (opened, closed) = (
-            opened.load(Ordering::SeqCst),
-            closed_by_request.load(Ordering::SeqCst),
-        );
+        assert_eq!((report.answered, report.stale_retries), (report.sent, 0), "{mode:?}: {report}");
+        let (opened, closed) = (opened.load(Ordering::SeqCst), closed_by_request.load(Ordering::SeqCst));
         match mode {
             Mode::KeepAlive => assert_eq!((opened, closed), (1, 0)),
             Mode::NewConnection => assert_eq!((opened, closed), (report.sent, report.sent)),
-            Mode::Mixed => assert!(
-                closed > 0 && closed < report.sent && opened == closed + 1,
-                "{opened} {closed}"
-            ),
+            Mode::Mixed => assert!(closed > 0 && closed < report.sent && opened == closed + 1, "{opened} {closed}"),
         }
     }
 }
@@ -191,11 +151,7 @@ async fn bodies_of_every_framing_leave_the_connection_in_step() {
     })
     .await;
     let report = load(address, 40).start().finish().await;
-    assert_eq!(
-        (report.sent, report.answered, report.stale_retries),
-        (40, 40, 0),
-        "{report}"
-    );
+    assert_eq!((report.sent, report.answered, report.stale_retries), (40, 40, 0), "{report}");
     assert_eq!(report.by_version["-"].answered, 40);
 }
 
@@ -203,9 +159,7 @@ async fn bodies_of_every_framing_leave_the_connection_in_step() {
 async fn a_body_without_a_length_ends_with_its_connection() {
     let address = server(|_, mut stream| async move {
         if request(&mut stream).await.is_some() {
-            let _ = stream
-                .write_all(b"HTTP/1.1 200 OK\r\nX-Version: v1\r\n\r\nhello")
-                .await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nX-Version: v1\r\n\r\nhello").await;
         }
     })
     .await;
@@ -226,10 +180,7 @@ async fn a_request_on_a_kept_connection_that_was_closed_is_repeated_once() {
     })
     .await;
     // One at a time, so that every request but the first finds a kept connection.
-    let running = Load::new(address, "shop.localhost")
-        .rate(2000)
-        .outstanding(1)
-        .start();
+    let running = Load::new(address, "shop.localhost").rate(2000).outstanding(1).start();
     while running.snapshot().stale_retries < 5 {
         tokio::task::yield_now().await;
     }
@@ -250,15 +201,10 @@ async fn the_repetition_is_not_repeated() {
     .await;
     let load = load(address, 1);
     let (pool, tally) = (Pool::default(), Mutex::new(Tally::default()));
-    exchange(&load, true, &pool, &tally, &mut false)
-        .await
-        .unwrap();
+    exchange(&load, true, &pool, &tally, &mut false).await.unwrap();
     let mut reused = false;
     let repeated = exchange(&load, true, &pool, &tally, &mut reused).await;
-    assert_eq!(
-        (repeated.unwrap_err(), reused),
-        (LossKind::ClosedBeforeAnswer, false)
-    );
+    assert_eq!((repeated.unwrap_err(), reused), (LossKind::ClosedBeforeAnswer, false));
     assert_eq!(lock(&tally).report(Duration::ZERO).stale_retries, 1);
 }
 
@@ -278,9 +224,7 @@ async fn an_idle_connection_that_the_server_closes_is_not_used_again() {
     let load = load(address, 1);
     let (pool, tally) = (Pool::default(), Mutex::new(Tally::default()));
     for _ in 0..5 {
-        exchange(&load, true, &pool, &tally, &mut false)
-            .await
-            .unwrap();
+        exchange(&load, true, &pool, &tally, &mut false).await.unwrap();
         is_closed.recv().await.unwrap();
         // The runtime learns of the end a moment later than the kernel.
         while let Some(connection) = pool.take() {
@@ -308,16 +252,10 @@ async fn a_listener_that_does_not_accept() {
     let address = listener.local_addr().unwrap();
     // The kernel completes connections until the queue is full.
     let mut queued = Vec::new();
-    while let Ok(connected) =
-        tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await
-    {
+    while let Ok(connected) = tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
         queued.push(connected.unwrap());
     }
-    let report = load(address, 5)
-        .connect_timeout(Duration::from_millis(50))
-        .start()
-        .finish()
-        .await;
+    let report = load(address, 5).connect_timeout(Duration::from_millis(50)).start().finish().await;
     assert_lost(&report, 5, LossKind::ConnectTimeout);
 }
 
@@ -332,11 +270,7 @@ async fn connections_that_end_before_the_answer() {
         reset(&stream);
     })
     .await;
-    let report = load(resetting, 10)
-        .mode(Mode::NewConnection)
-        .start()
-        .finish()
-        .await;
+    let report = load(resetting, 10).mode(Mode::NewConnection).start().finish().await;
     assert_lost(&report, 10, LossKind::Reset);
 }
 
@@ -376,19 +310,13 @@ async fn a_server_that_stalls() {
     let address = server(|number, mut stream| async move {
         let _ = request(&mut stream).await;
         if number % 2 == 0 {
-            let _ = stream
-                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
-                .await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n").await;
         }
         // Ends when the client gives up.
         let _ = request(&mut stream).await;
     })
     .await;
-    let report = load(address, 6)
-        .timeout(Duration::from_millis(30))
-        .start()
-        .finish()
-        .await;
+    let report = load(address, 6).timeout(Duration::from_millis(30)).start().finish().await;
     assert_lost(&report, 6, LossKind::Timeout);
 }
 
@@ -409,27 +337,11 @@ async fn what_exceeds_the_bound_is_not_sent_and_said_so() {
         tokio::task::yield_now().await;
     }
     let waiting = running.snapshot();
-    assert_eq!(
-        (
-            waiting.sent,
-            waiting.answered,
-            waiting.lost,
-            waiting.in_flight
-        ),
-        (4, 0, 0, 4)
-    );
+    assert_eq!((waiting.sent, waiting.answered, waiting.lost, waiting.in_flight), (4, 0, 0, 4));
     release.send(true).unwrap();
 
     let report = running.finish().await;
-    assert_eq!(
-        (
-            report.sent,
-            report.answered,
-            report.unsent,
-            report.in_flight
-        ),
-        (4, 4, 6, 0)
-    );
+    assert_eq!((report.sent, report.answered, report.unsent, report.in_flight), (4, 4, 6, 0));
     assert!(report.lagged());
 }
 
@@ -451,20 +363,12 @@ async fn stopping_waits_for_what_is_under_way() {
     }
     let (report, ()) = tokio::join!(running.stop(), async { release.send(true).unwrap() });
     assert!(report.sent >= 3);
-    assert_eq!(
-        (report.answered, report.in_flight),
-        (report.sent, 0),
-        "{report}"
-    );
+    assert_eq!((report.answered, report.in_flight), (report.sent, 0), "{report}");
 }
 
 #[tokio::test]
 async fn a_load_without_a_rate_sends_nothing() {
-    let report = Load::new(([127, 0, 0, 1], 1).into(), "x")
-        .rate(0)
-        .start()
-        .finish()
-        .await;
+    let report = Load::new(([127, 0, 0, 1], 1).into(), "x").rate(0).start().finish().await;
     assert_eq!((report.sent, report.unsent), (0, 0));
 }
 
@@ -473,8 +377,5 @@ fn the_schedule_does_not_drift() {
     assert_eq!(due_after(0, 3), Duration::ZERO);
     assert_eq!(due_after(3_000_000, 3), Duration::from_secs(1_000_000));
     assert_eq!(due_after(1, 400), Duration::from_micros(2500));
-    assert_eq!(
-        due_after(u64::MAX, u32::MAX).as_secs(),
-        u64::MAX / u64::from(u32::MAX)
-    );
+    assert_eq!(due_after(u64::MAX, u32::MAX).as_secs(), u64::MAX / u64::from(u32::MAX));
 }

@@ -16,9 +16,7 @@ fn shop() -> &'static PathBuf {
     static SHOP: OnceLock<PathBuf> = OnceLock::new();
     SHOP.get_or_init(|| {
         let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-        let compiled = Command::new(directory.join("../../scripts/shop"))
-            .status()
-            .unwrap();
+        let compiled = Command::new(directory.join("../../scripts/shop")).status().unwrap();
         assert!(compiled.success(), "scripts/shop failed");
         directory.join("app/shop")
     })
@@ -56,10 +54,7 @@ fn serve(stream: TcpStream, values: &Mutex<HashMap<String, String>>) -> io::Resu
             input.read_exact(&mut word)?;
             command.push(String::from_utf8(word[..length].to_vec()).unwrap());
         }
-        let reply = reply(
-            &command.iter().map(String::as_str).collect::<Vec<_>>(),
-            &mut values.lock().unwrap(),
-        );
+        let reply = reply(&command.iter().map(String::as_str).collect::<Vec<_>>(), &mut values.lock().unwrap());
         input.get_mut().write_all(reply.as_bytes())?;
     }
 }
@@ -78,9 +73,7 @@ fn reply(command: &[&str], values: &mut HashMap<String, String>) -> String {
             values.insert((*key).to_owned(), (*value).to_owned());
             "+OK\r\n".to_owned()
         }
-        ["GET", key] => values
-            .get(*key)
-            .map_or_else(|| "$-1\r\n".to_owned(), |value| bulk(value)),
+        ["GET", key] => values.get(*key).map_or_else(|| "$-1\r\n".to_owned(), |value| bulk(value)),
         ["HGETALL", key] => {
             let prefix = format!("{key}/");
             let fields: Vec<_> = values
@@ -98,10 +91,7 @@ fn reply(command: &[&str], values: &mut HashMap<String, String>) -> String {
 fn command(subcommand: &str, cache: SocketAddr, environment: &[(&str, &str)]) -> Command {
     let mut command = Command::new(shop());
     command.arg(subcommand).env_clear();
-    command
-        .env("VERSION", "v7")
-        .env("PORT", "0")
-        .env("CACHE", cache.to_string());
+    command.env("VERSION", "v7").env("PORT", "0").env("CACHE", cache.to_string());
     command.envs(environment.iter().copied());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
@@ -131,17 +121,13 @@ impl Process {
     fn web(cache: SocketAddr, environment: &[(&str, &str)]) -> (Self, SocketAddr) {
         let mut web = Self::start(command("web", cache, environment));
         let line = web.line();
-        let port = line
-            .strip_prefix("web v7: listening on port ")
-            .unwrap_or_else(|| panic!("unexpected: {line}"));
+        let port = line.strip_prefix("web v7: listening on port ").unwrap_or_else(|| panic!("unexpected: {line}"));
         let address = ([127, 0, 0, 1], port.parse().unwrap()).into();
         (web, address)
     }
 
     fn terminate(&self) {
-        let sent = Command::new("sh")
-            .args(["-c", &format!("kill -TERM {}", self.child.id())])
-            .status();
+        let sent = Command::new("sh").args(["-c", &format!("kill -TERM {}", self.child.id())]).status();
         assert!(sent.unwrap().success());
     }
 
@@ -179,14 +165,8 @@ fn run(command: &mut Command) -> Output {
 fn the_web_server_says_which_version_answers() {
     let (web, address) = Process::web(cache(), &[("HOSTNAME", "box")]);
     let first = get(address, "/");
-    assert!(
-        first.starts_with("HTTP/1.1 200 OK\r\n") && first.contains("\r\nX-Version: v7\r\n"),
-        "{first}"
-    );
-    assert!(
-        first.ends_with("\r\n\r\nshop v7 on box: visitor 1\n"),
-        "{first}"
-    );
+    assert!(first.starts_with("HTTP/1.1 200 OK\r\n") && first.contains("\r\nX-Version: v7\r\n"), "{first}");
+    assert!(first.ends_with("\r\n\r\nshop v7 on box: visitor 1\n"), "{first}");
     assert!(get(address, "/?again").ends_with("visitor 2\n"));
     assert!(get(address, "/version").ends_with("\r\n\r\nv7"));
     assert!(get(address, "/healthz").starts_with("HTTP/1.1 200 "));
@@ -194,10 +174,7 @@ fn the_web_server_says_which_version_answers() {
 
     let port = address.port().to_string();
     let healthy = run(&mut command("healthcheck", address, &[("PORT", &port)]));
-    assert_eq!(
-        (healthy.status.code(), text(&healthy.stdout).as_str()),
-        (Some(0), "healthy")
-    );
+    assert_eq!((healthy.status.code(), text(&healthy.stdout).as_str()), (Some(0), "healthy"));
     web.terminate();
     assert_eq!(web.exit_code(), Some(0));
 }
@@ -206,16 +183,10 @@ fn the_web_server_says_which_version_answers() {
 fn migrations_are_counted_by_version() {
     let cache = cache();
     let first = run(&mut command("migrate", cache, &[("VERSION", "v1")]));
-    assert_eq!(
-        text(&first.stdout),
-        "migrate: schema nothing -> v1 (run 1 for v1)"
-    );
+    assert_eq!(text(&first.stdout), "migrate: schema nothing -> v1 (run 1 for v1)");
     run(&mut command("migrate", cache, &[]));
     let again = run(&mut command("migrate", cache, &[]));
-    assert_eq!(
-        text(&again.stdout),
-        "migrate: schema v7 -> v7 (run 2 for v7)"
-    );
+    assert_eq!(text(&again.stdout), "migrate: schema v7 -> v7 (run 2 for v7)");
     let (_web, address) = Process::web(cache, &[]);
     assert!(get(address, "/migrations").ends_with("\r\n\r\nv1 1\nv7 2\n"));
 }
@@ -239,20 +210,13 @@ fn a_worker_works_and_stops_at_once() {
 fn failures_are_the_ones_asked_for() {
     let cache = cache();
     let ended = run(&mut command("web", cache, &[("BROKEN", "exit")]));
-    assert_eq!(
-        (ended.status.code(), text(&ended.stderr).as_str()),
-        (Some(3), "FATAL: DATABASE_URL has no scheme")
-    );
+    assert_eq!((ended.status.code(), text(&ended.stderr).as_str()), (Some(3), "FATAL: DATABASE_URL has no scheme"));
     let ended = run(&mut command("web", cache, &[("DELAY_MS", "soon")]));
     assert_eq!(
         (ended.status.code(), text(&ended.stderr).as_str()),
         (Some(3), "FATAL: DELAY_MS is not a number: \"soon\"")
     );
-    let ended = run(&mut command(
-        "web",
-        cache,
-        &[("BROKEN", "crash"), ("CRASH_AFTER_MS", "1")],
-    ));
+    let ended = run(&mut command("web", cache, &[("BROKEN", "crash"), ("CRASH_AFTER_MS", "1")]));
     assert_eq!(ended.status.code(), Some(101));
     let ended = run(&mut command("migrate", cache, &[("BROKEN", "migrate")]));
     assert_eq!(ended.status.code(), Some(1));
@@ -261,33 +225,20 @@ fn failures_are_the_ones_asked_for() {
     let (_web, address) = Process::web(cache, &[("BROKEN", "unhealthy")]);
     assert!(get(address, "/healthz").starts_with("HTTP/1.1 503 "));
     let port = address.port().to_string();
-    assert_eq!(
-        run(&mut command("healthcheck", cache, &[("PORT", &port)]))
-            .status
-            .code(),
-        Some(1)
-    );
+    assert_eq!(run(&mut command("healthcheck", cache, &[("PORT", &port)])).status.code(), Some(1));
 
     let (_web, address) = Process::web(cache, &[("BROKEN", "errors")]);
-    let failed = (0..20)
-        .filter(|_| get(address, "/").starts_with("HTTP/1.1 500 "))
-        .count();
+    let failed = (0..20).filter(|_| get(address, "/").starts_with("HTTP/1.1 500 ")).count();
     assert_eq!(failed, 6);
     assert!(get(address, "/healthz").starts_with("HTTP/1.1 200 "));
 }
 
 #[test]
 fn without_its_cache_the_shop_says_so() {
-    let nobody = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (_web, address) = Process::web(nobody, &[]);
     let answer = get(address, "/");
-    assert!(
-        answer.starts_with("HTTP/1.1 503 ") && answer.contains("the cache is away"),
-        "{answer}"
-    );
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("the cache is away"), "{answer}");
     assert!(get(address, "/healthz").starts_with("HTTP/1.1 200 "));
 }
 
