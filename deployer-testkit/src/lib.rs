@@ -1,1 +1,12 @@
-//! TODO
+//! Strict fakes of Deployer's traits over one simulated world.
+mod clock;
+mod fakes;
+mod scenario;
+mod world;
+
+pub use clock::simulate;
+pub use fakes::{FakeBalancer, FakeBuilder, FakeOrchestrator, FakeRegistry, MemoryStore};
+pub use scenario::Behaviour;
+pub use world::strict::{Rule, Violation};
+pub use world::traffic::{LossReason, LostRequest, Traffic, TrafficReport};
+pub use world::{Options, World};
