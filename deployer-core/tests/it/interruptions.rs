@@ -101,10 +101,11 @@ async fn killed_at(world: &World, call: usize, after_effect: bool) -> bool {
     deploy_well(&healthy, spec(1)).await;
     traffic(world);
     let killer = KilledAt::new(call, after_effect);
-    let doomed = Deployer::builder(world.backend()).clock(world.clock()).intercept(killer.clone()).build();
+    let doomed =
+        Deployer::builder(world.backend()).clock(world.clock()).lease_ttl(3 * SECOND).intercept(killer.clone()).build();
     let deployment = doomed.deploy(spec(2), DeployOptions::default());
     // Long enough for everything that it can still do.
-    world.clock().sleep(30 * SECOND).await;
+    world.clock().sleep(15 * SECOND).await;
     let reached = killer.seen.load(Ordering::SeqCst) > call;
     drop(deployment);
     let resumed = healthy.resume(&app()).await.unwrap();
@@ -125,20 +126,23 @@ async fn killed_at(world: &World, call: usize, after_effect: bool) -> bool {
     reached
 }
 
-#[test]
-fn killed_at_any_call_and_resumed_it_ends_the_same() {
-    for after_effect in [false, true] {
-        let mut call = 0;
-        loop {
-            let (world, _) = world();
-            let reached = simulate(killed_at(&world, call, after_effect));
-            if !reached {
-                break;
-            }
-            call += 1;
-        }
-        assert!(call > 30, "only {call} calls were made");
+/// Kills a deployer at every call there is, one after the other.
+fn killed_everywhere(after_effect: bool) {
+    let mut call = 0;
+    while simulate(killed_at(&world().0, call, after_effect)) {
+        call += 1;
     }
+    assert!(call > 30, "only {call} calls were made");
+}
+
+#[test]
+fn killed_before_any_call_and_resumed_it_ends_the_same() {
+    killed_everywhere(false);
+}
+
+#[test]
+fn killed_after_the_effect_of_any_call_and_resumed_it_ends_the_same() {
+    killed_everywhere(true);
 }
 
 /// Fails one call in a way that leaves its effect unknown, and goes on.
