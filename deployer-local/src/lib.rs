@@ -3,5 +3,9 @@
 mod engine;
 mod naming;
 mod reach;
+#[cfg(feature = "sqlite")]
+mod store;
 
 pub use engine::Engine;
+#[cfg(feature = "sqlite")]
+pub use store::SqliteStore;

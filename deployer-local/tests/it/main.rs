@@ -1,0 +1,6 @@
+//! Tests of the local backend against a real Docker Engine and real files, linked as one binary.
+
+#[cfg(feature = "sqlite")]
+mod store;
+#[cfg(feature = "sqlite")]
+mod store_processes;
