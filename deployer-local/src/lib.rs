@@ -1,5 +1,6 @@
 //! Deployer's backend for one host: Docker Engine, HAProxy and SQLite.
 
+mod context;
 mod engine;
 mod naming;
 mod reach;
