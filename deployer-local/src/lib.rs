@@ -1,12 +1,16 @@
 //! Deployer's backend for one host: Docker Engine, HAProxy and SQLite.
 
+mod builder;
 mod context;
+mod credentials;
 mod engine;
+mod image_name;
 mod naming;
 mod reach;
 #[cfg(feature = "sqlite")]
 mod store;
 
+pub use builder::DockerBuilder;
 pub use engine::Engine;
 #[cfg(feature = "sqlite")]
 pub use store::SqliteStore;

@@ -70,6 +70,24 @@ impl BuildContext {
         Ok(Self { items, dockerfile, own_dockerfile })
     }
 
+    /// Like [`gather`](Self::gather), but with a Dockerfile whose first lines name no frontend. None if they do not
+    /// anyway. Blocks.
+    pub(crate) fn gather_without_syntax(build: &BuildSpec) -> Result<Option<Self>> {
+        let path = build.context.join(&build.dockerfile);
+        let text = match &build.dockerfile_inline {
+            Some(text) => text.clone(),
+            None => {
+                fs::read_to_string(&path).map_err(|error| unreadable("the Dockerfile cannot be read", &path, error))?
+            }
+        };
+        let Some(text) = without_syntax(&text) else { return Ok(None) };
+        let mut context = Self::gather(build)?;
+        context.dockerfile = OWN_DOCKERFILE.to_owned();
+        context.own_dockerfile = Some(text);
+        context.items.retain(|item| item.name != OWN_DOCKERFILE);
+        Ok(Some(context))
+    }
+
     /// The Dockerfile's name in the archive.
     pub(crate) fn dockerfile(&self) -> &str {
         &self.dockerfile
@@ -184,6 +202,26 @@ impl Walk<'_> {
         }
         Ok(())
     }
+}
+
+/// The text of a Dockerfile without the line that names a frontend; none if no line does. Other lines keep their numbers.
+fn without_syntax(text: &str) -> Option<String> {
+    let mut found = false;
+    let mut among_directives = true;
+    let lines = text.split_inclusive('\n').map(|line| {
+        // Directives are comments of the form `# key=value` before everything else.
+        let directive = line.trim().strip_prefix('#').and_then(|comment| comment.split_once('='));
+        among_directives &= directive.is_some();
+        match directive {
+            Some((key, _)) if among_directives && key.trim().eq_ignore_ascii_case("syntax") => {
+                found = true;
+                "#\n"
+            }
+            _ => line,
+        }
+    });
+    let text = lines.collect();
+    found.then_some(text)
 }
 
 /// A path that could not be read, in our words.

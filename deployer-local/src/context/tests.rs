@@ -9,7 +9,7 @@ use deployer_core::{BuildSpec, ErrorKind};
 use futures_util::TryStreamExt as _;
 use tempfile::TempDir;
 
-use super::BuildContext;
+use super::{BuildContext, without_syntax};
 
 fn directory(files: &[(&str, &str)]) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
@@ -184,4 +184,18 @@ fn what_is_missing_is_named() {
 
     let bad = error(&directory.path().join("bad"));
     assert!(bad.to_string().contains("bad/.dockerignore:2: `[b` is no pattern"), "{bad}");
+}
+
+#[test]
+fn only_the_directive_is_taken_out_of_a_dockerfile() {
+    for (text, without) in [
+        ("# syntax=docker/dockerfile:1\nFROM x\n", Some("#\nFROM x\n")),
+        ("#Syntax = x\r\nFROM x", Some("#\nFROM x")),
+        ("# escape=`\n# syntax=x\nFROM x", Some("# escape=`\n#\nFROM x")),
+        ("FROM x\n# syntax=x\n", None),
+        ("# a comment\n# syntax=x\nFROM x", None),
+        ("FROM x", None),
+    ] {
+        assert_eq!(without_syntax(text).as_deref(), without, "{text:?}");
+    }
 }
