@@ -3,7 +3,7 @@
 //! A name is `deployer/<app>/<service>:<digits of its id>`. The slash keeps applications apart whose names begin alike,
 //! and every build has its own tag, so that none becomes nameless when the next one is built.
 
-use deployer_core::{AppName, Digest, ServiceName};
+use deployer_core::{AppName, Digest, Error, ErrorKind, Result, ServiceName};
 
 /// The part of the name before the tag.
 pub(crate) fn repository(app: &AppName, service: &ServiceName) -> String {
@@ -18,6 +18,29 @@ pub(crate) fn image(app: &AppName, service: &ServiceName, id: &Digest) -> String
 /// What all names of an application's images begin with.
 pub(crate) fn prefix(app: &AppName) -> String {
     format!("deployer/{}/", component(app.as_str()))
+}
+
+/// A reference without its tag or digest, and the tag or digest.
+pub(crate) fn split(reference: &str) -> (&str, &str) {
+    if let Some((name, digest)) = reference.split_once('@') {
+        return (split(name).0, digest);
+    }
+    match reference.rsplit_once(':') {
+        // A colon before a slash is a port.
+        Some((name, tag)) if !tag.contains('/') => (name, tag),
+        _ => (reference, "latest"),
+    }
+}
+
+/// Refuses what is no reference to an image: it becomes part of the path of requests to the engine.
+pub(crate) fn check(reference: &str) -> Result<()> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b);
+    let parts_are_names = reference.split('/').all(|part| part.starts_with(|c: char| c.is_ascii_alphanumeric()));
+    if reference.bytes().all(allowed) && parts_are_names {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::InvalidInput, "it is no reference to an image, such as `redis:7`")
+        .with_resource(format!("{reference:?}")))
 }
 
 /// Image names allow less than ours: lower-case letters and digits with one separator between them.
@@ -67,6 +90,23 @@ mod tests {
         }
         let different: std::collections::BTreeSet<_> = names.iter().collect();
         assert_eq!(different.len(), names.len(), "{names:?}");
+    }
+
+    #[test]
+    fn references_are_split_and_checked() {
+        for (reference, parts) in [
+            ("redis", ("redis", "latest")),
+            ("redis:7", ("redis", "7")),
+            ("host:5000/a/b", ("host:5000/a/b", "latest")),
+            ("host:5000/a/b:1", ("host:5000/a/b", "1")),
+            ("redis:7@sha256:ab", ("redis", "sha256:ab")),
+        ] {
+            assert_eq!(split(reference), parts, "{reference}");
+            assert!(check(reference).is_ok(), "{reference}");
+        }
+        for bad in ["", "a b", "../containers/x", "a/../b", "a?b", "a#b", "/a", "a//b", "a/", "-a", "a%2f"] {
+            assert_eq!(check(bad).unwrap_err().kind(), ErrorKind::InvalidInput, "{bad}");
+        }
     }
 
     #[test]

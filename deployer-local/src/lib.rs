@@ -7,10 +7,14 @@ mod engine;
 mod image_name;
 mod naming;
 mod reach;
+mod registry;
+mod secrets;
 #[cfg(feature = "sqlite")]
 mod store;
 
 pub use builder::DockerBuilder;
 pub use engine::Engine;
+pub use registry::EngineRegistry;
+pub use secrets::HostSecrets;
 #[cfg(feature = "sqlite")]
 pub use store::SqliteStore;

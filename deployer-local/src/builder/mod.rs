@@ -115,7 +115,7 @@ impl DockerBuilder {
     }
 
     async fn tag(&self, image: &str, name: &str) -> Result<()> {
-        let (repository, tag) = split_tag(name);
+        let (repository, tag) = image_name::split(name);
         let options = TagImageOptionsBuilder::new().repo(repository).tag(tag).build();
         self.engine.docker().tag_image(image, Some(options)).await.map_err(|error| classify(OPERATION, name, error))
     }
@@ -169,15 +169,6 @@ fn query(request: &BuildImage, context: &BuildContext, version: Version) -> Vec<
         query.push(("target", target.clone()));
     }
     query
-}
-
-/// A name without its tag, and the tag.
-fn split_tag(name: &str) -> (&str, &str) {
-    match name.rsplit_once(':') {
-        // A colon before a slash is a port.
-        Some((repository, tag)) if !tag.contains('/') => (repository, tag),
-        _ => (name, "latest"),
-    }
 }
 
 /// Runs blocking work off the async threads.
