@@ -1,5 +1,7 @@
 //! Tests of the local backend against a real Docker Engine and real files, linked as one binary.
 
+mod images;
+
 #[cfg(feature = "sqlite")]
 mod store;
 #[cfg(feature = "sqlite")]
