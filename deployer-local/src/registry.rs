@@ -184,7 +184,7 @@ impl Registry for EngineRegistry {
     }
 
     async fn missing(&self, images: &[PinnedImage]) -> Result<Vec<PinnedImage>> {
-        let asked = images.iter().cloned().map(async |image| {
+        let asked = images.to_vec().into_iter().map(async |image| {
             let found = self.inspect("registry.missing", &image.location).await?;
             Ok::<_, Error>(found.is_none().then_some(image))
         });

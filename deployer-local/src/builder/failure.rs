@@ -44,7 +44,7 @@ impl Failed {
         } else if has("dockerfile parse error")
             || has("unknown instruction")
             || has("unknown flag")
-            || has("dockerfile cannot be empty")
+            || has("cannot be empty")
             || has("file with no instructions")
             || has("no build stage in current context")
             || has("should not be blank")

@@ -177,3 +177,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
         Error::new(ErrorKind::Internal, "the work on the build context did not end").with_source(error)
     })
 }
+
+#[cfg(test)]
+mod tests;

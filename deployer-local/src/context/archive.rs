@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, Read as _, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use deployer_core::{Error, Result};
+use deployer_core::{Error, ErrorKind, Result};
 use futures_core::Stream;
 use futures_util::stream;
 use hyper::body::Bytes;
@@ -46,11 +46,18 @@ impl BuildContext {
             let done = context.write(&mut to).and_then(|()| to.flush().map_err(Stop::Writing));
             // What is buffered must not be sent after a failure.
             let (_, _) = to.into_parts();
-            if let Err(Stop::Reading(error)) = done {
-                reason.set(error);
-                // The request must not look complete.
-                let _ = sender.blocking_send(Err(io::Error::other("the build context could not be read")));
-            }
+            let error = match done {
+                Ok(()) => return,
+                Err(Stop::Reading(error)) => error,
+                // Whoever took it has gone, and knows why.
+                Err(Stop::Writing(error)) if error.kind() == io::ErrorKind::BrokenPipe => return,
+                Err(Stop::Writing(error)) => {
+                    Error::new(ErrorKind::InvalidInput, "the build context cannot be packed").with_source(error)
+                }
+            };
+            reason.set(error);
+            // The request must not look complete.
+            let _ = sender.blocking_send(Err(io::Error::other("the build context could not be read")));
         });
         (stream::unfold(receiver, async |mut receiver| receiver.recv().await.map(|chunk| (chunk, receiver))), failure)
     }
@@ -88,7 +95,7 @@ impl Write for Sender<'_> {
 enum Stop {
     /// A file cannot be read.
     Reading(Error),
-    /// Nobody takes the archive any more.
+    /// Nobody takes the archive any more, or a file does not fit into one.
     Writing(io::Error),
 }
 

@@ -137,8 +137,9 @@ async fn a_build_takes_its_context_arguments_target_and_labels() {
             .dockerfile(&format!(
                 "FROM {BASE} AS first\nARG GREETING\nCOPY . /ctx\n\
                  RUN cd /ctx && test ! -e .env && test ! -e node_modules && test -e src/main && test -e keep/k \
-                 && test ! -e keep/other && test \"$GREETING\" = 'a b&c' && echo it is $((20 + 22))\n\
-                 FROM first AS second\nRUN false\n"
+                 && test ! -e keep/other && test \"$GREETING\" = 'a b&c' && : {} && echo it is $((20 + 22))\n\
+                 FROM first AS second\nRUN false\n",
+                bench.app
             ))
             .with_arg("GREETING", "a b&c")
             .with_target("first");
