@@ -184,11 +184,10 @@ impl Registry for EngineRegistry {
     }
 
     async fn missing(&self, images: &[PinnedImage]) -> Result<Vec<PinnedImage>> {
-        let asked = images.to_vec().into_iter().map(async |image| {
-            let found = self.inspect("registry.missing", &image.location).await?;
-            Ok::<_, Error>(found.is_none().then_some(image))
-        });
-        stream::iter(asked).buffered(AT_ONCE).try_filter_map(async |missing| Ok(missing)).try_collect().await
+        let asked: Vec<_> = images.iter().map(|image| self.inspect("registry.missing", &image.location)).collect();
+        let found: Vec<Option<ImageInspect>> = stream::iter(asked).buffered(AT_ONCE).try_collect().await?;
+        let missing = images.iter().zip(found).filter(|(_, found)| found.is_none());
+        Ok(missing.map(|(image, _)| image.clone()).collect())
     }
 
     async fn prune(&self, request: PruneImages) -> Result<Vec<String>> {
