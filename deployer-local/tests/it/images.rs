@@ -334,14 +334,14 @@ async fn pruning_leaves_what_is_used_named_by_others_or_another_applications() {
 #[tokio::test]
 async fn what_lost_its_name_is_pruned_by_its_label() {
     with_app(async |bench| {
-        let image = bench.build(bench.dockerfile(&format!("FROM {BASE}\nLABEL lost={}\n", bench.app))).await.unwrap();
-        // Another image takes its only name.
-        let (repository, tag) = image.reference.rsplit_once(':').unwrap();
+        let text = |content: &str| format!("FROM {BASE}\nLABEL content={content}-{}\n", bench.app);
+        let lost = bench.build(bench.dockerfile(&text("lost"))).await.unwrap();
+        let heir = bench.build(bench.dockerfile(&text("heir"))).await.unwrap();
+        let (repository, tag) = lost.reference.rsplit_once(':').unwrap();
         let options = TagImageOptionsBuilder::new().repo(repository).tag(tag).build();
-        bench.docker.tag_image(BASE, Some(options)).await.unwrap();
-        let removed = bench.prune(&[]).await;
-        assert_eq!(removed, BTreeSet::from([image.reference.clone(), image.digest.to_string()]));
-        assert!(bench.docker.inspect_image(BASE).await.is_ok(), "the image that had the name stays");
+        bench.docker.tag_image(heir.digest.as_str(), Some(options)).await.unwrap();
+        assert_eq!(bench.prune(&[&heir.digest]).await, BTreeSet::from([lost.digest.to_string()]));
+        assert_eq!(bench.resolve(&lost.reference).await.unwrap().digest, heir.digest);
     })
     .await;
 }
