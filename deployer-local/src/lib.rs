@@ -1,7 +1,20 @@
 //! Deployer's backend for one host: Docker Engine, HAProxy and SQLite.
 
+mod builder;
+mod context;
+mod credentials;
 mod engine;
+mod image_name;
 mod naming;
 mod reach;
+mod registry;
+mod secrets;
+#[cfg(feature = "sqlite")]
+mod store;
 
+pub use builder::DockerBuilder;
 pub use engine::Engine;
+pub use registry::EngineRegistry;
+pub use secrets::HostSecrets;
+#[cfg(feature = "sqlite")]
+pub use store::SqliteStore;
