@@ -2,6 +2,8 @@
 
 mod engine;
 mod naming;
+mod network;
 mod reach;
+mod subnet;
 
 pub use engine::Engine;
