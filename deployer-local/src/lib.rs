@@ -3,7 +3,10 @@
 mod engine;
 mod naming;
 mod network;
+mod orchestrator;
 mod reach;
 mod subnet;
+mod time;
 
 pub use engine::Engine;
+pub use orchestrator::DockerOrchestrator;
