@@ -28,6 +28,9 @@ const LONGEST_LINE: usize = 1024 * 1024;
 
 type Lines = Pin<Box<dyn Stream<Item = Result<Stamped>> + Send>>;
 
+/// Events of the engine.
+type Events = Pin<Box<dyn Stream<Item = Result<EventMessage, DockerError>> + Send>>;
+
 /// A line with the engine's time of it.
 type Stamped = (Option<EngineTime>, LogLine);
 
@@ -251,7 +254,7 @@ struct Follow {
     docker: Docker,
     query: LogQuery,
     sources: SelectAll<Pin<Box<dyn Stream<Item = Followed> + Send>>>,
-    starts: Option<Pin<Box<dyn Stream<Item = Result<EventMessage, DockerError>> + Send>>>,
+    starts: Option<Events>,
     progress: HashMap<String, (Writer, Progress)>,
 }
 
@@ -263,7 +266,7 @@ fn follow(docker: Docker, query: LogQuery, writers: Vec<Writer>, opened: i64) ->
         filters.insert("event".to_owned(), vec!["start".to_owned()]);
         let since = (opened - EVENTS_SINCE_SECONDS).to_string();
         let options = EventsOptionsBuilder::default().since(&since).filters(&filters).build();
-        Box::pin(docker.events(Some(options))) as Pin<Box<dyn Stream<Item = _> + Send>>
+        Box::pin(docker.events(Some(options))) as Events
     });
     let mut follow = Follow { docker, query, sources: SelectAll::new(), starts, progress: HashMap::new() };
     for writer in writers {

@@ -43,6 +43,7 @@ pub struct DockerOrchestrator {
 #[derive(Debug, Default)]
 struct Memory {
     prober: probe::Prober,
+    looks: observe::Looks,
     exits: observe::PastExits,
     // Held while a task is created and started: see `task`.
     tasks: tokio::sync::Mutex<()>,
@@ -52,6 +53,7 @@ impl Memory {
     /// Forgets a container that is gone.
     fn forget(&self, container: &str) {
         self.prober.forget(container);
+        self.looks.forget(container);
         self.exits.forget(container);
     }
 }

@@ -1,9 +1,9 @@
 //! Looking at what is there.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use bollard::models::{ContainerInspectResponse, ContainerSummary};
+use bollard::models::{ContainerInspectResponse, ContainerSummary, ContainerSummaryStateEnum as ListedState};
 use bollard::query_parameters::{EventsOptionsBuilder, InspectContainerOptions};
 use deployer_core::{ExitDetail, ObserveApp, ObservedApp, ObservedInstance, Readiness, Result};
 use futures_util::TryStreamExt;
@@ -15,6 +15,45 @@ use crate::engine::classify;
 use crate::naming::ours;
 
 const OBSERVE: &str = "orchestrator.observe";
+
+/// What the engine said about containers the last time, each with what the list said about it then.
+#[derive(Debug, Default)]
+pub(super) struct Looks(Mutex<HashMap<String, (String, Arc<ContainerInspectResponse>)>>);
+
+impl Looks {
+    fn get(&self, container: &str, listed: &str) -> Option<Arc<ContainerInspectResponse>> {
+        let looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        looks.get(container).filter(|(then, _)| then == listed).map(|(_, look)| Arc::clone(look))
+    }
+
+    fn put(&self, container: &str, listed: String, look: &Arc<ContainerInspectResponse>) {
+        let mut looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        looks.insert(container.to_owned(), (listed, Arc::clone(look)));
+    }
+
+    pub(super) fn forget(&self, container: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(container);
+    }
+}
+
+/// What the list says about a container, if everything else about it can only change together with that.
+///
+/// Every start makes new endpoints, and a change of health or a pause is in the status. Not so the reason why one could
+/// not be started, and the output of a check that does not pass yet.
+fn settled(listed: &ContainerSummary) -> Option<String> {
+    let status = listed.status.as_deref()?;
+    let state = listed.state.filter(|state| matches!(state, ListedState::RUNNING | ListedState::EXITED))?;
+    if status.contains("(health: ") || status.contains("(unhealthy)") {
+        return None;
+    }
+    let networks = listed.network_settings.as_ref()?.networks.as_ref()?;
+    let mut endpoints: Vec<String> = networks
+        .iter()
+        .map(|(name, endpoint)| format!("{name}={}", endpoint.endpoint_id.as_deref().unwrap_or_default()))
+        .collect();
+    endpoints.sort();
+    Some(format!("{state} {status} {}", endpoints.join(" ")))
+}
 
 /// Exits of containers that run again: the engine shows an exit only until it starts the container the next time.
 #[derive(Debug, Default)]
@@ -45,7 +84,7 @@ impl DockerOrchestrator {
             .partition(|container| label(container, ours::ROLE) == Some(ours::ROLE_INSTANCE));
         let instances = try_join_all(instances.iter().map(|container| self.instance(request, container)));
         let tasks = try_join_all(tasks.iter().map(async |container| {
-            let inspected = self.inspect(container).await?;
+            let inspected = self.look(container).await?;
             Ok(inspected.and_then(|inspected| state::task(container.labels.as_ref()?, &inspected)))
         }));
         let (instances, tasks) = futures_util::future::try_join(instances, tasks).await?;
@@ -55,7 +94,7 @@ impl DockerOrchestrator {
     }
 
     async fn instance(&self, request: &ObserveApp, listed: &ContainerSummary) -> Result<Option<ObservedInstance>> {
-        let (Some(inspected), Some(labels)) = (self.inspect(listed).await?, &listed.labels) else { return Ok(None) };
+        let (Some(inspected), Some(labels)) = (self.look(listed).await?, &listed.labels) else { return Ok(None) };
         let Some(mut instance) = state::instance(labels, &inspected) else {
             tracing::warn!(container = inspected.name, "the labels of this container are not those of an instance");
             return Ok(None);
@@ -77,6 +116,19 @@ impl DockerOrchestrator {
         };
         let started = container.state.as_ref().and_then(state::started);
         self.memory.prober.ask(&self.reach, id, started, address, probe, readiness).await
+    }
+
+    /// Everything about a container, from memory if the list says that nothing about it has changed.
+    async fn look(&self, listed: &ContainerSummary) -> Result<Option<Arc<ContainerInspectResponse>>> {
+        let (id, settled) = (listed.id.as_deref().unwrap_or_default(), settled(listed));
+        if let Some(known) = settled.as_deref().and_then(|listed| self.memory.looks.get(id, listed)) {
+            return Ok(Some(known));
+        }
+        let Some(look) = self.inspect(listed).await?.map(Arc::new) else { return Ok(None) };
+        if let Some(listed) = settled {
+            self.memory.looks.put(id, listed, &look);
+        }
+        Ok(Some(look))
     }
 
     /// Everything about a container; none if it is gone since it was listed.
@@ -134,5 +186,43 @@ impl DockerOrchestrator {
             self.memory.exits.put(id, restarts, exit.clone());
         }
         Ok(Some(exit))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bollard::models::{ContainerSummaryNetworkSettings, EndpointSettings};
+
+    use super::*;
+
+    fn listed(state: ListedState, status: &str, endpoint: &str) -> ContainerSummary {
+        let endpoint = EndpointSettings { endpoint_id: Some(endpoint.into()), ..Default::default() };
+        let networks = Some(HashMap::from([("shop_default".into(), endpoint)]));
+        ContainerSummary {
+            state: Some(state),
+            status: Some(status.into()),
+            network_settings: Some(ContainerSummaryNetworkSettings { networks }),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_restart_within_the_same_second_is_noticed() {
+        let before = settled(&listed(ListedState::RUNNING, "Up 1 second", "e1"));
+        assert_eq!(before, settled(&listed(ListedState::RUNNING, "Up 1 second", "e1")));
+        assert_ne!(before, settled(&listed(ListedState::RUNNING, "Up 1 second", "e2")));
+        assert_ne!(before, settled(&listed(ListedState::RUNNING, "Up 1 second (Paused)", "e1")));
+    }
+
+    #[test]
+    fn what_the_list_does_not_tell_is_asked_every_time() {
+        for (state, status) in [
+            (ListedState::CREATED, "Created"),
+            (ListedState::RESTARTING, "Restarting (1) 1 second ago"),
+            (ListedState::RUNNING, "Up 1 second (health: starting)"),
+            (ListedState::RUNNING, "Up 1 second (unhealthy)"),
+        ] {
+            assert_eq!(settled(&listed(state, status, "e1")), None, "{status}");
+        }
     }
 }

@@ -137,12 +137,10 @@ fn reason(error: &(dyn StdError + 'static)) -> String {
     while let Some(source) = innermost.source() {
         innermost = source;
     }
-    if let Some(error) = innermost.downcast_ref::<std::io::Error>() {
-        if error.raw_os_error().is_some() {
-            return error.kind().to_string();
-        }
+    match innermost.downcast_ref::<std::io::Error>() {
+        Some(error) if error.raw_os_error().is_some() => error.kind().to_string(),
+        _ => innermost.to_string(),
     }
-    innermost.to_string()
 }
 
 #[cfg(test)]

@@ -81,7 +81,8 @@ fn exit(state: &ContainerState) -> Option<ExitDetail> {
     };
     ended.then(|| {
         let code = state.exit_code;
-        detail(code, state.oom_killed == Some(true), error, finished(state))
+        // The engine notes the start when it is told of it, which may be after the end of one that exits at once.
+        detail(code, state.oom_killed == Some(true), error, finished(state).max(started(state)))
     })
 }
 
@@ -249,6 +250,12 @@ mod tests {
             assert_eq!(exit.unrecoverable, unrecoverable, "{exit:?}");
             assert_eq!(exit.at.unwrap().to_string(), "2026-11-21T22:00:00.500Z");
         }
+    }
+
+    #[test]
+    fn nothing_ends_before_it_begins() {
+        let state = ContainerState { started_at: Some("2026-11-21T22:00:00.6Z".into()), ..exited(0) };
+        assert_eq!(exit(&state).unwrap().at, started(&state).map(EngineTime::timestamp));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! An application of a test's own on the real engine, removed with everything it left behind when the test ends.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
@@ -123,18 +125,22 @@ impl Drop for TestApp {
 
 /// Removes everything that is labelled as this application's, ours or Compose's.
 async fn clean(docker: &Docker, app: &str) {
-    for label in ["deployer.app", "com.docker.compose.project", "it.app"] {
-        let filters = HashMap::from([("label".to_owned(), vec![format!("{label}={app}")])]);
-        let containers = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+    let labels = ["deployer.app", "com.docker.compose.project", "it.app"];
+    let filters = labels.map(|label| HashMap::from([("label".to_owned(), vec![format!("{label}={app}")])]));
+    // Networks and volumes can go only when no container uses them.
+    for filter in &filters {
+        let containers = ListContainersOptionsBuilder::default().all(true).filters(filter).build();
         for container in docker.list_containers(Some(containers)).await.unwrap() {
             let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
             let _ = docker.remove_container(&container.id.unwrap(), Some(options)).await;
         }
-        let networks = ListNetworksOptionsBuilder::default().filters(&filters).build();
+    }
+    for filter in &filters {
+        let networks = ListNetworksOptionsBuilder::default().filters(filter).build();
         for network in docker.list_networks(Some(networks)).await.unwrap() {
             let _ = docker.remove_network(&network.id.unwrap()).await;
         }
-        let volumes = ListVolumesOptionsBuilder::default().filters(&filters).build();
+        let volumes = ListVolumesOptionsBuilder::default().filters(filter).build();
         for volume in docker.list_volumes(Some(volumes)).await.unwrap().volumes.unwrap_or_default() {
             let options = RemoveVolumeOptionsBuilder::default().force(true).build();
             let _ = docker.remove_volume(&volume.name, Some(options)).await;

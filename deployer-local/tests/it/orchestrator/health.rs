@@ -81,7 +81,7 @@ async fn a_check_that_keeps_failing_makes_it_unhealthy() {
 #[tokio::test]
 async fn a_tcp_probe_waits_for_the_port() {
     let app = TestApp::new("tcp").await;
-    let script = "trap exit TERM; until test -f /go; do sleep 0.1; done; nc -lk -p 9000 -e cat & wait";
+    let script = "trap exit TERM; until test -f /go; do sleep 0.1; done; httpd -f -p 9000 & wait";
     let release = app.release([("web", app.shell(script).with_port(9000))]);
     app.run(&release, "web", 1).await;
     let probe = probing(Probe::Tcp { port: 9000 });
