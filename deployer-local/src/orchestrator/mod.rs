@@ -13,6 +13,7 @@ mod state;
 mod task;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -40,13 +41,19 @@ pub struct DockerOrchestrator {
 }
 
 /// What is remembered between calls: nothing that a new process could not do without.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Memory {
     prober: probe::Prober,
     looks: observe::Looks,
     exits: observe::PastExits,
     // Held while a task is created and started: see `task`.
     tasks: tokio::sync::Mutex<()>,
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory").finish_non_exhaustive()
+    }
 }
 
 impl Memory {

@@ -17,7 +17,7 @@ use crate::naming::ours;
 const OBSERVE: &str = "orchestrator.observe";
 
 /// What the engine said about containers the last time, each with what the list said about it then.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Looks(Mutex<HashMap<String, (String, Arc<ContainerInspectResponse>)>>);
 
 impl Looks {
@@ -56,7 +56,7 @@ fn settled(listed: &ContainerSummary) -> Option<String> {
 }
 
 /// Exits of containers that run again: the engine shows an exit only until it starts the container the next time.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct PastExits(Mutex<HashMap<String, (i64, ExitDetail)>>);
 
 impl PastExits {
@@ -135,7 +135,11 @@ impl DockerOrchestrator {
     pub(super) async fn inspect(&self, listed: &ContainerSummary) -> Result<Option<ContainerInspectResponse>> {
         let id = listed.id.as_deref().unwrap_or_default();
         match self.engine.docker().inspect_container(id, None::<InspectContainerOptions>).await {
-            Ok(inspected) => Ok(Some(inspected)),
+            Ok(mut inspected) => {
+                // The values of secrets are among them, and what is looked at is kept.
+                inspected.config.iter_mut().for_each(|config| config.env = None);
+                Ok(Some(inspected))
+            }
             Err(error) if answered(&error, 404) => {
                 self.memory.forget(id);
                 Ok(None)

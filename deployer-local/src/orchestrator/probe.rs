@@ -24,13 +24,13 @@ const LONGEST: Duration = Duration::from_millis(250);
 const FALL: u32 = 2;
 
 /// Probes instances, and remembers those that passed so as not to ask them more often than their interval says.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Prober {
     // By container. What is remembered of one start says nothing about the next.
     seen: Mutex<HashMap<String, Seen>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Seen {
     started: Option<EngineTime>,
     asked: Instant,

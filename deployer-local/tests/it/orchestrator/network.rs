@@ -3,6 +3,8 @@ use std::collections::{BTreeSet, HashMap};
 use bollard::models::NetworkCreateRequest;
 use bollard::query_parameters::RestartContainerOptions;
 
+use deployer_core::Outcome;
+
 use crate::engine::TestApp;
 
 fn upper_half(address: &str) -> bool {
@@ -17,8 +19,8 @@ async fn an_address_stays_the_same_after_a_restart() {
     let release = app.release([("a", app.idle()), ("b", app.idle())]);
     app.ensure(&release).await.unwrap();
     // At the same time, so that they could take the same address.
-    let (a, b) = tokio::join!(app.launch(&release, "a", 3), app.launch(&release, "b", 3));
-    (a.unwrap(), b.unwrap());
+    let launched = tokio::join!(app.launch(&release, "a", 3), app.launch(&release, "b", 3));
+    assert_eq!((launched.0.unwrap(), launched.1.unwrap()), (Outcome::Created, Outcome::Created));
     let before: Vec<Option<String>> = app.instances().await.into_iter().map(|each| each.address).collect();
     assert_eq!(before.iter().flatten().collect::<BTreeSet<_>>().len(), 6, "all different: {before:?}");
     assert!(before.iter().flatten().all(|address| upper_half(address)), "{before:?}");
