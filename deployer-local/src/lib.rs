@@ -6,14 +6,19 @@ mod credentials;
 mod engine;
 mod image_name;
 mod naming;
+mod network;
+mod orchestrator;
 mod reach;
 mod registry;
 mod secrets;
 #[cfg(feature = "sqlite")]
 mod store;
+mod subnet;
+mod time;
 
 pub use builder::DockerBuilder;
 pub use engine::Engine;
+pub use orchestrator::DockerOrchestrator;
 pub use registry::EngineRegistry;
 pub use secrets::HostSecrets;
 #[cfg(feature = "sqlite")]
