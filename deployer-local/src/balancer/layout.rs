@@ -56,7 +56,7 @@ fn servers(service: &ServiceState, port: impl Fn(&PoolState) -> Option<u16>) -> 
 
 /// The configuration of the ingress.
 pub(super) fn ingress(state: &State, options: &IngressOptions) -> Config {
-    let mut config = Config { threads: None, max_connections: 20_000, ..Config::default() };
+    let mut config = Config { threads: None, descriptors: 50_000, ..Config::default() };
     let services = || {
         state.apps.iter().flat_map(|(app, services)| services.iter().map(move |(name, service)| (app, name, service)))
     };
@@ -110,7 +110,7 @@ fn claim<K: Ord>(entries: &mut BTreeMap<K, (bool, u64, String)>, key: K, by: (bo
 
 /// The configuration of a service's own proxy.
 pub(super) fn service_proxy(service: &ServiceState) -> Config {
-    let mut config = Config { threads: Some(1), max_connections: 4_000, ..Config::default() };
+    let mut config = Config { threads: Some(1), descriptors: 8_000, ..Config::default() };
     for (port, protocol) in &service.internal {
         let name = internal_backend(*port);
         let servers = servers(service, |pool| pool.internal.contains(port).then_some(*port));

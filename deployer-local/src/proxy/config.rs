@@ -23,8 +23,8 @@ const CHECK: &str =
 pub(crate) struct Config {
     /// How many threads it has; none lets it choose.
     pub(crate) threads: Option<u16>,
-    /// How many connections it takes at once.
-    pub(crate) max_connections: u32,
+    /// The most file descriptors that it uses, two for each connection. It takes fewer where the engine allows fewer.
+    pub(crate) descriptors: u32,
     /// Where connections enter.
     pub(crate) entries: BTreeMap<String, Entry>,
     /// Where requests go that enter through [`EntryKind::Routes`].
@@ -152,7 +152,7 @@ impl Config {
         // Without `noreuseport` a second proxy could listen on the same address and take half of the connections.
         writeln!(out, "  noreuseport\n  log stdout format raw daemon notice")?;
         writeln!(out, "  stats socket {HOME}/admin.sock mode 600 level admin expose-fd listeners")?;
-        writeln!(out, "  hard-stop-after 15m\n  maxconn {}", self.max_connections)?;
+        writeln!(out, "  hard-stop-after 15m\n  fd-hard-limit {}", self.descriptors)?;
         if let Some(threads) = self.threads {
             writeln!(out, "  nbthread {threads}")?;
         }
@@ -288,7 +288,7 @@ mod tests {
         let port = EntryKind::Backend { name: "shop:db:published".into(), outside: true };
         Config {
             threads: Some(1),
-            max_connections: 100,
+            descriptors: 1_000,
             entries: BTreeMap::from([
                 ("http".to_owned(), http),
                 ("port".to_owned(), Entry { bind: "127.0.0.1:5432".into(), tls: false, kind: port }),

@@ -12,8 +12,8 @@ use bollard::errors::Error as DockerError;
 use bollard::exec::StartExecResults;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, EndpointIpamConfig, EndpointSettings, ExecConfig, HostConfig,
-    HostConfigLogConfig, NetworkConnectRequest, NetworkDisconnectRequest, NetworkingConfig, ResourcesUlimits,
-    RestartPolicy, RestartPolicyNameEnum,
+    HostConfigLogConfig, NetworkConnectRequest, NetworkDisconnectRequest, NetworkingConfig, RestartPolicy,
+    RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
@@ -199,11 +199,6 @@ impl Container<'_> {
             cap_drop: Some(vec!["ALL".to_owned()]),
             cap_add: Some(vec!["NET_BIND_SERVICE".to_owned()]),
             security_opt: Some(vec!["no-new-privileges".to_owned()]),
-            ulimits: Some(vec![ResourcesUlimits {
-                name: Some("nofile".to_owned()),
-                soft: Some(65_536),
-                hard: Some(65_536),
-            }]),
             log_config: Some(HostConfigLogConfig {
                 typ: Some("json-file".to_owned()),
                 config: Some(HashMap::from([
