@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use async_trait::async_trait;
 use bollard::errors::Error as DockerError;
 use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest, NetworkInspect};
 use bollard::query_parameters::{InspectNetworkOptions, ListContainersOptionsBuilder, ListNetworksOptionsBuilder};
@@ -15,6 +16,7 @@ use deployer_core::{AppName, Error, ErrorKind, NetworkSpec, Outcome, Result, Ret
 
 use crate::engine::{Engine, classify};
 use crate::naming::{self, compose, ours};
+use crate::proxy::{Addresses, Reservation};
 use crate::subnet::Subnet;
 
 const ENSURE: &str = "network.ensure";
@@ -55,6 +57,14 @@ impl Drop for Reserved {
     fn drop(&mut self) {
         let mut held = self.held.0.lock().unwrap_or_else(PoisonError::into_inner);
         held.remove(&(std::mem::take(&mut self.network), self.address));
+    }
+}
+
+#[async_trait]
+impl Addresses for Networks {
+    async fn reserve(&self, network: &str) -> Result<Option<Reservation>> {
+        let reserved = Self::reserve(self, network, 1).await?.and_then(|mut reserved| reserved.pop());
+        Ok(reserved.map(|reserved| -> Reservation { (reserved.address, Box::new(reserved)) }))
     }
 }
 
