@@ -253,7 +253,7 @@ impl ComposeReader {
             report.entries(&cursor)
         });
         if services.is_none() {
-            report.mark("services", &top.cursor);
+            report.mark_at("services", "services", top.cursor.node.at);
         }
         let (services, left_out): (Vec<_>, Vec<_>) =
             services.unwrap_or_default().into_iter().partition(|field| self.enabled(report, field));

@@ -47,7 +47,12 @@ impl Report {
     }
 
     pub(super) fn add(&mut self, problem: Problem) {
-        if self.problems.len() < MAX_PROBLEMS { self.problems.push(problem) } else { self.more += 1 }
+        if self.is_full() { self.more += 1 } else { self.problems.push(problem) }
+    }
+
+    /// Whether further problems are only counted.
+    pub(super) fn is_full(&self) -> bool {
+        self.problems.len() >= MAX_PROBLEMS
     }
 
     /// Adds an error at this node.

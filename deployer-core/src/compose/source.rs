@@ -387,7 +387,7 @@ mod tests {
             ("a: {b: 1, b: 2}", "1:11 a: the key `b` is there twice"),
             ("a: &a [*a]", "1:8 a[0]: the alias refers to a value that contains it"),
             ("a: !reset 1", "1:11 a: the tag `!reset` is not supported"),
-            ("a: {<<: 3}", "1:9 : `<<` merges mappings, and this is none"),
+            ("a: {<<: 3}", "1:9 a: `<<` merges mappings, and this is none"),
             ("? [1, 2]\n: 3\n", "1:3 : a key is a plain value"),
             ("a: \"\\0\"", "1:4 a: the value contains a NUL character"),
         ] {
