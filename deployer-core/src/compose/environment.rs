@@ -121,7 +121,7 @@ mod tests {
             ("environment: x", "environment: \"x\" is not a list"),
             ("env_file: none.env", "env_file: the file does not exist"),
             ("env_file: [{path: none.env}]", "env_file[0].path: the file does not exist"),
-            ("env_file: [{path: none.env, format: toml}]", "env_file[0].format: \"toml\" is not `raw`"),
+            ("env_file: [{format: toml, path: none.env}]", "env_file[0].format: \"toml\" is not `raw`"),
             ("env_file: [{format: raw}]", "env_file[0]: `path` is missing"),
             ("env_file: ~/x", "env_file: `~` depends on who deploys"),
         ] {

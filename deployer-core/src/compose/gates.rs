@@ -157,7 +157,7 @@ mod tests {
             ("name: g", ": the gate asks nothing"),
             (
                 "name: g, latency: {max: 1s}, approval: {timeout: 1s}",
-                ": the gate asks more than one question: `approval` too",
+                ".approval: the gate asks more than one question: `approval` too",
             ),
             ("latency: {max: 1s}", ": `name` is missing"),
             ("name: g, latency: {}", ".latency: `max` is missing"),

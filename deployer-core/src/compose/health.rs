@@ -92,7 +92,10 @@ mod tests {
                 "healthcheck: {test: x, interval: 10}",
                 "healthcheck.interval: \"10\" is not a duration such as `1m30s` or `200ms`",
             ),
-            ("healthcheck: {test: x, interval: 0s}", "healthcheck: interval and timeout of a check are at least 1 ms"),
+            (
+                "healthcheck: {test: x, interval: 0s}",
+                "healthcheck.interval: interval and timeout of a check are at least 1 ms",
+            ),
             ("healthcheck: {test: x, retries: -1}", "healthcheck.retries: \"-1\" is not a whole number in range"),
         ] {
             let found = complaints(keys);

@@ -38,7 +38,8 @@ pub(super) fn read(report: &mut Report, service: &Fields<'_>, model: &str) -> Ve
         for item in report.items(&cursor) {
             let found = report.parsed(&item, "a port such as `3000`, `3000-3005` or `53/udp`", |text| {
                 let (text, transport) = split_transport(text)?;
-                Some(range(text)?.map(|target| Port { transport, ..Port::internal(target) }).collect())
+                let targets = range(text).filter(|targets| targets.len() <= MAX_PORTS)?;
+                Some(targets.map(|target| Port { transport, ..Port::internal(target) }).collect())
             });
             add(report, &item, found.unwrap_or_default(), true);
         }
@@ -78,6 +79,11 @@ fn publish(
     transport: Transport,
 ) -> Option<Vec<Port>> {
     let port = |target| Port { transport, ..Port::internal(target) };
+    // The bound is checked before the range is written out.
+    if targets.len() > MAX_PORTS {
+        report.error(cursor, format!("a service has at most {MAX_PORTS} ports"));
+        return None;
+    }
     let Some(hosts) = hosts else {
         let help = "write `HOST:CONTAINER` to publish it, or use `expose`, or a route of `x-deployer`";
         report.warn(cursor, "no host port is named, so the port is not published", help);
@@ -173,8 +179,7 @@ fn range(text: &str) -> Option<RangeInclusive<u16>> {
         if digits { text.parse::<u16>().ok().filter(|port| *port > 0) } else { None }
     };
     match text.split_once('-') {
-        // The bound is checked before the range is written out.
-        Some((first, last)) => Some(port(first)?..=port(last)?).filter(|range| (1..=MAX_PORTS).contains(&range.len())),
+        Some((first, last)) => Some(port(first)?..=port(last)?).filter(|range| !range.is_empty()),
         None => Some(port(text)?..=port(text)?),
     }
 }

@@ -179,7 +179,7 @@ mod tests {
     fn what_has_no_effect_is_said() {
         for (keys, expected) in [
             ("volumes: [data:/d:z]", "volumes[0]: `z` has no effect"),
-            ("volumes: [./x:/d:ro,cached]", "volumes[0]: `cached` has no effect"),
+            ("volumes: [\"./x:/d:ro,cached\"]", "volumes[0]: `cached` has no effect"),
             (
                 "volumes: [{type: bind, source: ./x, target: /d, bind: {create_host_path: true}}]",
                 "volumes[0].bind.create_host_path: `create_host_path` has no effect: the engine decides what to do when the path is missing",
