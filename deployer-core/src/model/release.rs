@@ -1,10 +1,12 @@
 //! A release: the complete, immutable snapshot that a rollback brings back.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::name::{AppName, Digest, ReleaseNumber, RevisionId, ServiceName};
+use super::rollout::{Probe, Readiness};
 use super::spec::{NetworkSpec, Service, VolumeSpec};
 use super::time::Timestamp;
 
@@ -66,6 +68,32 @@ impl ServiceRelease {
             }
         }
         ports
+    }
+
+    /// When an instance counts as ready: as the owner says, else when the routed or first declared port accepts
+    /// connections.
+    #[must_use]
+    pub fn effective_readiness(&self) -> Readiness {
+        let mut readiness = self.readiness.clone();
+        if readiness.probe.is_none() {
+            let declared = self.workload.ports.iter().find(|port| port.transport == super::workload::Transport::Tcp);
+            let port = self.routes.first().map(|route| route.port).or(declared.map(|port| port.target));
+            readiness.probe = port.map(|port| Probe::Tcp { port });
+        }
+        readiness
+    }
+
+    /// How long requests in flight may take once an instance is out of rotation.
+    #[must_use]
+    pub fn effective_drain(&self) -> Duration {
+        let http = self.listening_ports().iter().any(|port| port.protocol == super::workload::AppProtocol::Http);
+        self.drain.unwrap_or(if http { Duration::from_secs(10) } else { Duration::from_secs(1) })
+    }
+
+    /// Whether other services or routes reach it.
+    #[must_use]
+    pub fn listens(&self) -> bool {
+        !self.listening_ports().is_empty()
     }
 
     /// Whether two revisions of it must never run at the same time.

@@ -143,6 +143,17 @@ pub struct Step {
     pub action: Action,
 }
 
+impl Step {
+    /// The gates that it asks.
+    pub fn gates(&self) -> impl Iterator<Item = &GateSpec> {
+        match &self.action {
+            Action::Ask { gate, .. } => std::slice::from_ref(gate).iter(),
+            Action::Hold { gates, .. } => gates.iter(),
+            _ => [].iter(),
+        }
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "[{}] {}", self.id, self.action)?;
