@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::cursor::{Cursor, Fields};
 use super::dotenv::{self, Format};
+use super::project::MAX_READS;
 use super::report::Report;
 use super::{Project, keys, load};
 use crate::model::EnvValue;
@@ -46,6 +47,11 @@ fn file(report: &mut Report, project: &Project<'_>, cursor: &Cursor<'_>) -> Vec<
         at = path;
     }
     let Some(path) = report.text(&at).and_then(|text| project.path(report, &at, &text)) else { return Vec::new() };
+    let Some(left) = project.reads_left.get().checked_sub(1) else {
+        report.error(&at, format!("no more than {MAX_READS} files are read"));
+        return Vec::new();
+    };
+    project.reads_left.set(left);
     let text = match load::text(path.as_ref()) {
         Ok(Some(text)) => text,
         Ok(None) if !required => return Vec::new(),

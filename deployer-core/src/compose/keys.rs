@@ -494,6 +494,10 @@ pub(super) fn check(report: &mut Report, map: &Cursor<'_>, section: &Section) {
             Some(Refused(instead)) => {
                 report.problem(&value.path, key_at, format!("`{key}` is not supported"), instead.to_owned());
             }
+            None if section.extensible && key == "x-deployer" => {
+                let help = "move it into a service".to_owned();
+                report.problem(&value.path, key_at, format!("`x-deployer` is no key of {}", section.name), help);
+            }
             None if section.extensible && key.starts_with("x-") => {
                 let own = section.keys.iter().map(|(known, _)| *known).filter(|known| known.starts_with("x-"));
                 if let Some(meant) = nearest(key, own) {

@@ -25,6 +25,9 @@ fn large_values_are_read_or_refused_in_bounds() {
     for text in [
         file(&format!("command: {}", "x".repeat(500_000))),
         file(&format!("command: \"{}\"", "$A".repeat(200_000))),
+        file(&format!("env_file: [{}]", "none, ".repeat(20_000))),
+        file("env_file: /dev/zero"),
+        file(&format!("labels: [{}]", "\"x=${A+${EMPTY:-$SECRET}}\", ".repeat(20_000))),
         file(&format!("hostname: \"{}\"", "${A:-".repeat(100_000))),
         file(&format!("ports: [{}]", "1-65535:1-65535, ".repeat(10_000))),
         file(&format!("expose: [{}]", "1-65535, ".repeat(10_000))),

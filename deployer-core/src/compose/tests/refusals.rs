@@ -43,7 +43,8 @@ fn every_supported_key_is_looked_at() {
             let after: String = before
                 .chars()
                 .rev()
-                .filter_map(|c| matches!(c, '{' | '[').then(|| if c == '{' { '}' } else { ']' }))
+                .filter(|c| matches!(c, '{' | '['))
+                .map(|c| if c == '{' { '}' } else { ']' })
                 .collect();
             let text = format!("{before}{key}: [[[]]]{after}");
             let found = complaints(&text);
@@ -109,6 +110,7 @@ fn unknown_keys_are_refused_with_the_nearest_name() {
 fn extensions_of_others_are_left_alone() {
     let (_, warnings) = web_with_warnings("x-other: {a: 1}\nbuild: {context: ., x-y: 1}\ndeploy: {x-z: 1}");
     assert_eq!(warnings, [""; 0]);
+    assert_eq!(complaints("deploy: {x-deployer: {}}"), ["deploy.x-deployer: `x-deployer` is no key of `deploy`"]);
     let (_, warnings) = web_with_warnings("x-deploy: {a: 1}");
     assert_eq!(warnings, ["x-deploy: `x-deploy` is of no known tool"]);
 }
@@ -116,6 +118,7 @@ fn extensions_of_others_are_left_alone() {
 #[test]
 fn the_shape_of_the_file_is_checked() {
     for (text, expected) in [
+        ("services: {web: {image: x}}\nx-deployer: {}\n", "x-deployer: `x-deployer` is no key of the file"),
         ("- a\n", ": a Compose file is a mapping"),
         ("hello\n", ": a Compose file is a mapping"),
         ("name: shop\n", "services: an application needs at least one service"),
@@ -145,4 +148,12 @@ fn the_shape_of_the_file_is_checked() {
         let found = lines(&read(text).unwrap_err());
         assert_eq!(found.first().map(String::as_str), Some(expected), "{text}: {found:?}");
     }
+}
+
+#[test]
+fn a_missing_variable_hides_no_other_problem_and_causes_none() {
+    let text = "name: Bad\nservices: {web: {image: x, init: \"${NONE:?set it}\", imag: y}}\n";
+    let found = lines(&read(text).unwrap_err());
+    assert_eq!(found.len(), 3, "{found:?}");
+    assert_eq!(found[1..], ["init: the variable NONE is required: set it", "imag: `imag` is no key of a service"]);
 }
