@@ -157,3 +157,23 @@ fn a_missing_variable_hides_no_other_problem_and_causes_none() {
     assert_eq!(found.len(), 3, "{found:?}");
     assert_eq!(found[1..], ["init: the variable NONE is required: set it", "imag: `imag` is no key of a service"]);
 }
+
+#[test]
+fn the_manual_names_every_supported_key() {
+    let manual = include_str!("../../../../docs/compose.md");
+    for section in [
+        &keys::TOP,
+        &keys::SERVICE,
+        &keys::BUILD,
+        &keys::DEPLOY,
+        &keys::HEALTHCHECK,
+        &keys::NETWORK,
+        &keys::VOLUME,
+        &keys::DEPLOYER,
+        &keys::GATE,
+    ] {
+        for key in section.supported() {
+            assert!(manual.contains(&format!("`{key}`")), "{key} of {}", section.name);
+        }
+    }
+}
