@@ -202,3 +202,19 @@ fn variables_are_not_shown_in_messages() {
     assert!(problems.contains("${SECRET}") && !problems.contains("hunter2"), "{problems}");
     assert!(!format!("{:?}", ComposeReader::new().with_env("SECRET", "hunter2")).contains("hunter2"));
 }
+
+#[test]
+fn the_example_of_the_manual_is_read() {
+    let manual = include_str!("../../../../docs/compose.md");
+    let example = manual.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let app = read(example).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(app.spec.services["web"].gates.len(), 2);
+    assert_eq!(app.warnings.0, []);
+}
+
+#[test]
+fn lines_may_end_as_on_windows() {
+    let text = "services:\r\n  web:\r\n    image: nginx\r\n    init: x\r\n";
+    let problems = read(text).unwrap_err();
+    assert_eq!(problems.to_string(), "compose.yaml:4:11: error: services.web.init: \"x\" is not `true` or `false`");
+}
