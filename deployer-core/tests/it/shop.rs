@@ -9,16 +9,16 @@ use deployer_core::{
 use deployer_testkit::{Options, Traffic, World};
 
 /// The name of the application.
-pub fn app() -> AppName {
+pub(crate) fn app() -> AppName {
     AppName::new("shop").unwrap()
 }
 
 /// A world with images `web:v1` to `web:v5` and `cache:1`, and a deployer for it.
-pub fn world() -> (World, Deployer) {
+pub(crate) fn world() -> (World, Deployer) {
     world_with(Options::default())
 }
 
-pub fn world_with(options: Options) -> (World, Deployer) {
+pub(crate) fn world_with(options: Options) -> (World, Deployer) {
     let world = World::with_options(options);
     for version in 1..=5 {
         world.add_image(&format!("web:v{version}"));
@@ -31,7 +31,7 @@ pub fn world_with(options: Options) -> (World, Deployer) {
 }
 
 /// The routed service, three instances of this version.
-pub fn web(version: u32) -> ServiceSpec {
+pub(crate) fn web(version: u32) -> ServiceSpec {
     ServiceSpec::image(format!("web:v{version}"))
         .with_replicas(3)
         .with_port(8080)
@@ -41,17 +41,17 @@ pub fn web(version: u32) -> ServiceSpec {
 }
 
 /// A service that writes to a volume.
-pub fn cache(version: u32) -> ServiceSpec {
+pub(crate) fn cache(version: u32) -> ServiceSpec {
     ServiceSpec::image(format!("cache:{version}")).with_port(6379).with_mount(Mount::volume("data", "/data"))
 }
 
 /// The routed service alone.
-pub fn only(web: ServiceSpec) -> AppSpec {
+pub(crate) fn only(web: ServiceSpec) -> AppSpec {
     AppSpec::new("shop").unwrap().with_service("web", web).unwrap()
 }
 
 /// The routed service, a worker, and the cache that both depend on.
-pub fn shop(web: ServiceSpec, worker: u32, cache_version: u32) -> AppSpec {
+pub(crate) fn shop(web: ServiceSpec, worker: u32, cache_version: u32) -> AppSpec {
     let worker = ServiceSpec::image(format!("worker:v{worker}")).with_dependency("cache").unwrap();
     AppSpec::new("shop")
         .unwrap()
@@ -64,13 +64,13 @@ pub fn shop(web: ServiceSpec, worker: u32, cache_version: u32) -> AppSpec {
 }
 
 /// Requests to the routed service for as long as the world lives.
-pub fn traffic(world: &World) {
+pub(crate) fn traffic(world: &World) {
     let traffic = Traffic::to_route(Some("shop.example"), "/").per_second(40).taking(Duration::from_millis(300));
     world.start_traffic(traffic);
 }
 
 /// Deploys, and answers the record together with all events.
-pub async fn deploy_watched(deployer: &Deployer, spec: AppSpec) -> (Result<DeploymentRecord>, Vec<Event>) {
+pub(crate) async fn deploy_watched(deployer: &Deployer, spec: AppSpec) -> (Result<DeploymentRecord>, Vec<Event>) {
     let mut deployment = deployer.deploy(spec, DeployOptions::default());
     let mut events = Vec::new();
     while let Some(event) = deployment.next_event().await {
@@ -80,19 +80,19 @@ pub async fn deploy_watched(deployer: &Deployer, spec: AppSpec) -> (Result<Deplo
 }
 
 /// Deploys, and answers the verdict.
-pub async fn deploy(deployer: &Deployer, spec: AppSpec) -> Verdict {
+pub(crate) async fn deploy(deployer: &Deployer, spec: AppSpec) -> Verdict {
     let record = deployer.deploy(spec, DeployOptions::default()).finished().await.unwrap();
     record.verdict.unwrap()
 }
 
 /// Deploys what must be promoted.
-pub async fn deploy_well(deployer: &Deployer, spec: AppSpec) {
+pub(crate) async fn deploy_well(deployer: &Deployer, spec: AppSpec) {
     let verdict = deploy(deployer, spec).await;
     assert_eq!(verdict, Verdict::Promoted { leftovers: Vec::new() });
 }
 
 /// Checks that all traffic of the routed service goes to three instances of what this release has.
-pub async fn assert_traffic(deployer: &Deployer, release: u64) {
+pub(crate) async fn assert_traffic(deployer: &Deployer, release: u64) {
     let status = deployer.status(&app()).await.unwrap();
     let web = status.services.iter().find(|service| service.service.as_str() == "web").unwrap();
     let weighted: Vec<_> = web.revisions.iter().filter(|revision| revision.weight > Some(0)).collect();
@@ -102,17 +102,17 @@ pub async fn assert_traffic(deployer: &Deployer, release: u64) {
 }
 
 /// Blue/green without bake.
-pub fn blue_green(keep_warm: u64) -> Strategy {
+pub(crate) fn blue_green(keep_warm: u64) -> Strategy {
     Strategy::BlueGreen { bake: Duration::ZERO, keep_warm: Duration::from_secs(keep_warm) }
 }
 
 /// What was written to the journal, in order.
-pub fn journal(events: &[Event]) -> Vec<&JournalEvent> {
+pub(crate) fn journal(events: &[Event]) -> Vec<&JournalEvent> {
     events.iter().filter_map(Event::journal).collect()
 }
 
 /// Checks what must hold of every stream of events.
-pub fn check_numbers(events: &[Event]) {
+pub(crate) fn check_numbers(events: &[Event]) {
     let numbers: Vec<u64> = events.iter().map(|event| event.index).collect();
     let expected: Vec<u64> = (1..).take(events.len()).collect();
     assert_eq!(numbers, expected);
