@@ -489,7 +489,13 @@ impl Wait<'_> {
                 return Some(format!("the traffic of {name} does not go to {revision} alone"));
             }
             let pool = observed.routing(name)?.pool(&revision)?;
-            let serving = pool.targets.iter().filter(|target| target.state == TargetState::InService).count();
+            let serves = |state| match state {
+                TargetState::InService => true,
+                // Only the image says that it listens: it need not.
+                TargetState::Down | TargetState::Starting => !service.declares_ports(),
+                TargetState::Draining => false,
+            };
+            let serving = pool.targets.iter().filter(|target| serves(target.state)).count();
             (serving < service.replicas as usize)
                 .then(|| format!("{serving} of {} instances of {revision} are in rotation", service.replicas))
         })
