@@ -32,7 +32,7 @@ fn references_are_pinned_to_what_they_name_now() {
         let first = resolve(&driver, "shop:v1").await.unwrap();
         assert_eq!(resolve(&driver, "shop:v1").await.unwrap(), first);
         assert_eq!(first.location, format!("shop@{}", first.digest));
-        driver.world.add_image_with_ports("shop:v1", &[8080]);
+        driver.world.replace_image("shop:v1", &[8080]);
         let moved = resolve(&driver, "shop:v1").await.unwrap();
         assert_ne!(moved.digest, first.digest);
         assert_eq!(moved.exposed_ports, [8080]);
