@@ -1,41 +1,42 @@
-//! Tests of deployments in milliseconds: strict fakes of Deployer's five traits over one simulated world.
+//! What Deployer is tested with, published so that others can test with it too.
 //!
-//! A [`World`] has images, instances that start, crash and stop in their own time, pools, simulated requests of which every
-//! one is accounted for, and a virtual clock: a day of holding and polling passes at once under [`simulate`] or
-//! `#[tokio::test(start_paused = true)]`. Its fakes are stricter than real backends: they answer in any order they may,
-//! refuse what a backend could refuse, and record as a [`Violation`] what no backend would notice.
-//!
-//! Say with a [`Behaviour`] what goes wrong in the world, and with a [`FaultPlan`] what goes wrong on the way to it.
+//! - [`World`]: strict fakes of Deployer's five traits over one simulated world with a virtual clock, for tests that take
+//!   milliseconds. It has images, instances that start, crash and stop in their own time, pools, and simulated requests
+//!   of which every one is accounted for. It is stricter than real backends: it answers in any order that it may, and
+//!   records as a [`Violation`] what a real one would not notice. A [`Behaviour`] says what goes wrong in the world, a
+//!   [`FaultPlan`] what goes wrong on the way to it.
+//! - [`load`] sends requests at a constant rate and accounts for each of them, which is how "no request is lost" is
+//!   shown rather than said on a real backend.
+//! - `mocks`, with the feature `mockall`: mocks of the five traits for tests that expect single calls.
 //!
 //! ```
 //! use std::time::Duration;
-//! use deployer_core::{AcquireLease, AppName, ReleaseStore, ResolveImage};
+//! use deployer_core::{AppSpec, DeployOptions, Deployer, Route, ServiceSpec, Verdict};
 //! use deployer_testkit::{Behaviour, Traffic, World, simulate};
-//! # struct Silence;
-//! # impl deployer_core::ProgressSink for Silence {
-//! #     fn progress(&self, _: deployer_core::Progress) {}
-//! # }
 //!
 //! # fn main() -> deployer_core::Result<()> {
+//! let shop = |image: &str| {
+//!     let web = ServiceSpec::image(image).with_replicas(2).with_route(Route::new(8080)).with_http_probe("/", 8080);
+//!     AppSpec::new("shop")?.with_service("web", web)
+//! };
 //! let world = World::new();
 //! world.add_image("shop:v1");
 //! world.on_image("shop:v2", Behaviour::crash_loop(3).with_log("FATAL: no database"));
-//! world.start_traffic(Traffic::to_route(Some("shop.example"), "/").per_second(50));
+//! let deployer = Deployer::builder(world.backend()).clock(world.clock()).build();
 //!
-//! simulate(async {
-//!     // Hand these to a deployer, which does the rest.
-//!     let (backend, clock) = (world.backend(), world.clock());
-//!     let app = AppName::new("shop")?;
-//!     let ttl = Duration::from_secs(30);
-//!     let lease = AcquireLease::new(app, "a test", "test-1", ttl, clock.now());
-//!     backend.store.acquire_lease(lease).await?;
-//!     clock.sleep(Duration::from_secs(3_600)).await;
-//!     Ok::<_, deployer_core::Error>(())
+//! let verdict = simulate(async {
+//!     deployer.deploy(shop("shop:v1")?, DeployOptions::default()).finished().await?;
+//!     world.start_traffic(Traffic::to_route(None, "/").per_second(50).taking(Duration::from_millis(200)));
+//!     world.watch_capacity();
+//!     let record = deployer.deploy(shop("shop:v2")?, DeployOptions::default()).finished().await?;
+//!     Ok::<_, deployer_core::Error>(record.verdict)
 //! })?;
 //!
-//! // Nobody deployed anything: every request was refused, and nothing is there.
-//! assert_eq!(world.traffic_report().lost.len(), 180_001);
-//! world.assert_nothing_left("shop");
+//! let Some(Verdict::RolledBack { cause }) = verdict else { panic!("{verdict:?}") };
+//! assert!(cause.to_string().contains("FATAL: no database"));
+//! world.assert_serving("shop", "web", "shop:v1", 2);
+//! world.assert_capacity_at_least("shop", "web", 2);
+//! world.assert_no_requests_lost();
 //! world.assert_no_violations();
 //! # Ok(())
 //! # }
@@ -44,6 +45,7 @@
 mod clock;
 mod fakes;
 mod faults;
+pub mod load;
 #[cfg(feature = "mockall")]
 pub mod mocks;
 mod scenario;

@@ -1,5 +1,7 @@
 //! The rules of each fake.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod balancer;
 mod capacity;
 mod clock;
