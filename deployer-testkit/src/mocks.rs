@@ -4,20 +4,25 @@
 //! one call is involved.
 //!
 //! ```
-//! use deployer_core::{BuiltImage, Digest, ErrorKind, ImageBuilder};
-//! use deployer_testkit::mocks::MockImageBuilder;
+//! use deployer_core::{AppName, ErrorKind, LoadBalancer};
+//! use deployer_testkit::mocks::MockLoadBalancer;
+//! use deployer_testkit::simulate;
 //!
-//! let mut builder = MockImageBuilder::new();
-//! builder.expect_build().times(0..=1).returning(|request| {
-//!     Ok(BuiltImage::new(Digest::of(request.service.as_str().as_bytes()), "built"))
-//! });
+//! # fn main() -> deployer_core::Result<()> {
+//! let mut balancer = MockLoadBalancer::new();
+//! let away = || deployer_core::Error::new(ErrorKind::Unavailable, "gone for lunch");
+//! balancer.expect_observe().times(1).returning(move |_| Err(away()));
+//! let answer = simulate(balancer.observe(&AppName::new("shop")?));
+//! assert_eq!(answer.map_err(|error| error.kind()), Err(ErrorKind::Unavailable));
+//! # Ok(())
+//! # }
 //! ```
 
 use async_trait::async_trait;
 use deployer_core::*;
 
 mockall::mock! {
-    /// A mock of [`ImageBuilder`](deployer_core::ImageBuilder).
+    /// A mock of [`ImageBuilder`].
     #[derive(Debug)]
     pub ImageBuilder {}
 
@@ -28,7 +33,7 @@ mockall::mock! {
 }
 
 mockall::mock! {
-    /// A mock of [`Registry`](deployer_core::Registry).
+    /// A mock of [`Registry`].
     #[derive(Debug)]
     pub Registry {}
 
@@ -42,7 +47,7 @@ mockall::mock! {
 }
 
 mockall::mock! {
-    /// A mock of [`Orchestrator`](deployer_core::Orchestrator).
+    /// A mock of [`Orchestrator`].
     #[derive(Debug)]
     pub Orchestrator {}
 
@@ -62,7 +67,7 @@ mockall::mock! {
 }
 
 mockall::mock! {
-    /// A mock of [`LoadBalancer`](deployer_core::LoadBalancer).
+    /// A mock of [`LoadBalancer`].
     #[derive(Debug)]
     pub LoadBalancer {}
 
@@ -78,7 +83,7 @@ mockall::mock! {
 }
 
 mockall::mock! {
-    /// A mock of [`ReleaseStore`](deployer_core::ReleaseStore).
+    /// A mock of [`ReleaseStore`].
     #[derive(Debug)]
     pub ReleaseStore {}
 
