@@ -263,7 +263,8 @@ impl Wait<'_> {
             if view.now.since(since) >= long_enough {
                 return self.finish(decision, Vec::new(), None);
             }
-            decision.wake(since + long_enough);
+            // Only time is missing: a look now and then is enough to see it break.
+            return decision.wake((since + long_enough).min(view.now + self.view.poll.max(Duration::from_millis(100))));
         }
         let hopeless: Vec<&ObservedInstance> =
             instances.iter().copied().filter(|i| is_hopeless(i, readiness)).collect();
