@@ -140,10 +140,8 @@ fn consider(view: &View<'_>, step: &Step, decision: &mut Decision) {
         return;
     }
     match view.state.step_state(step.id) {
-        Some(StepState::Pending) => {
-            if step.after.iter().all(|after| view.state.is_settled(*after)) {
-                decision.commands.push(Command::Act { step: step.id, attempt: 1 });
-            }
+        Some(StepState::Pending) if step.after.iter().all(|after| view.state.is_settled(*after)) => {
+            decision.commands.push(Command::Act { step: step.id, attempt: 1 });
         }
         Some(StepState::Retrying { attempt, retry_at, .. }) => {
             if *retry_at <= view.now {
