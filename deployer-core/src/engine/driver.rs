@@ -254,7 +254,8 @@ impl Driver {
         let warm = BTreeSet::new();
         let request =
             PlanRequest::new(&record.app, &record.id, baseline.as_deref(), target.as_deref(), &self.observed, &warm);
-        let plan = plan_back(&request.with_drains(self.backend.orchestrator.capabilities().drains));
+        let drains = self.backend.orchestrator.capabilities().drains;
+        let plan = plan_back(&request.with_failed_baseline().with_drains(drains));
         self.watch.clear();
         self.write(entries, JournalEvent::Diverted { reason, plan })
     }

@@ -49,7 +49,11 @@ pub(crate) struct Run {
 pub(crate) struct Planned {
     pub(crate) plan: Plan,
     pub(crate) baseline: Option<ReleaseNumber>,
+    observed: Observed,
 }
+
+/// What a preview was made from: its plan, and the release that served.
+pub(crate) type Basis = (Plan, Option<ReleaseNumber>);
 
 impl Tools {
     pub(crate) fn now(&self) -> Timestamp {
@@ -158,7 +162,7 @@ impl Tools {
             DeploymentKind::Rollback { .. } => plan_back(&request),
             DeploymentKind::Destroy { volumes } => plan_back(&request.with_volumes(volumes)),
         };
-        Ok(Planned { plan, baseline })
+        Ok(Planned { plan, baseline, observed })
     }
 }
 
@@ -187,7 +191,7 @@ impl Run {
     pub(crate) async fn release(
         self,
         release: Release,
-        basis: Option<(Plan, Option<ReleaseNumber>)>,
+        basis: Option<Basis>,
         supersede: bool,
     ) -> Result<DeploymentRecord> {
         let lease = self.lease(supersede).await?;
@@ -198,11 +202,7 @@ impl Run {
             self.events.send(EventKind::Released { release: put.number });
             let kind = DeploymentKind::Deploy;
             let planned = self.tools.plan(&self.app, &self.id, kind, Some(&put), &history).await?;
-            if let Some((before, baseline)) = basis
-                && (before.basis != planned.plan.basis || baseline != planned.baseline)
-            {
-                return Err(moved(&before, &planned));
-            }
+            planned.check(basis.as_ref())?;
             self.open(kind, Some(put.number), planned, &lease).await
         };
         let result = result.await;
@@ -211,8 +211,8 @@ impl Run {
     }
 
     /// Brings back a release that was kept.
-    pub(crate) async fn rollback(self, to: Option<ReleaseNumber>, supersede: bool) -> Result<DeploymentRecord> {
-        let lease = self.lease(supersede).await?;
+    pub(crate) async fn rollback(self, to: Option<ReleaseNumber>, basis: Option<Basis>) -> Result<DeploymentRecord> {
+        let lease = self.lease(false).await?;
         let result = async {
             let history = self.settle(&lease).await?;
             let number = to.or_else(|| history.last_known_good()).ok_or_else(|| {
@@ -225,6 +225,7 @@ impl Run {
             let from = history.serving().filter(|serving| *serving != number);
             let kind = DeploymentKind::Rollback { from };
             let planned = self.tools.plan(&self.app, &self.id, kind, Some(&target), &history).await?;
+            planned.check(basis.as_ref())?;
             self.open(kind, Some(number), planned, &lease).await
         };
         let result = result.await;
@@ -233,8 +234,8 @@ impl Run {
     }
 
     /// Removes everything of the application.
-    pub(crate) async fn destroy(self, volumes: bool, supersede: bool) -> Result<DeploymentRecord> {
-        let lease = self.lease(supersede).await?;
+    pub(crate) async fn destroy(self, volumes: bool) -> Result<DeploymentRecord> {
+        let lease = self.lease(false).await?;
         let result = async {
             let history = self.settle(&lease).await?;
             let kind = DeploymentKind::Destroy { volumes };
@@ -258,7 +259,8 @@ impl Run {
             }
             let resumed = JournalEvent::Resumed { owner: self.tools.owner.clone() };
             self.write(&mut state, &lease, vec![resumed]).await?;
-            self.drive(state, lease.clone()).await
+            let observed = self.tools.observe(&self.app, &[]).await?;
+            self.drive(state, lease.clone(), observed).await
         };
         let result = result.await;
         self.tools.give_back(&lease).await;
@@ -357,22 +359,19 @@ impl Run {
         let request = Append::new(state.record.clone(), lease.fence, vec![entry.clone()]);
         append(&self.tools.backend, &self.tools.calls, request).await?;
         self.events.send(EventKind::Journal { entry: Box::new(entry) });
-        self.drive(state, lease.clone()).await
+        self.drive(state, lease.clone(), planned.observed).await
     }
 
-    async fn drive(&self, state: State, lease: Lease) -> Result<DeploymentRecord> {
+    async fn drive(&self, state: State, lease: Lease, observed: Observed) -> Result<DeploymentRecord> {
         let mut releases = BTreeMap::new();
         let mut wanted: BTreeSet<ReleaseNumber> =
             state.record.target.into_iter().chain(state.record.baseline).collect();
-        let seen = self.tools.observe(&self.app, &[]).await?;
-        wanted.extend(seen.app.instances.iter().map(|instance| instance.release));
+        wanted.extend(observed.app.instances.iter().map(|instance| instance.release));
         for number in wanted {
             if let Some(release) = self.tools.release(&self.app, number).await? {
                 releases.insert(number, Arc::new(release));
             }
         }
-        let known: Vec<&Release> = releases.values().map(AsRef::as_ref).collect();
-        let observed = self.tools.observe(&self.app, &known).await?;
         let driver = Driver::new(
             self.tools.backend.clone(),
             self.tools.calls.clone(),
@@ -402,12 +401,18 @@ impl Run {
     }
 }
 
-fn moved(before: &Plan, now: &Planned) -> Error {
-    let what =
-        if before.basis == now.plan.basis { "another release serves now" } else { "instances or weights changed" };
-    Error::new(ErrorKind::Conflict, "the world has moved since the plan was made")
-        .with_resource(before.app.to_string())
-        .with_context("what", what)
-        .with_help("plan again, and look at the new plan")
-        .with_retry(crate::error::Retry::Never)
+impl Planned {
+    /// Refuses if what a preview was made from is not so any more.
+    fn check(&self, basis: Option<&Basis>) -> Result<()> {
+        let what = match basis {
+            Some((before, _)) if before.basis != self.plan.basis => "instances or weights changed",
+            Some((_, baseline)) if *baseline != self.baseline => "another release serves now",
+            _ => return Ok(()),
+        };
+        Err(Error::new(ErrorKind::Conflict, "the world has moved since the plan was made")
+            .with_resource(self.plan.app.to_string())
+            .with_context("what", what)
+            .with_help("plan again, and look at the new plan")
+            .with_retry(crate::error::Retry::Never))
+    }
 }
