@@ -20,7 +20,7 @@ pub(crate) use container::{Addresses, ContainerSpec, EngineChooses, Place};
 pub(crate) use runtime::{Live, LiveServer};
 
 use container::{Condition, Container};
-use runtime::{Control, parse_live, parse_processes, parse_stats, show_live};
+use runtime::{Control, parse_live, parse_processes, parse_sessions, show_live};
 
 const APPLY: &str = "proxy.apply";
 
@@ -84,10 +84,10 @@ impl Proxy {
         let processes = self.control.ask_master("show proc").await.ok().and_then(|text| parse_processes(&text));
         for pid in processes.unwrap_or_default().leaving {
             // It may be gone by now, and then it works on nothing.
-            let command = format!("@!{pid} {}", runtime::SHOW_SERVER_STATS);
+            let command = format!("@!{pid} show sess");
             let Ok(text) = self.control.ask_master(&command).await else { continue };
-            for (server, traffic) in parse_stats(&text) {
-                *in_flight.entry(server).or_default() += traffic.in_flight;
+            for (server, count) in parse_sessions(&text) {
+                *in_flight.entry(server).or_default() += count;
             }
         }
         in_flight
@@ -205,7 +205,11 @@ impl Proxy {
             renamed.map_err(|error| self.unwritable(error))
         };
         rename("haproxy.cfg.new", "haproxy.cfg")?;
-        self.control.ask_master("reload").await.map_err(|error| self.silent(error))?;
+        match self.control.ask_master("reload").await {
+            // The master begins anew and may cut the connection over it; whether it worked is looked at below.
+            Err(error) if error.kind() != io::ErrorKind::ConnectionReset => return Err(self.silent(error)),
+            _ => {}
+        }
         let layout = wanted.layout();
         match self.wait_until(container, |live| live.layout == layout).await {
             Ok(live) => {
