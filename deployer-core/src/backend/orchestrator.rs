@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -80,12 +81,21 @@ pub trait Orchestrator: Debug + Send + Sync {
     async fn logs(&self, query: LogQuery) -> Result<LogStream>;
 }
 
-/// What the planner must know about an orchestrator.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What planner and driver must know about an orchestrator. The default is one that leaves draining to the engine and
+/// can be looked at as often as helps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OrchestratorCapabilities {
     /// The orchestrator takes an instance out of rotation and lets it finish its requests by itself when it is reduced.
     pub drains: bool,
+    /// The shortest time after which looking again may show something new.
+    pub poll: Duration,
+}
+
+impl Default for OrchestratorCapabilities {
+    fn default() -> Self {
+        Self { drains: false, poll: Duration::from_millis(15) }
+    }
 }
 
 /// Asks for what the services of a release share.

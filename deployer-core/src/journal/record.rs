@@ -100,12 +100,12 @@ pub enum Verdict {
         /// The other deployment.
         by: String,
     },
-    /// It failed, and what was there before could not be brought back either.
+    /// It failed, and what was there before is not back: somebody has to look.
     NeedsAttention {
         /// Why it failed.
         cause: Box<Failure>,
-        /// Why what was there before could not be brought back.
-        rollback: Box<Failure>,
+        /// Why what was there before could not be brought back; none, if that was not tried.
+        rollback: Option<Box<Failure>>,
     },
 }
 
@@ -146,8 +146,9 @@ impl fmt::Display for Verdict {
             Self::RolledBack { cause } => write!(f, "rolled back: {cause}"),
             Self::Cancelled { by } => write!(f, "cancelled by {by}"),
             Self::Superseded { by } => write!(f, "superseded by {by}"),
-            Self::NeedsAttention { cause, rollback } => {
-                write!(f, "needs attention: {cause}\nand the rollback failed too: {rollback}")
+            Self::NeedsAttention { cause, rollback: None } => write!(f, "needs attention: {cause}"),
+            Self::NeedsAttention { cause, rollback: Some(rollback) } => {
+                write!(f, "needs attention: {cause}\nand the way back failed too: {rollback}")
             }
         }
     }

@@ -140,6 +140,14 @@ text_newtype!(
     InstanceId, check_id
 );
 
+impl DeploymentId {
+    /// An id that nobody else has, later in order than all made before.
+    #[must_use]
+    pub fn fresh() -> Self {
+        Self(uuid::Uuid::now_v7().simple().to_string())
+    }
+}
+
 impl Digest {
     /// The digest of these bytes.
     #[must_use]

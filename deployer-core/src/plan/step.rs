@@ -143,6 +143,17 @@ pub struct Step {
     pub action: Action,
 }
 
+impl Step {
+    /// The gates that it asks.
+    pub fn gates(&self) -> impl Iterator<Item = &GateSpec> {
+        match &self.action {
+            Action::Ask { gate, .. } => std::slice::from_ref(gate).iter(),
+            Action::Hold { gates, .. } => gates.iter(),
+            _ => [].iter(),
+        }
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "[{}] {}", self.id, self.action)?;
@@ -316,7 +327,9 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Prepare { .. } => f.write_str("make networks, volumes and routes ready"),
-            Self::Launch { revision, instances, .. } => write!(f, "start {} of {revision}", count(*instances)),
+            Self::Launch { revision, instances, .. } => {
+                write!(f, "start {revision} until it has {}", count(*instances))
+            }
             Self::AwaitHealthy { revision, instances, readiness } => {
                 write!(f, "wait until {} of {revision} ", count(*instances))?;
                 write!(f, "{} ready", if *instances == 1 { "is" } else { "are" })?;

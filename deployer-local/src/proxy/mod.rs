@@ -16,7 +16,7 @@ use deployer_core::{Effect, Error, ErrorKind, Result, Retry};
 use crate::engine::Engine;
 
 pub(crate) use config::{Backend, Config, Entry, EntryKind, RouteRule, Server};
-pub(crate) use container::{Addresses, ContainerSpec, EngineChooses, Place};
+pub(crate) use container::{Addresses, ContainerSpec, EngineChooses, Place, Reservation};
 pub(crate) use runtime::{Live, LiveServer};
 
 use container::{Condition, Container};

@@ -1,0 +1,249 @@
+//! The backend calls of each step.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::calls::Calls;
+use crate::backend::{
+    Backend, EnsureApp, EnsureRoutes, Launch, ObserveApp, Outcome, Reduce, RemoveApp, RetainRoutes, SetTargets,
+    SetWeights, StartTask, Target, TargetRegistration,
+};
+use crate::error::{Error, ErrorKind, Result, Retry};
+use crate::model::{AppName, Release, ReleaseNumber, RevisionId, ServiceName, ServiceRelease};
+use crate::plan::{Action, Observed};
+
+/// How long calls may take that change nothing or little.
+pub(super) const SHORT: Duration = Duration::from_secs(30);
+/// How long calls may take that start or stop something, beside grace periods.
+const LONG: Duration = Duration::from_secs(180);
+
+/// What the calls of one step need.
+#[derive(Clone, Debug)]
+pub(super) struct Act {
+    pub(super) backend: Backend,
+    pub(super) calls: Calls,
+    pub(super) app: AppName,
+    pub(super) key: String,
+    pub(super) releases: Arc<BTreeMap<ReleaseNumber, Arc<Release>>>,
+}
+
+impl Act {
+    /// Makes the calls of a step. Steps that only wait make none.
+    pub(super) async fn perform(&self, action: &Action) -> Result<Outcome> {
+        match action {
+            Action::Prepare { release } => {
+                let release = self.release(*release)?;
+                let shared = self.ensure_app(&release).await?;
+                Ok(shared.and(self.ensure_routes(&release).await?))
+            }
+            Action::Launch { release, revision, instances } => {
+                let release = self.release(*release)?;
+                let (service, call) = (revision.service().clone(), self.calls.frame(&self.key, LONG));
+                let request = Launch::new(call, release, service, revision.clone(), *instances);
+                let launch = self.backend.orchestrator.launch(request);
+                self.calls.make("orchestrator.launch", revision.to_string(), true, LONG, launch).await
+            }
+            Action::RunHook { release, service, task, hook } => {
+                let release = self.release(*release)?;
+                let call = self.calls.frame(task.to_string(), LONG);
+                let request = StartTask::new(call, task.clone(), release, service.clone(), hook.command.clone());
+                let start = self.backend.orchestrator.start_task(request);
+                self.calls.make("orchestrator.start_task", task.to_string(), true, LONG, start).await
+            }
+            Action::Shift { service, weights, expected, releases } => {
+                self.shift(service, weights, expected, releases).await
+            }
+            Action::Drain { release, revision, keep, .. } => self.drain(*release, revision, *keep).await,
+            Action::Reduce { revision, keep } => self.reduce(revision, *keep).await,
+            Action::Tidy { release, pools } => {
+                let release = release.map(|release| self.release(release)).transpose()?;
+                let call = self.calls.frame(&self.key, LONG);
+                let request = RetainRoutes::new(call, self.app.clone(), release, pools.clone());
+                let retain = self.backend.balancer.retain(request);
+                self.calls.make("balancer.retain", self.app.to_string(), true, LONG, retain).await
+            }
+            Action::RemoveApp { volumes } => {
+                let request = RemoveApp::new(self.calls.frame(&self.key, LONG), self.app.clone(), *volumes);
+                let remove = self.backend.orchestrator.remove_app(request);
+                self.calls.make("orchestrator.remove_app", self.app.to_string(), true, LONG, remove).await
+            }
+            Action::AwaitHealthy { .. } | Action::Ask { .. } | Action::Hold { .. } | Action::Verify { .. } => {
+                Ok(Outcome::AlreadyThere)
+            }
+        }
+    }
+
+    async fn ensure_app(&self, release: &Arc<Release>) -> Result<Outcome> {
+        let request = EnsureApp::new(self.calls.frame(&self.key, LONG), Arc::clone(release));
+        let ensure = self.backend.orchestrator.ensure_app(request);
+        self.calls.make("orchestrator.ensure_app", self.app.to_string(), true, LONG, ensure).await
+    }
+
+    async fn ensure_routes(&self, release: &Arc<Release>) -> Result<Outcome> {
+        let request = EnsureRoutes::new(self.calls.frame(&self.key, LONG), Arc::clone(release));
+        let ensure = self.backend.balancer.ensure(request);
+        self.calls.make("balancer.ensure", self.app.to_string(), true, LONG, ensure).await
+    }
+
+    async fn shift(
+        &self,
+        service: &ServiceName,
+        weights: &BTreeMap<RevisionId, u8>,
+        expected: &[BTreeMap<RevisionId, u8>],
+        releases: &BTreeMap<RevisionId, ReleaseNumber>,
+    ) -> Result<Outcome> {
+        let mut outcome = Outcome::AlreadyThere;
+        if self.registers() {
+            let observed = self.observe(releases).await?;
+            for revision in weights.iter().filter(|(_, weight)| **weight > 0).map(|(revision, _)| revision) {
+                let Some(release) = releases.get(revision) else { continue };
+                let release = self.release(*release)?;
+                let wanted = release.services.get(service).map_or(0, |service| service.replicas);
+                let targets: Vec<Target> = ready_targets(&observed, revision);
+                if targets.is_empty() && wanted > 0 {
+                    let error = Error::new(ErrorKind::Conflict, "no instance is ready to take the traffic");
+                    return Err(error.with_resource(revision.to_string()).with_retry(Retry::Soon));
+                }
+                outcome = outcome.and(self.set_targets(&release, revision, targets).await?);
+            }
+        }
+        let observe = self.backend.balancer.observe(&self.app);
+        let routing = self.calls.make("balancer.observe", self.app.to_string(), false, SHORT, observe).await?;
+        let routing = routing.into_iter().find(|routing| routing.service == *service).ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, "the load balancer does not know the service")
+                .with_resource(service.as_str())
+        })?;
+        let current = routing.weights();
+        let wanted: BTreeMap<_, _> = weights
+            .iter()
+            .filter(|(_, weight)| **weight > 0)
+            .map(|(revision, weight)| (revision.clone(), *weight))
+            .collect();
+        if current == wanted {
+            return Ok(outcome);
+        }
+        if !expected.contains(&current) {
+            let list = |weights: &BTreeMap<RevisionId, u8>| {
+                let list: Vec<String> =
+                    weights.iter().map(|(revision, weight)| format!("{revision} {weight} %")).collect();
+                if list.is_empty() { "nothing".to_owned() } else { list.join(", ") }
+            };
+            return Err(Error::new(ErrorKind::Conflict, "somebody else has moved the traffic")
+                .with_resource(service.as_str())
+                .with_context("found", list(&current))
+                .with_context("expected", expected.iter().map(list).collect::<Vec<_>>().join(" or "))
+                .with_help("find out who moves weights by hand, then deploy again")
+                .with_retry(Retry::Never));
+        }
+        let call = self.calls.frame(&self.key, SHORT);
+        let request = SetWeights::new(call, self.app.clone(), service.clone(), wanted, routing.version);
+        let set = self.backend.balancer.set_weights(request);
+        self.calls.make("balancer.set_weights", service.to_string(), true, SHORT, set).await?;
+        Ok(outcome.and(Outcome::Changed))
+    }
+
+    async fn drain(&self, release: ReleaseNumber, revision: &RevisionId, keep: u32) -> Result<Outcome> {
+        if !self.registers() {
+            return Ok(Outcome::AlreadyThere);
+        }
+        let Ok(release) = self.release(release) else { return Ok(Outcome::AlreadyThere) };
+        let observed = self.observe(&BTreeMap::new()).await?;
+        let Some(pool) = observed.routing(revision.service()).and_then(|routing| routing.pool(revision)) else {
+            return Ok(Outcome::AlreadyThere);
+        };
+        let mut targets = Vec::new();
+        for (index, instance) in observed.instances(revision).enumerate() {
+            let pooled = pool.targets.iter().any(|target| target.instance == instance.id);
+            if let (Some(address), true) = (&instance.address, pooled) {
+                let draining = index >= keep as usize;
+                targets.push(Target { instance: instance.id.clone(), address: address.clone(), draining });
+            }
+        }
+        self.set_targets(&release, revision, targets).await
+    }
+
+    async fn reduce(&self, revision: &RevisionId, keep: u32) -> Result<Outcome> {
+        let grace = self.service_of(revision).map_or(Duration::ZERO, |(_, service)| service.workload.stop.grace);
+        let timeout = LONG + grace;
+        let request = Reduce::new(self.calls.frame(&self.key, timeout), self.app.clone(), revision.clone(), keep);
+        let reduce = self.backend.orchestrator.reduce(request);
+        let outcome = self.calls.make("orchestrator.reduce", revision.to_string(), true, timeout, reduce).await?;
+        let Some((release, service)) = self.service_of(revision) else { return Ok(outcome) };
+        if !self.registers() || !service.listens() {
+            return Ok(outcome);
+        }
+        // What is gone leaves the pool, and what stays is in rotation again should it have been draining.
+        let observed = self.observe(&BTreeMap::new()).await?;
+        let pooled = observed.routing(revision.service()).and_then(|routing| routing.pool(revision)).is_some();
+        if !pooled {
+            return Ok(outcome);
+        }
+        let staying = observed.instances(revision).take(keep as usize);
+        let targets = staying.filter_map(|instance| {
+            let address = instance.address.clone()?;
+            Some(Target { instance: instance.id.clone(), address, draining: false })
+        });
+        Ok(outcome.and(self.set_targets(&release, revision, targets.collect()).await?))
+    }
+
+    async fn set_targets(
+        &self,
+        release: &Arc<Release>,
+        revision: &RevisionId,
+        targets: Vec<Target>,
+    ) -> Result<Outcome> {
+        let Some(service) = release.services.get(revision.service()) else { return Ok(Outcome::AlreadyThere) };
+        let (app, service) = (self.app.clone(), Arc::new(service.clone()));
+        let call = self.calls.frame(&self.key, SHORT);
+        let request = SetTargets::new(call, app, revision.clone(), service, targets);
+        let set = self.backend.balancer.set_targets(request);
+        self.calls.make("balancer.set_targets", revision.to_string(), true, SHORT, set).await
+    }
+
+    /// Whether the engine puts instances into pools.
+    fn registers(&self) -> bool {
+        self.backend.balancer.capabilities().targets == TargetRegistration::Engine
+    }
+
+    async fn observe(&self, probed: &BTreeMap<RevisionId, ReleaseNumber>) -> Result<Observed> {
+        let mut probe = BTreeMap::new();
+        for (revision, release) in probed {
+            if let Some(service) = self.release(*release)?.services.get(revision.service()) {
+                probe.insert(revision.clone(), service.effective_readiness());
+            }
+        }
+        observe(&self.backend, &self.calls, ObserveApp::new(self.app.clone()).with_probe(probe)).await
+    }
+
+    fn release(&self, number: ReleaseNumber) -> Result<Arc<Release>> {
+        let release = self.releases.get(&number).map(Arc::clone);
+        release.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("release {number} is not kept any more")))
+    }
+
+    fn service_of(&self, revision: &RevisionId) -> Option<(Arc<Release>, &ServiceRelease)> {
+        self.releases.values().find_map(|release| {
+            let service = release.services.get(revision.service())?;
+            (service.revision(revision.service()) == *revision).then(|| (Arc::clone(release), service))
+        })
+    }
+}
+
+/// Looks at everything that is there of an application, at both sides at once.
+pub(crate) async fn observe(backend: &Backend, calls: &Calls, request: ObserveApp) -> Result<Observed> {
+    let app = request.app.clone();
+    let name = app.to_string();
+    let running = calls.make("orchestrator.observe", name.clone(), false, SHORT, backend.orchestrator.observe(request));
+    let routing = calls.make("balancer.observe", name, false, SHORT, backend.balancer.observe(&app));
+    let (running, routing) = tokio::join!(running, routing);
+    Ok(Observed::new(running?, routing?))
+}
+
+fn ready_targets(observed: &Observed, revision: &RevisionId) -> Vec<Target> {
+    let ready = observed.instances(revision).filter(|instance| instance.is_ready());
+    let targets = ready.filter_map(|instance| {
+        let address = instance.address.clone()?;
+        Some(Target { instance: instance.id.clone(), address, draining: false })
+    });
+    targets.collect()
+}

@@ -1,0 +1,635 @@
+//! The loop around `decide`: observe, decide, append, act. The only part that does I/O.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tracing::Instrument;
+
+use super::act::{Act, SHORT, observe};
+use super::calls::Calls;
+use super::decide::{Command, Decision, View, decide};
+use super::diagnose;
+use super::event::{EventKind, Events};
+use super::watch::Watch;
+use crate::backend::{
+    Append, Backend, Gate, GateAnswer, GateQuestion, Lease, LogQuery, ObserveApp, ObservedInstance, Outcome,
+    RemoveTask, Signal, SmokeRequest,
+};
+use crate::error::{Error, ErrorKind, Result, Retry};
+use crate::journal::{DeploymentRecord, DivertReason, Entry, Failure, JournalEvent, State};
+use crate::model::{GateCheck, GateSpec, InstanceId, Release, ReleaseNumber, RevisionId, Timestamp};
+use crate::plan::{Action, Observed, PlanRequest, StepId, StepWeight, plan_back};
+
+/// How often a step's call is tried before it counts as failed.
+const ATTEMPTS: u32 = 5;
+/// The pause before the second attempt; it doubles with each further one.
+const BACKOFF: Duration = Duration::from_millis(100);
+/// How often signals are looked for.
+const SIGNALS: Duration = Duration::from_millis(250);
+/// How many lines of output are kept as evidence.
+const EVIDENCE_LINES: u32 = 20;
+
+/// What drives one deployment, as long as this process holds the lease.
+pub(crate) struct Driver {
+    pub(crate) backend: Backend,
+    pub(crate) calls: Calls,
+    pub(crate) gates: Arc<BTreeMap<String, Arc<dyn Gate>>>,
+    pub(crate) events: Events,
+    pub(crate) lease: Lease,
+    pub(crate) state: State,
+    pub(crate) releases: Arc<BTreeMap<ReleaseNumber, Arc<Release>>>,
+    watch: Watch,
+    observed: Observed,
+    tasks: JoinSet<Finished>,
+    signals_at: Timestamp,
+    renewed_at: Timestamp,
+}
+
+/// A call that has ended.
+enum Finished {
+    Step { step: StepId, attempt: u32, result: Result<Outcome> },
+    Gate { step: StepId, gate: String, answer: Result<GateAnswer> },
+}
+
+/// What a turn leaves to be done.
+pub(crate) enum Next {
+    /// Another turn is due now, or when a call ends, or at this time, whatever comes first.
+    Turn { wake_at: Option<Timestamp> },
+    /// The deployment has ended.
+    Ended,
+}
+
+impl Driver {
+    #[expect(clippy::too_many_arguments, reason = "made in one place, from parts that have nothing else in common")]
+    pub(crate) fn new(
+        backend: Backend,
+        calls: Calls,
+        gates: Arc<BTreeMap<String, Arc<dyn Gate>>>,
+        events: Events,
+        lease: Lease,
+        state: State,
+        releases: BTreeMap<ReleaseNumber, Arc<Release>>,
+        observed: Observed,
+    ) -> Self {
+        let now = calls.clock.now();
+        Self {
+            backend,
+            calls,
+            gates,
+            events,
+            lease,
+            state,
+            releases: Arc::new(releases),
+            watch: Watch::default(),
+            observed,
+            tasks: JoinSet::new(),
+            signals_at: now - SIGNALS,
+            renewed_at: now,
+        }
+    }
+
+    /// Takes turns until the deployment has ended.
+    pub(crate) async fn run(mut self) -> Result<DeploymentRecord> {
+        let span = tracing::info_span!("deployment", app = %self.state.record.app, id = %self.state.record.id);
+        async move {
+            let mut results = Vec::new();
+            loop {
+                match self.turn(results).await? {
+                    Next::Ended => return Ok(self.state.record),
+                    Next::Turn { wake_at } => results = self.wait(wake_at).await,
+                }
+            }
+        }
+        .instrument(span)
+        .await
+    }
+
+    /// Waits for a call to end, or for the time to look again.
+    async fn wait(&mut self, wake_at: Option<Timestamp>) -> Vec<Finished> {
+        let now = self.calls.clock.now();
+        let mut until = self.renewed_at + self.lease.ttl / 3;
+        until = until.min(self.signals_at + SIGNALS);
+        if let Some(wake_at) = wake_at {
+            until = until.min(wake_at);
+        }
+        let pause = until.since(now);
+        let mut results = Vec::new();
+        if self.tasks.is_empty() {
+            self.calls.clock.sleep(pause).await;
+        } else {
+            tokio::select! {
+                biased;
+                Some(result) = self.tasks.join_next() => results.extend(flatten(result)),
+                () = self.calls.clock.sleep(pause) => {}
+            }
+            while let Some(result) = self.tasks.try_join_next() {
+                results.extend(flatten(result));
+            }
+        }
+        results
+    }
+
+    /// One turn: takes the results of calls, looks at the world if a step waits for something in it, decides, appends to
+    /// the journal, and makes calls.
+    async fn turn(&mut self, results: Vec<Finished>) -> Result<Next> {
+        self.renew_lease().await?;
+        let mut entries = Vec::new();
+        for result in results {
+            self.take(result, &mut entries).await?;
+        }
+        self.take_signals(&mut entries).await?;
+        if self.is_looking() {
+            self.look().await;
+        }
+        // What was just written may allow more, and all of it goes into one append.
+        let mut acts = Vec::new();
+        let mut asks = Vec::new();
+        let wake_at = loop {
+            let decision = self.decide();
+            if decision.commands.is_empty() {
+                break decision.wake_at;
+            }
+            let mut again = false;
+            for command in decision.commands {
+                again |= self.obey(command, &mut entries, &mut acts, &mut asks).await?;
+            }
+            if !again {
+                break decision.wake_at;
+            }
+        };
+        self.append(entries).await?;
+        if self.state.record.verdict.is_some() {
+            return Ok(Next::Ended);
+        }
+        for (step, attempt) in acts {
+            self.act(step, attempt);
+        }
+        for (step, gate, revision, weight) in asks {
+            self.ask(step, gate, revision, weight);
+        }
+        Ok(Next::Turn { wake_at })
+    }
+
+    fn decide(&self) -> Decision {
+        decide(&View {
+            state: &self.state,
+            observed: &self.observed,
+            watch: &self.watch,
+            releases: &self.releases,
+            poll: self.backend.orchestrator.capabilities().poll,
+            now: self.calls.clock.now(),
+        })
+    }
+
+    /// Carries out a command as far as it is a matter of the journal, and answers whether more may be decided at once.
+    async fn obey(
+        &mut self,
+        command: Command,
+        entries: &mut Vec<Entry>,
+        acts: &mut Vec<(StepId, u32)>,
+        asks: &mut Vec<(StepId, GateSpec, RevisionId, u8)>,
+    ) -> Result<bool> {
+        match command {
+            Command::Act { step, attempt } => {
+                self.write(entries, JournalEvent::StepStarted { step, attempt })?;
+                if self.state.plan.step(step).is_some_and(|step| makes_call(&step.action)) {
+                    self.watch.running.insert(step);
+                    acts.push((step, attempt));
+                    Ok(false)
+                } else {
+                    self.watch.begin(step, self.calls.clock.now());
+                    // It may be true already, but that has to be looked at first.
+                    self.look().await;
+                    Ok(true)
+                }
+            }
+            Command::Finish { step, outcome, mut detail, output_of } => {
+                if let Some(instance) = output_of {
+                    detail.extend(self.output(instance).await);
+                }
+                self.watch.waiting.remove(&step);
+                self.write(entries, JournalEvent::StepFinished { step, outcome, detail })?;
+                Ok(true)
+            }
+            Command::Fail { step, mut failure, output_of } => {
+                for (evidence, instance) in failure.evidence.iter_mut().zip(output_of).take(3) {
+                    evidence.last_lines = self.output(instance).await;
+                }
+                self.watch.waiting.remove(&step);
+                self.write(entries, JournalEvent::StepFailed { step, failure })?;
+                Ok(true)
+            }
+            Command::Answer { step, gate, answer } => {
+                self.write(entries, JournalEvent::GateAsked { step, gate, answer: Ok(answer) })?;
+                Ok(true)
+            }
+            Command::Ask { step, gate, revision, weight } => {
+                self.watch.running.insert(step);
+                asks.push((step, gate, revision, weight));
+                Ok(false)
+            }
+            Command::Divert { reason } => {
+                self.divert(reason, entries).await?;
+                Ok(true)
+            }
+            Command::Close { verdict } => {
+                self.remove_tasks().await;
+                self.write(entries, JournalEvent::Closed { verdict })?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Follows another plan from here on: the one that brings back what was there before.
+    async fn divert(&mut self, reason: DivertReason, entries: &mut Vec<Entry>) -> Result<()> {
+        // What was decided so far is safe before anything else is asked.
+        self.append(std::mem::take(entries)).await?;
+        self.remove_tasks().await;
+        self.observed = self.observe_for_plan().await?;
+        let record = &self.state.record;
+        let baseline = record.baseline.and_then(|number| self.releases.get(&number)).map(Arc::clone);
+        let target = record.target.and_then(|number| self.releases.get(&number)).map(Arc::clone);
+        let warm = BTreeSet::new();
+        let request =
+            PlanRequest::new(&record.app, &record.id, baseline.as_deref(), target.as_deref(), &self.observed, &warm);
+        let plan = plan_back(&request.with_drains(self.backend.orchestrator.capabilities().drains));
+        self.watch.clear();
+        self.write(entries, JournalEvent::Diverted { reason, plan })
+    }
+
+    /// Looks until the world answers: a plan is never made from a guess.
+    async fn observe_for_plan(&mut self) -> Result<Observed> {
+        let mut pause = BACKOFF;
+        loop {
+            let probe = self.probes(|_| true);
+            let request = ObserveApp::new(self.state.record.app.clone()).with_probe(probe);
+            match observe(&self.backend, &self.calls, request).await {
+                Ok(observed) => return Ok(observed),
+                Err(error) if error.retry() == Retry::Never => return Err(error),
+                Err(error) => tracing::warn!(%error, "the world cannot be observed, trying again"),
+            }
+            self.calls.clock.sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(5));
+            self.renew_lease().await?;
+        }
+    }
+
+    /// Whether a step waits for something that can be seen.
+    fn is_looking(&self) -> bool {
+        !self.watch.waiting.is_empty()
+    }
+
+    async fn look(&mut self) {
+        let waiting: BTreeSet<RevisionId> = self
+            .watch
+            .waiting
+            .keys()
+            .filter_map(|step| self.state.plan.step(*step))
+            .flat_map(|step| match &step.action {
+                Action::AwaitHealthy { revision, .. } | Action::Hold { revision, .. } => vec![revision.clone()],
+                Action::Verify { release, .. } => {
+                    self.releases.get(release).map(|r| r.revisions().into_values().collect()).unwrap_or_default()
+                }
+                _ => Vec::new(),
+            })
+            .collect();
+        let probe = self.probes(|revision| waiting.contains(revision));
+        let request = ObserveApp::new(self.state.record.app.clone()).with_probe(probe);
+        match observe(&self.backend, &self.calls, request).await {
+            Ok(observed) => {
+                self.tell_changes(&observed);
+                self.observed = observed;
+                self.watch.update(&self.state.plan, &self.observed, self.calls.clock.now());
+            }
+            // Deadlines go on; the next look may succeed.
+            Err(error) => tracing::warn!(%error, "the world cannot be observed now"),
+        }
+    }
+
+    fn probes(&self, wanted: impl Fn(&RevisionId) -> bool) -> BTreeMap<RevisionId, crate::model::Readiness> {
+        let mut probes = BTreeMap::new();
+        for release in self.releases.values() {
+            for (name, service) in &release.services {
+                let revision = service.revision(name);
+                if wanted(&revision) {
+                    probes.insert(revision, service.effective_readiness());
+                }
+            }
+        }
+        probes
+    }
+
+    /// Tells which instances have changed since the last look.
+    fn tell_changes(&self, now: &Observed) {
+        let before: BTreeMap<&InstanceId, &ObservedInstance> =
+            self.observed.app.instances.iter().map(|instance| (&instance.id, instance)).collect();
+        let tell = |instance: &ObservedInstance, gone: bool| {
+            self.events.send(EventKind::Instance {
+                id: instance.id.clone(),
+                name: instance.name.clone(),
+                revision: instance.revision.clone(),
+                phase: (!gone).then_some(instance.phase),
+                health: instance.health,
+                detail: instance.health_detail.clone(),
+            });
+        };
+        for instance in &now.app.instances {
+            let known = before.get(&instance.id);
+            if known.is_none_or(|known| known.phase != instance.phase || known.health != instance.health) {
+                tell(instance, false);
+            }
+        }
+        let present: BTreeSet<&InstanceId> = now.app.instances.iter().map(|instance| &instance.id).collect();
+        for instance in self.observed.app.instances.iter().filter(|instance| !present.contains(&instance.id)) {
+            tell(instance, true);
+        }
+    }
+
+    /// Makes the call of a step in the background.
+    fn act(&mut self, step: StepId, attempt: u32) {
+        let Some(planned) = self.state.plan.step(step).cloned() else { return };
+        let act = Act {
+            backend: self.backend.clone(),
+            calls: self.calls.clone(),
+            app: self.state.record.app.clone(),
+            key: format!("{}-{}-{step}", self.state.record.id, if self.state.diverted.is_some() { "b" } else { "f" }),
+            releases: Arc::clone(&self.releases),
+        };
+        let span = tracing::info_span!("step", step = step.0, action = planned.action.name(), attempt);
+        let work = async move {
+            let result = act.perform(&planned.action).await;
+            Finished::Step { step, attempt, result }
+        };
+        self.tasks.spawn(work.instrument(span));
+    }
+
+    /// Asks a gate in the background.
+    fn ask(&mut self, step: StepId, gate: GateSpec, revision: RevisionId, weight: u8) {
+        let (backend, calls) = (self.backend.clone(), self.calls.clone());
+        let (app, deployment) = (self.state.record.app.clone(), self.state.record.id.clone());
+        let registered = match &gate.check {
+            GateCheck::Callback { name } => self.gates.get(name).map(Arc::clone),
+            _ => None,
+        };
+        self.tasks.spawn(async move {
+            let resource = format!("gate {}", gate.name);
+            let answer = match &gate.check {
+                GateCheck::Callback { name } => match registered {
+                    Some(callback) => {
+                        let question = GateQuestion::new(app, deployment, revision, weight);
+                        calls.make("gate.ask", resource, false, SHORT, callback.ask(question)).await
+                    }
+                    None => {
+                        let message = format!("no gate is registered under the name {name:?}");
+                        let help = "register it with `DeployerBuilder::gate`";
+                        Err(Error::new(ErrorKind::NotFound, message).with_help(help))
+                    }
+                },
+                GateCheck::Smoke { path, port, status, contains } => {
+                    let deadline = calls.clock.now() + SHORT;
+                    let request = SmokeRequest::new(deadline, app, revision, *port, path.clone());
+                    let smoke = backend.orchestrator.smoke(request);
+                    let answers = calls.make("orchestrator.smoke", resource, false, SHORT, smoke).await;
+                    answers.map(|answers| judge_smoke(&answers, *status, contains.as_deref()))
+                }
+                _ => Err(Error::new(ErrorKind::Internal, "the gate is not asked by a call")),
+            };
+            Finished::Gate { step, gate: gate.name, answer }
+        });
+    }
+
+    /// Takes the result of a call into the journal.
+    async fn take(&mut self, finished: Finished, entries: &mut Vec<Entry>) -> Result<()> {
+        let now = self.calls.clock.now();
+        match finished {
+            Finished::Gate { step, gate, answer } => {
+                self.watch.running.remove(&step);
+                let answer = answer.map_err(|error| error.report());
+                self.write(entries, JournalEvent::GateAsked { step, gate, answer })
+            }
+            Finished::Step { step, attempt, result } => {
+                self.watch.running.remove(&step);
+                let Some(planned) = self.state.plan.step(step).cloned() else { return Ok(()) };
+                match result {
+                    Ok(outcome) => {
+                        if waits(&planned.action) {
+                            self.watch.begin(step, now);
+                            return Ok(());
+                        }
+                        self.write(entries, JournalEvent::StepFinished { step, outcome, detail: Vec::new() })
+                    }
+                    Err(error) => match next_attempt(&error, attempt, now) {
+                        Some(retry_at) => {
+                            let error = error.report();
+                            self.write(entries, JournalEvent::StepRetried { step, attempt, error, retry_at })
+                        }
+                        None => {
+                            let mut failure = diagnose::of_error(planned.action.to_string(), &error);
+                            failure.service = planned.action.service().cloned();
+                            self.add_evidence(&planned.action, &mut failure).await;
+                            if planned.weight == StepWeight::CleanUp {
+                                tracing::warn!(%error, step = step.0, "clean-up failed, a later deployment tries again");
+                            }
+                            self.write(entries, JournalEvent::StepFailed { step, failure: Box::new(failure) })
+                        }
+                    },
+                }
+            }
+        }
+    }
+
+    /// Adds what is known of the instances that a failed launch left.
+    async fn add_evidence(&mut self, action: &Action, failure: &mut Failure) {
+        let Action::Launch { revision, .. } = action else { return };
+        self.look().await;
+        let failed: Vec<ObservedInstance> =
+            self.observed.instances(revision).filter(|instance| instance.exit.is_some()).take(3).cloned().collect();
+        failure.evidence = diagnose::evidence(&failed);
+        for (evidence, instance) in failure.evidence.iter_mut().zip(failed) {
+            evidence.last_lines = self.output(instance.id).await;
+        }
+    }
+
+    /// The last lines that an instance wrote; none, if they cannot be had.
+    async fn output(&self, instance: InstanceId) -> Vec<String> {
+        let query =
+            LogQuery::new(self.state.record.app.clone()).with_instance(instance.clone()).with_tail(EVIDENCE_LINES);
+        let read = async {
+            let mut stream = self.backend.orchestrator.logs(query).await?;
+            let mut lines = Vec::new();
+            while let Some(line) = std::future::poll_fn(|context| stream.as_mut().poll_next(context)).await {
+                let line = line?;
+                lines.push((line.stream, line.text));
+            }
+            Ok(lines)
+        };
+        let made = self.calls.make("orchestrator.logs", instance.to_string(), false, Duration::from_secs(2), read);
+        diagnose::last_lines(made.await.unwrap_or_default(), EVIDENCE_LINES as usize)
+    }
+
+    async fn take_signals(&mut self, entries: &mut Vec<Entry>) -> Result<()> {
+        let now = self.calls.clock.now();
+        if now < self.signals_at + SIGNALS {
+            return Ok(());
+        }
+        self.signals_at = now;
+        let id = self.state.record.id.clone();
+        let read = self.backend.store.signals(&id);
+        let signals = match self.calls.make("store.signals", id.to_string(), false, SHORT, read).await {
+            Ok(signals) => signals,
+            Err(error) => {
+                tracing::warn!(%error, "signals cannot be read now");
+                return Ok(());
+            }
+        };
+        for signal in signals {
+            // A cancellation that comes too late has nothing to cancel.
+            let late = matches!(signal, Signal::Cancel { .. }) && self.state.is_verified();
+            if !late && !self.state.signals.contains(&signal) {
+                self.write(entries, JournalEvent::Signalled { signal })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets the one-off tasks of this deployment. What cannot be removed is found again by a later prune.
+    async fn remove_tasks(&mut self) {
+        let app = self.state.record.app.clone();
+        let Ok(observed) = observe(&self.backend, &self.calls, ObserveApp::new(app.clone())).await else { return };
+        let id = self.state.record.id.as_str();
+        let suffix = id.get(id.len().saturating_sub(10)..).unwrap_or(id);
+        for task in observed.app.tasks.into_iter().filter(|task| task.task.0.ends_with(suffix)) {
+            let call = self.calls.frame(task.task.to_string(), SHORT);
+            let remove = self.backend.orchestrator.remove_task(RemoveTask::new(call, app.clone(), task.task.clone()));
+            let made = self.calls.make("orchestrator.remove_task", task.task.to_string(), true, SHORT, remove);
+            if let Err(error) = made.await {
+                tracing::warn!(%error, task = %task.task, "a task is left over");
+            }
+        }
+    }
+
+    async fn renew_lease(&mut self) -> Result<()> {
+        let now = self.calls.clock.now();
+        if now < self.renewed_at + self.lease.ttl / 3 {
+            return Ok(());
+        }
+        let renew = self.backend.store.renew_lease(&self.lease, now);
+        let made = self.calls.make("store.renew_lease", self.lease.app.to_string(), true, self.lease.ttl / 3, renew);
+        match made.await {
+            Ok(lease) => {
+                self.lease = lease;
+                self.renewed_at = now;
+                Ok(())
+            }
+            // It holds for a while yet, and the next turn tries again.
+            Err(error) if error.kind() != ErrorKind::Conflict && now < self.lease.expires_at => {
+                tracing::warn!(%error, "the lease cannot be renewed now");
+                Ok(())
+            }
+            Err(error) => Err(error.with_help("another process has taken over: this one stops here")),
+        }
+    }
+
+    /// Applies an event to the state, and notes its entry to be appended.
+    fn write(&mut self, entries: &mut Vec<Entry>, event: JournalEvent) -> Result<()> {
+        let seq = self.state.record.last_seq + 1;
+        let entry = Entry::new(seq, self.calls.clock.now(), self.lease.fence, event);
+        self.state.apply(&entry)?;
+        entries.push(entry);
+        Ok(())
+    }
+
+    async fn append(&mut self, entries: Vec<Entry>) -> Result<()> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let request = Append::new(self.state.record.clone(), self.lease.fence, entries.clone());
+        append(&self.backend, &self.calls, request).await?;
+        for entry in entries {
+            self.events.send(EventKind::Journal { entry: Box::new(entry) });
+        }
+        Ok(())
+    }
+}
+
+/// Appends to a journal. An append of which nobody knows whether it happened is looked up before it is tried again.
+pub(crate) async fn append(backend: &Backend, calls: &Calls, request: Append) -> Result<()> {
+    let id = request.record.id.clone();
+    let mut pause = BACKOFF;
+    for attempt in 1..=ATTEMPTS {
+        let write = backend.store.append(request.clone());
+        let error = match calls.make("store.append", id.to_string(), true, SHORT, write).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        let first = request.entries.first().map_or(0, |entry| entry.seq);
+        let read = backend.store.journal(&id, first);
+        let found = calls.make("store.journal", id.to_string(), false, SHORT, read).await;
+        if found.is_ok_and(|found| found == request.entries) {
+            return Ok(());
+        }
+        let hopeless = matches!(error.retry(), Retry::Never | Retry::Exhausted) || error.kind() == ErrorKind::Conflict;
+        if hopeless || attempt == ATTEMPTS {
+            return Err(error);
+        }
+        calls.clock.sleep(pause).await;
+        pause *= 2;
+    }
+    Ok(())
+}
+
+/// Whether a step makes a backend call when it begins.
+fn makes_call(action: &Action) -> bool {
+    !matches!(action, Action::AwaitHealthy { .. } | Action::Ask { .. } | Action::Hold { .. } | Action::Verify { .. })
+}
+
+/// Whether a step waits for something to become true after its call, if it makes one.
+fn waits(action: &Action) -> bool {
+    matches!(action, Action::RunHook { .. } | Action::Drain { .. } | Action::Reduce { .. }) || !makes_call(action)
+}
+
+/// When to try again, if that makes sense.
+fn next_attempt(error: &Error, attempt: u32, now: Timestamp) -> Option<Timestamp> {
+    if attempt >= ATTEMPTS {
+        return None;
+    }
+    match error.retry() {
+        Retry::Soon => Some(now + BACKOFF * 2_u32.pow(attempt - 1)),
+        Retry::After(pause) => Some(now + pause),
+        Retry::Never | Retry::Exhausted => None,
+    }
+}
+
+fn judge_smoke(answers: &[crate::backend::SmokeAnswer], status: u16, contains: Option<&str>) -> GateAnswer {
+    if answers.is_empty() {
+        return GateAnswer::Inconclusive { detail: "no instance runs".to_owned() };
+    }
+    for answer in answers {
+        let instance = &answer.instance;
+        let short = instance.as_str().get(..12).unwrap_or(instance.as_str());
+        let detail = match &answer.answer {
+            Err(why) => format!("{short} did not answer: {why}"),
+            Ok((found, _)) if *found != status => format!("{short} answered {found} instead of {status}"),
+            Ok((_, body)) => match contains {
+                Some(text) if !body.contains(text) => format!("the answer of {short} does not contain {text:?}"),
+                _ => continue,
+            },
+        };
+        return GateAnswer::Fail { detail };
+    }
+    GateAnswer::Pass { detail: format!("{} instances answered {status}", answers.len()) }
+}
+
+fn flatten(result: std::result::Result<Finished, tokio::task::JoinError>) -> Option<Finished> {
+    match result {
+        Ok(finished) => Some(finished),
+        Err(error) => {
+            if let Ok(panic) = error.try_into_panic() {
+                std::panic::resume_unwind(panic);
+            }
+            None
+        }
+    }
+}

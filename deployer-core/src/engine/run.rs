@@ -1,0 +1,413 @@
+//! From a wish to a deployment under way: lease, release, plan, journal's opening, driver.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::act::{SHORT, observe};
+use super::calls::Calls;
+use super::driver::{Driver, append};
+use super::event::{EventKind, Events};
+use super::history::History;
+use super::prepare::Prepare;
+use crate::backend::{
+    AcquireLease, Append, Backend, DeploymentQuery, Gate, Lease, ObserveApp, ReleaseQuery, Secrets, Signal,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::journal::{DeploymentKind, DeploymentRecord, Entry, JournalEvent, State, Verdict};
+use crate::model::{
+    AppName, AppSpec, DeploymentId, PinnedImage, Provenance, Release, ReleaseNumber, RevisionId, ServiceName,
+    ServiceRelease, Timestamp,
+};
+use crate::plan::{Observed, Plan, PlanRequest, plan_back, plan_forward};
+
+/// How many records are read to know an application's history.
+const HISTORY: u32 = 200;
+
+/// What a deployer works with.
+#[derive(Clone, Debug)]
+pub(crate) struct Tools {
+    pub(crate) backend: Backend,
+    pub(crate) calls: Calls,
+    pub(crate) secrets: Arc<dyn Secrets>,
+    pub(crate) gates: Arc<BTreeMap<String, Arc<dyn Gate>>>,
+    pub(crate) owner: String,
+    pub(crate) lease_ttl: Duration,
+}
+
+/// One run: what a deployer works with, and the deployment that it works on.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) tools: Tools,
+    pub(crate) app: AppName,
+    pub(crate) id: DeploymentId,
+    pub(crate) events: Events,
+}
+
+/// What a plan was computed from and for.
+#[derive(Debug)]
+pub(crate) struct Planned {
+    pub(crate) plan: Plan,
+    pub(crate) baseline: Option<ReleaseNumber>,
+}
+
+impl Tools {
+    pub(crate) fn now(&self) -> Timestamp {
+        self.calls.clock.now()
+    }
+
+    pub(crate) async fn history(&self, app: &AppName) -> Result<History> {
+        let read = self.backend.store.deployments(DeploymentQuery::new(app.clone(), HISTORY));
+        self.calls.make("store.deployments", app.to_string(), false, SHORT, read).await.map(History)
+    }
+
+    pub(crate) async fn release(&self, app: &AppName, number: ReleaseNumber) -> Result<Option<Release>> {
+        let read = self.backend.store.release(app, number);
+        self.calls.make("store.release", format!("{app} {number}"), false, SHORT, read).await
+    }
+
+    /// A release that must be there.
+    pub(crate) async fn kept_release(&self, app: &AppName, number: ReleaseNumber) -> Result<Release> {
+        self.release(app, number).await?.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, "there is no such release, or it is not kept any more")
+                .with_resource(format!("{app} {number}"))
+                .with_help("look at the history for those that are kept")
+        })
+    }
+
+    /// What is there, with the instances of these releases probed.
+    pub(crate) async fn observe(&self, app: &AppName, releases: &[&Release]) -> Result<Observed> {
+        let mut probe = BTreeMap::new();
+        for (name, service) in releases.iter().flat_map(|release| &release.services) {
+            probe.insert(service.revision(name), service.effective_readiness());
+        }
+        observe(&self.backend, &self.calls, ObserveApp::new(app.clone()).with_probe(probe)).await
+    }
+
+    pub(crate) async fn acquire(&self, app: &AppName, owner_id: &str) -> Result<Lease> {
+        let request = AcquireLease::new(app.clone(), &self.owner, owner_id, self.lease_ttl, self.now());
+        let acquire = self.backend.store.acquire_lease(request);
+        self.calls.make("store.acquire_lease", app.to_string(), true, SHORT, acquire).await
+    }
+
+    pub(crate) async fn give_back(&self, lease: &Lease) {
+        let release = self.backend.store.release_lease(lease);
+        let made = self.calls.make("store.release_lease", lease.app.to_string(), true, SHORT, release);
+        if let Err(error) = made.await {
+            tracing::warn!(%error, "the lease could not be given back: it expires by itself");
+        }
+    }
+
+    /// The revisions that were left without traffic by the last promotion and are to stay up for a while yet.
+    pub(crate) async fn warm(&self, app: &AppName, history: &History) -> Result<BTreeSet<RevisionId>> {
+        let (Some((standby, since)), Some(serving)) = (history.standby(), history.serving()) else {
+            return Ok(BTreeSet::new());
+        };
+        let (Some(old), Some(new)) = (self.release(app, standby).await?, self.release(app, serving).await?) else {
+            return Ok(BTreeSet::new());
+        };
+        let now = self.now();
+        let warm = old.services.iter().filter(|(name, _)| {
+            new.services.get(*name).is_some_and(|service| now < since + service.strategy.keep_warm())
+        });
+        Ok(warm.map(|(name, service)| service.revision(name)).collect())
+    }
+
+    /// A release that is not kept yet, under the number that it would get.
+    pub(crate) async fn draft_release(
+        &self,
+        spec: &AppSpec,
+        services: BTreeMap<ServiceName, ServiceRelease>,
+        mut provenance: Provenance,
+    ) -> Result<Release> {
+        let read = self.backend.store.releases(ReleaseQuery::new(spec.name.clone(), 1));
+        let newest = self.calls.make("store.releases", spec.name.to_string(), false, SHORT, read).await?;
+        let next = newest.first().map_or(1, |release| release.number.0 + 1);
+        provenance.created_at = self.now();
+        Ok(Release {
+            format: Release::FORMAT,
+            app: spec.name.clone(),
+            number: ReleaseNumber(next),
+            services,
+            networks: spec.networks.clone(),
+            volumes: spec.volumes.clone(),
+            provenance,
+        })
+    }
+
+    pub(crate) async fn plan(
+        &self,
+        app: &AppName,
+        id: &DeploymentId,
+        kind: DeploymentKind,
+        target: Option<&Release>,
+        history: &History,
+    ) -> Result<Planned> {
+        let baseline = history.serving();
+        let serving = match baseline {
+            Some(number) => self.release(app, number).await?,
+            None => None,
+        };
+        let known: Vec<&Release> = target.into_iter().chain(&serving).collect();
+        let observed = self.observe(app, &known).await?;
+        let warm = self.warm(app, history).await?;
+        let request = PlanRequest::new(app, id, target, serving.as_ref(), &observed, &warm)
+            .with_drains(self.backend.orchestrator.capabilities().drains);
+        let plan = match kind {
+            DeploymentKind::Deploy => plan_forward(&request),
+            DeploymentKind::Rollback { .. } => plan_back(&request),
+            DeploymentKind::Destroy { volumes } => plan_back(&request.with_volumes(volumes)),
+        };
+        Ok(Planned { plan, baseline })
+    }
+}
+
+impl Run {
+    /// Brings a spec to a new release.
+    pub(crate) async fn deploy(
+        self,
+        spec: AppSpec,
+        provenance: Provenance,
+        supersede: bool,
+    ) -> Result<DeploymentRecord> {
+        spec.validate()?;
+        let prepare = Prepare {
+            backend: self.tools.backend.clone(),
+            calls: self.tools.calls.clone(),
+            secrets: Arc::clone(&self.tools.secrets),
+            events: self.events.clone(),
+            key: self.id.to_string(),
+        };
+        let services = prepare.services(&spec).await?;
+        let release = self.tools.draft_release(&spec, services, provenance).await?;
+        self.release(release, None, supersede).await
+    }
+
+    /// Brings a release that was prepared already, if what its plan was made from is still so.
+    pub(crate) async fn release(
+        self,
+        release: Release,
+        basis: Option<(Plan, Option<ReleaseNumber>)>,
+        supersede: bool,
+    ) -> Result<DeploymentRecord> {
+        let lease = self.lease(supersede).await?;
+        let result = async {
+            let history = self.settle(&lease).await?;
+            let put = self.tools.backend.store.put_release(release, lease.fence);
+            let put = self.tools.calls.make("store.put_release", self.app.to_string(), true, SHORT, put).await?;
+            self.events.send(EventKind::Released { release: put.number });
+            let kind = DeploymentKind::Deploy;
+            let planned = self.tools.plan(&self.app, &self.id, kind, Some(&put), &history).await?;
+            if let Some((before, baseline)) = basis
+                && (before.basis != planned.plan.basis || baseline != planned.baseline)
+            {
+                return Err(moved(&before, &planned));
+            }
+            self.open(kind, Some(put.number), planned, &lease).await
+        };
+        let result = result.await;
+        self.tools.give_back(&lease).await;
+        result
+    }
+
+    /// Brings back a release that was kept.
+    pub(crate) async fn rollback(self, to: Option<ReleaseNumber>, supersede: bool) -> Result<DeploymentRecord> {
+        let lease = self.lease(supersede).await?;
+        let result = async {
+            let history = self.settle(&lease).await?;
+            let number = to.or_else(|| history.last_known_good()).ok_or_else(|| {
+                Error::new(ErrorKind::NotFound, "there is no earlier release that was good")
+                    .with_resource(self.app.to_string())
+                    .with_help("name a release, or deploy a new one")
+            })?;
+            let target = self.tools.kept_release(&self.app, number).await?;
+            self.check_images(&target).await?;
+            let from = history.serving().filter(|serving| *serving != number);
+            let kind = DeploymentKind::Rollback { from };
+            let planned = self.tools.plan(&self.app, &self.id, kind, Some(&target), &history).await?;
+            self.open(kind, Some(number), planned, &lease).await
+        };
+        let result = result.await;
+        self.tools.give_back(&lease).await;
+        result
+    }
+
+    /// Removes everything of the application.
+    pub(crate) async fn destroy(self, volumes: bool, supersede: bool) -> Result<DeploymentRecord> {
+        let lease = self.lease(supersede).await?;
+        let result = async {
+            let history = self.settle(&lease).await?;
+            let kind = DeploymentKind::Destroy { volumes };
+            let planned = self.tools.plan(&self.app, &self.id, kind, None, &history).await?;
+            self.open(kind, None, planned, &lease).await
+        };
+        let result = result.await;
+        self.tools.give_back(&lease).await;
+        result
+    }
+
+    /// Goes on with a deployment that another process began.
+    pub(crate) async fn resume(self) -> Result<DeploymentRecord> {
+        let lease = self.patient_lease().await?;
+        let result = async {
+            let read = self.tools.backend.store.journal(&self.id, 1);
+            let entries = self.tools.calls.make("store.journal", self.id.to_string(), false, SHORT, read).await?;
+            let mut state = State::fold(&entries)?;
+            if state.record.verdict.is_some() {
+                return Ok(state.record);
+            }
+            let resumed = JournalEvent::Resumed { owner: self.tools.owner.clone() };
+            self.write(&mut state, &lease, vec![resumed]).await?;
+            self.drive(state, lease.clone()).await
+        };
+        let result = result.await;
+        self.tools.give_back(&lease).await;
+        result
+    }
+
+    /// Every image of a release that is brought back must still be there: that is told before anything is touched.
+    async fn check_images(&self, release: &Release) -> Result<()> {
+        let images: Vec<PinnedImage> = release.services.values().map(|service| service.image.clone()).collect();
+        let ask = self.tools.backend.registry.missing(&images);
+        let missing = self.tools.calls.make("registry.missing", self.app.to_string(), false, SHORT, ask).await?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<String> =
+            missing.iter().map(|image| format!("{} ({})", image.reference, image.digest.short())).collect();
+        Err(Error::new(
+            ErrorKind::NotFound,
+            format!("images of release {} are gone: {}", release.number, names.join(", ")),
+        )
+        .with_resource(self.app.to_string())
+        .with_help("choose another release, or deploy again from the sources"))
+    }
+
+    /// Takes the lease. If another deployment is under way and may be superseded, it is told to stop where it is.
+    async fn lease(&self, supersede: bool) -> Result<Lease> {
+        let busy = match self.tools.acquire(&self.app, self.id.as_str()).await {
+            Err(error) if error.kind() == ErrorKind::Busy && supersede => error,
+            result => return result,
+        };
+        let Some(other) = self.tools.history(&self.app).await?.open().cloned() else { return Err(busy) };
+        let signal = Signal::Supersede { by: self.id.to_string() };
+        let request = crate::backend::SendSignal::new(other.id.clone(), signal, self.tools.now());
+        let send = self.tools.backend.store.send_signal(request);
+        self.tools.calls.make("store.send_signal", other.id.to_string(), true, SHORT, send).await?;
+        self.patient_lease().await
+    }
+
+    /// Takes the lease as soon as it is free, waiting for a holder that does not renew it, or that was told to stop.
+    async fn patient_lease(&self) -> Result<Lease> {
+        let mut deadline = None;
+        loop {
+            let busy = match self.tools.acquire(&self.app, self.id.as_str()).await {
+                Err(error) if error.kind() == ErrorKind::Busy => error,
+                result => return result,
+            };
+            let read = self.tools.backend.store.lease_holder(&self.app);
+            let holder = self.tools.calls.make("store.lease_holder", self.app.to_string(), false, SHORT, read).await?;
+            let Some(holder) = holder else { continue };
+            let now = self.tools.now();
+            let deadline = *deadline.get_or_insert_with(|| {
+                let until = holder.expires_at + Duration::from_millis(50);
+                self.events.send(EventKind::WaitingForLease { holder: holder.owner.clone(), until });
+                until
+            });
+            if now >= deadline {
+                return Err(busy.with_help("the other deployment is alive: wait for it, or cancel it"));
+            }
+            self.tools.calls.clock.sleep(deadline.since(now).min(Duration::from_millis(250))).await;
+        }
+    }
+
+    /// Ends a deployment that nobody drives any more: this one goes on from where it was.
+    async fn settle(&self, lease: &Lease) -> Result<History> {
+        let history = self.tools.history(&self.app).await?;
+        let Some(open) = history.open().cloned() else { return Ok(history) };
+        let read = self.tools.backend.store.journal(&open.id, 1);
+        let entries = self.tools.calls.make("store.journal", open.id.to_string(), false, SHORT, read).await?;
+        let mut state = State::fold(&entries)?;
+        if state.record.verdict.is_none() {
+            let verdict = Verdict::Superseded { by: self.id.to_string() };
+            self.write(&mut state, lease, vec![JournalEvent::Closed { verdict }]).await?;
+        }
+        self.tools.history(&self.app).await
+    }
+
+    /// Opens the journal and drives the deployment to its end.
+    async fn open(
+        &self,
+        kind: DeploymentKind,
+        target: Option<ReleaseNumber>,
+        planned: Planned,
+        lease: &Lease,
+    ) -> Result<DeploymentRecord> {
+        let opened = JournalEvent::Opened {
+            deployment: self.id.clone(),
+            app: self.app.clone(),
+            kind,
+            target,
+            baseline: planned.baseline,
+            owner: self.tools.owner.clone(),
+            plan: planned.plan,
+        };
+        let entry = Entry::new(1, self.tools.now(), lease.fence, opened);
+        let state = State::open(&entry)?;
+        let request = Append::new(state.record.clone(), lease.fence, vec![entry.clone()]);
+        append(&self.tools.backend, &self.tools.calls, request).await?;
+        self.events.send(EventKind::Journal { entry: Box::new(entry) });
+        self.drive(state, lease.clone()).await
+    }
+
+    async fn drive(&self, state: State, lease: Lease) -> Result<DeploymentRecord> {
+        let mut releases = BTreeMap::new();
+        let mut wanted: BTreeSet<ReleaseNumber> =
+            state.record.target.into_iter().chain(state.record.baseline).collect();
+        let seen = self.tools.observe(&self.app, &[]).await?;
+        wanted.extend(seen.app.instances.iter().map(|instance| instance.release));
+        for number in wanted {
+            if let Some(release) = self.tools.release(&self.app, number).await? {
+                releases.insert(number, Arc::new(release));
+            }
+        }
+        let known: Vec<&Release> = releases.values().map(AsRef::as_ref).collect();
+        let observed = self.tools.observe(&self.app, &known).await?;
+        let driver = Driver::new(
+            self.tools.backend.clone(),
+            self.tools.calls.clone(),
+            Arc::clone(&self.tools.gates),
+            self.events.clone(),
+            lease,
+            state,
+            releases,
+            observed,
+        );
+        driver.run().await
+    }
+
+    async fn write(&self, state: &mut State, lease: &Lease, events: Vec<JournalEvent>) -> Result<()> {
+        let mut entries = Vec::new();
+        for event in events {
+            let entry = Entry::new(state.record.last_seq + 1, self.tools.now(), lease.fence, event);
+            state.apply(&entry)?;
+            entries.push(entry);
+        }
+        let request = Append::new(state.record.clone(), lease.fence, entries.clone());
+        append(&self.tools.backend, &self.tools.calls, request).await?;
+        for entry in entries {
+            self.events.send(EventKind::Journal { entry: Box::new(entry) });
+        }
+        Ok(())
+    }
+}
+
+fn moved(before: &Plan, now: &Planned) -> Error {
+    let what =
+        if before.basis == now.plan.basis { "another release serves now" } else { "instances or weights changed" };
+    Error::new(ErrorKind::Conflict, "the world has moved since the plan was made")
+        .with_resource(before.app.to_string())
+        .with_context("what", what)
+        .with_help("plan again, and look at the new plan")
+        .with_retry(crate::error::Retry::Never)
+}

@@ -1,0 +1,283 @@
+//! Looking at an application, and clearing away what it does not need any more.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::act::SHORT;
+use super::run::Tools;
+use crate::backend::{
+    LeaseHolder, ObservedInstance, PruneImages, Reduce, ReleaseQuery, RemoveTask, RetainRoutes, Signal,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::journal::DeploymentRecord;
+use crate::model::{AppName, DeploymentId, Release, ReleaseNumber, RevisionId, Route, ServiceName};
+
+/// How an application is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct AppStatus {
+    /// The application.
+    pub app: AppName,
+    /// The release that serves, by the records.
+    pub serving: Option<ReleaseNumber>,
+    /// The release that a rollback goes to unless one is named.
+    pub last_known_good: Option<ReleaseNumber>,
+    /// Its services.
+    pub services: Vec<ServiceStatus>,
+    /// The deployment that has no verdict yet.
+    pub open: Option<DeploymentRecord>,
+    /// Who holds the lease.
+    pub holder: Option<LeaseHolder>,
+    /// Where what is there differs from the release that serves, while no deployment is under way.
+    pub drift: Vec<String>,
+}
+
+/// How a service is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ServiceStatus {
+    /// The service.
+    pub service: ServiceName,
+    /// How many instances the release that serves wants.
+    pub wanted: u32,
+    /// Its routes from outside.
+    pub routes: Vec<Route>,
+    /// Its revisions.
+    pub revisions: Vec<RevisionStatus>,
+}
+
+/// How a revision is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RevisionStatus {
+    /// The revision.
+    pub revision: RevisionId,
+    /// The release with which it came.
+    pub release: ReleaseNumber,
+    /// Whether it is the one that the release that serves wants.
+    pub current: bool,
+    /// Its percentage of new requests; none, if the service gets no traffic.
+    pub weight: Option<u8>,
+    /// Its instances.
+    pub instances: Vec<ObservedInstance>,
+}
+
+/// What must be kept when an application is pruned, beside what serves, what a rollback goes to by default, and what
+/// stays up as a warm standby.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Retention {
+    /// How many of the newest good releases are kept.
+    pub releases: u32,
+}
+
+impl Default for Retention {
+    /// Ten good releases.
+    fn default() -> Self {
+        Self { releases: 10 }
+    }
+}
+
+impl Retention {
+    /// Keeps so many of the newest good releases.
+    #[must_use]
+    pub const fn releases(releases: u32) -> Self {
+        Self { releases }
+    }
+}
+
+/// What was cleared away.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Pruned {
+    /// Releases that cannot be rolled back to any more.
+    pub releases: Vec<ReleaseNumber>,
+    /// Revisions that were stopped.
+    pub revisions: Vec<RevisionId>,
+    /// Images that were removed.
+    pub images: Vec<String>,
+}
+
+/// What became of a signal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Signalled {
+    /// The deployment that it was left for.
+    pub deployment: DeploymentId,
+    /// Whether somebody drives that deployment now. If not, resume it: the signal is taken then.
+    pub driven: bool,
+}
+
+impl Tools {
+    pub(crate) async fn status(&self, app: &AppName) -> Result<AppStatus> {
+        let history = self.history(app).await?;
+        let serving = history.serving();
+        let release = match serving {
+            Some(number) => self.release(app, number).await?,
+            None => None,
+        };
+        let known: Vec<&Release> = release.iter().collect();
+        let observed = self.observe(app, &known).await?;
+        let read = self.backend.store.lease_holder(app);
+        let holder = self.calls.make("store.lease_holder", app.to_string(), false, SHORT, read).await?;
+        let mut names = observed.services();
+        names.extend(release.iter().flat_map(|release| release.services.keys().cloned()));
+        let mut drift = Vec::new();
+        let services = names
+            .into_iter()
+            .map(|name| {
+                let service = release.as_ref().and_then(|release| release.services.get(&name));
+                let current = service.map(|service| service.revision(&name));
+                let weights = observed.weights(&name);
+                let listens = service.is_some_and(crate::model::ServiceRelease::listens);
+                let mut revisions = observed.revisions(&name);
+                if let (Some(current), Some(number)) = (&current, serving) {
+                    revisions.entry(current.clone()).or_insert(number);
+                }
+                let revisions: Vec<RevisionStatus> = revisions
+                    .into_iter()
+                    .map(|(revision, release)| RevisionStatus {
+                        current: Some(&revision) == current.as_ref(),
+                        weight: listens.then(|| weights.get(&revision).copied().unwrap_or(0)),
+                        instances: observed.instances(&revision).cloned().collect(),
+                        revision,
+                        release,
+                    })
+                    .collect();
+                let wanted = service.map_or(0, |service| service.replicas);
+                if let Some(current) = &current {
+                    let ready = observed.ready(current);
+                    if ready < wanted {
+                        drift.push(format!("{ready} of {wanted} instances of {current} are ready"));
+                    }
+                    if listens && weights.get(current) != Some(&100) {
+                        drift.push(format!("the traffic of {name} does not go to {current} alone"));
+                    }
+                } else if !revisions.is_empty() {
+                    drift.push(format!("{name} runs and is in no release that serves"));
+                }
+                let routes = observed.routing(&name).map(|routing| routing.routes.clone()).unwrap_or_default();
+                ServiceStatus { service: name, wanted, routes, revisions }
+            })
+            .collect();
+        let open = history.open().cloned();
+        if open.is_some() {
+            drift.clear();
+        }
+        let last_known_good = history.last_known_good();
+        Ok(AppStatus { app: app.clone(), serving, last_known_good, services, open, holder, drift })
+    }
+
+    /// Leaves a signal for the deployment that is under way.
+    pub(crate) async fn signal(&self, app: &AppName, signal: Signal) -> Result<Signalled> {
+        let open = self.history(app).await?.open().cloned().ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, "no deployment is under way").with_resource(app.to_string())
+        })?;
+        let request = crate::backend::SendSignal::new(open.id.clone(), signal, self.now());
+        let send = self.backend.store.send_signal(request);
+        self.calls.make("store.send_signal", open.id.to_string(), true, SHORT, send).await?;
+        let read = self.backend.store.lease_holder(app);
+        let holder = self.calls.make("store.lease_holder", app.to_string(), false, SHORT, read).await?;
+        let driven = holder.is_some_and(|holder| !holder.dead && holder.expires_at > self.now());
+        Ok(Signalled { deployment: open.id, driven })
+    }
+
+    pub(crate) async fn prune(&self, app: &AppName, owner_id: &str, retention: Retention) -> Result<Pruned> {
+        let lease = self.acquire(app, owner_id).await?;
+        let result = self.prune_leased(app, lease.fence, owner_id, retention).await;
+        self.give_back(&lease).await;
+        result
+    }
+
+    async fn prune_leased(&self, app: &AppName, fence: u64, key: &str, retention: Retention) -> Result<Pruned> {
+        let history = self.history(app).await?;
+        if let Some(open) = history.open() {
+            return Err(Error::new(ErrorKind::Busy, "a deployment has no verdict yet")
+                .with_resource(open.id.to_string())
+                .with_help("resume or cancel it first"));
+        }
+        let all = self.all_releases(app).await?;
+        let serving = history.serving();
+        let good = history.good();
+        let mut keep: BTreeSet<ReleaseNumber> = good.iter().take(retention.releases as usize).copied().collect();
+        keep.extend(serving);
+        if retention.releases > 0 {
+            keep.extend(history.last_known_good());
+        }
+        let warm = self.warm(app, &history).await?;
+        keep.extend(history.standby().filter(|_| !warm.is_empty()).map(|(release, _)| release));
+
+        let mut pruned = Pruned::default();
+        let current = all.iter().find(|release| Some(release.number) == serving);
+        self.stop_unneeded(app, key, current, &warm, &mut pruned).await?;
+
+        pruned.releases = all.iter().map(|release| release.number).filter(|number| !keep.contains(number)).collect();
+        let remove = self.backend.store.remove_releases(app, &pruned.releases, fence);
+        self.calls.make("store.remove_releases", app.to_string(), true, SHORT, remove).await?;
+        let kept = all.iter().filter(|release| keep.contains(&release.number));
+        let images = kept.flat_map(|release| release.services.values()).map(|service| service.image.digest.clone());
+        let request = PruneImages::new(self.calls.frame(key, SHORT), app.clone(), images.collect());
+        let prune = self.backend.registry.prune(request);
+        pruned.images = self.calls.make("registry.prune", app.to_string(), true, SHORT, prune).await?;
+        Ok(pruned)
+    }
+
+    async fn all_releases(&self, app: &AppName) -> Result<Vec<Release>> {
+        const PAGE: u32 = 100;
+        let mut all: Vec<Release> = Vec::new();
+        loop {
+            let mut query = ReleaseQuery::new(app.clone(), PAGE);
+            if let Some(last) = all.last() {
+                query = query.before(last.number);
+            }
+            let read = self.backend.store.releases(query);
+            let page = self.calls.make("store.releases", app.to_string(), false, SHORT, read).await?;
+            let done = page.len() < PAGE as usize;
+            all.extend(page);
+            if done {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Stops revisions that neither serve nor stand by, and forgets tasks.
+    async fn stop_unneeded(
+        &self,
+        app: &AppName,
+        key: &str,
+        current: Option<&Release>,
+        warm: &BTreeSet<RevisionId>,
+        pruned: &mut Pruned,
+    ) -> Result<()> {
+        let observed = self.observe(app, &[]).await?;
+        for task in &observed.app.tasks {
+            let request = RemoveTask::new(self.calls.frame(key, SHORT), app.clone(), task.task.clone());
+            let remove = self.backend.orchestrator.remove_task(request);
+            self.calls.make("orchestrator.remove_task", task.task.to_string(), true, SHORT, remove).await?;
+        }
+        let mut pools: BTreeSet<RevisionId> =
+            current.map(Release::revisions).unwrap_or_default().into_values().collect();
+        pools.extend(warm.iter().cloned());
+        let present: BTreeSet<&RevisionId> = observed.app.instances.iter().map(|instance| &instance.revision).collect();
+        for revision in present {
+            let serves = observed.weights(revision.service()).contains_key(revision);
+            if pools.contains(revision) || serves {
+                continue;
+            }
+            let timeout = SHORT * 4;
+            let request = Reduce::new(self.calls.frame(key, timeout), app.clone(), revision.clone(), 0);
+            let reduce = self.backend.orchestrator.reduce(request);
+            self.calls.make("orchestrator.reduce", revision.to_string(), true, timeout, reduce).await?;
+            pruned.revisions.push(revision.clone());
+        }
+        if let Some(current) = current {
+            let release = Some(std::sync::Arc::new(current.clone()));
+            let pools = pools.into_iter().collect();
+            let request = RetainRoutes::new(self.calls.frame(key, SHORT), app.clone(), release, pools);
+            let retain = self.backend.balancer.retain(request);
+            self.calls.make("balancer.retain", app.to_string(), true, SHORT, retain).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,99 @@
+//! What this process has seen since it took over: what the journal does not need to know.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::backend::Counters;
+use crate::model::{InstanceId, RevisionId, Timestamp};
+use crate::plan::{Action, Observed, Plan, StepId};
+
+/// How long an instance may be unready while a deployment holds before that counts as a failure.
+pub(super) const UNREADY_TOLERANCE: Duration = Duration::from_secs(2);
+
+/// What this process has seen of the steps that are under way.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Watch {
+    /// Steps whose backend call is being made right now.
+    pub(super) running: BTreeSet<StepId>,
+    /// Steps whose backend call, if they need one, has been made: they wait for something to become true.
+    pub(super) waiting: BTreeMap<StepId, Waiting>,
+}
+
+/// What has been seen of one step that waits.
+#[derive(Clone, Debug)]
+pub(super) struct Waiting {
+    /// Since when this process watches it.
+    pub(super) since: Timestamp,
+    /// Since when its condition has held without a break, as far as it must hold for a time.
+    pub(super) holds_since: Option<Timestamp>,
+    /// Since when too few instances have been ready without a break.
+    pub(super) unready_since: Option<Timestamp>,
+    /// How often each instance had crashed when the watch began.
+    pub(super) crashes: BTreeMap<InstanceId, u32>,
+    /// What had gone through the pool when the watch began.
+    pub(super) counters: Option<Counters>,
+    /// What was seen last that counts as progress, and when it changed.
+    progress: (Vec<(InstanceId, u32, bool)>, Timestamp),
+}
+
+impl Watch {
+    /// Forgets everything: another plan is followed.
+    pub(super) fn clear(&mut self) {
+        self.running.clear();
+        self.waiting.clear();
+    }
+
+    /// Begins to watch a step.
+    pub(super) fn begin(&mut self, step: StepId, now: Timestamp) {
+        self.waiting.entry(step).or_insert_with(|| Waiting {
+            since: now,
+            holds_since: None,
+            unready_since: None,
+            crashes: BTreeMap::new(),
+            counters: None,
+            progress: (Vec::new(), now),
+        });
+    }
+
+    /// Takes a look at the world into account.
+    pub(super) fn update(&mut self, plan: &Plan, observed: &Observed, now: Timestamp) {
+        for (id, waiting) in &mut self.waiting {
+            let Some(step) = plan.step(*id) else { continue };
+            match &step.action {
+                Action::AwaitHealthy { revision, instances, .. } => {
+                    let enough = observed.ready(revision) >= *instances;
+                    waiting.holds_since = enough.then(|| waiting.holds_since.unwrap_or(now));
+                    let seen: Vec<_> = observed
+                        .instances(revision)
+                        .map(|instance| (instance.id.clone(), instance.crashes, instance.is_ready()))
+                        .collect();
+                    if seen != waiting.progress.0 {
+                        waiting.progress = (seen, now);
+                    }
+                }
+                Action::Hold { revision, instances, .. } => {
+                    if waiting.counters.is_none() {
+                        waiting.counters = Some(counters(observed, revision).unwrap_or_default());
+                        let crashes = observed.instances(revision);
+                        waiting.crashes = crashes.map(|instance| (instance.id.clone(), instance.crashes)).collect();
+                    }
+                    let enough = observed.ready(revision) >= *instances;
+                    waiting.unready_since = (!enough).then(|| waiting.unready_since.unwrap_or(now));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Waiting {
+    /// When something last changed that counts as progress.
+    pub(super) fn progress_at(&self) -> Timestamp {
+        self.progress.1
+    }
+}
+
+/// What has gone through the pool of a revision.
+pub(super) fn counters(observed: &Observed, revision: &RevisionId) -> Option<Counters> {
+    observed.routing(revision.service())?.pool(revision)?.counters
+}

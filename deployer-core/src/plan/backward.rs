@@ -1,0 +1,164 @@
+//! The way back to a release that was good, or to nothing. Not an undo of what was done: it is computed from what is
+//! there. Traffic first, onto capacity that is observed to be healthy, then capacity, then clean-up.
+
+use std::collections::BTreeMap;
+
+use super::forward::VERIFY_TIMEOUT;
+use super::planner::{Draft, PlanRequest, change, in_order, serving};
+use super::step::{Action, ChangeKind, Plan, ServiceChange, StepId, StepWeight};
+use crate::model::{Condition, Release, RevisionId, ServiceName, ServiceRelease};
+
+pub(super) fn plan(request: &PlanRequest<'_>) -> Plan {
+    let mut draft = Draft::new(request);
+    match request.target {
+        Some(target) => to_release(&mut draft, request, target),
+        None => to_nothing(&mut draft, request),
+    }
+    let changes = changes(request);
+    draft.finish(changes)
+}
+
+/// What dependents of a service wait for.
+#[derive(Default)]
+struct Progress {
+    started: Vec<StepId>,
+    available: Vec<StepId>,
+}
+
+fn to_release(draft: &mut Draft<'_>, request: &PlanRequest<'_>, target: &Release) {
+    let prepare = draft.step(&[], Action::Prepare { release: target.number });
+    let mut progress: BTreeMap<&ServiceName, Progress> = BTreeMap::new();
+    let mut ends = vec![prepare];
+    for name in in_order(target) {
+        let service = &target.services[name];
+        let mut waits = vec![prepare];
+        for (dependency, condition) in &service.depends_on {
+            if let Some(dependency) = progress.get(dependency) {
+                waits.extend(match condition {
+                    Condition::Started => &dependency.started,
+                    Condition::Healthy => &dependency.available,
+                });
+            }
+        }
+        let done = bring_back(draft, request, target, (name, service), waits);
+        ends.extend(&done.available);
+        progress.insert(name, done);
+    }
+    let verify = Action::Verify { release: target.number, timeout: VERIFY_TIMEOUT };
+    let proof = draft.step(&ends, verify);
+    let mut ends = vec![proof];
+    for name in request.observed.services() {
+        let current = target.services.get(&name).map(|service| service.revision(&name));
+        if target.services.get(&name).is_some_and(ServiceRelease::is_exclusive) {
+            continue;
+        }
+        for (revision, release) in request.observed.revisions(&name) {
+            if Some(&revision) != current.as_ref() {
+                ends.push(draft.retire(&[proof], StepWeight::CleanUp, &revision, release));
+            }
+        }
+        ends.extend(fewer(draft, request, target, &name, proof));
+    }
+    let pools = target.revisions().into_values().collect();
+    draft.add(&ends, StepWeight::CleanUp, Action::Tidy { release: Some(target.number), pools });
+}
+
+/// Stops the instances that are more than the release wants.
+fn fewer(
+    draft: &mut Draft<'_>,
+    request: &PlanRequest<'_>,
+    target: &Release,
+    name: &ServiceName,
+    proof: StepId,
+) -> Option<StepId> {
+    let service = target.services.get(name)?;
+    let (revision, keep) = (service.revision(name), service.replicas);
+    if request.observed.count(&revision) <= keep {
+        return None;
+    }
+    let after = draft.drain(&[proof], StepWeight::CleanUp, &revision, target.number, keep);
+    Some(draft.add(&after, StepWeight::CleanUp, Action::Reduce { revision, keep }))
+}
+
+fn bring_back(
+    draft: &mut Draft<'_>,
+    request: &PlanRequest<'_>,
+    target: &Release,
+    (name, service): (&ServiceName, &ServiceRelease),
+    mut waits: Vec<StepId>,
+) -> Progress {
+    let observed = request.observed;
+    let revision = service.revision(name);
+    let (ready, wanted) = (observed.ready(&revision), service.replicas);
+    let all = BTreeMap::from([(revision.clone(), 100)]);
+    let weights = observed.weights(name);
+    let others_serve = weights.keys().any(|other| *other != revision && observed.ready(other) > 0);
+    let listens = service.listens();
+
+    // Traffic goes at once to what is healthy, if it is enough or better than what has the traffic now.
+    let at_once = listens && ready > 0 && (ready >= wanted || !others_serve) && weights != all;
+    let releases = || BTreeMap::from([(revision.clone(), target.number)]);
+    let mut done = Progress::default();
+    if at_once {
+        // What was kept in rotation with no weight needs nothing to be prepared.
+        let pooled = observed.routing(name).is_some_and(|routing| routing.pool(&revision).is_some());
+        let after = if pooled { Vec::new() } else { waits.clone() };
+        done.available = vec![draft.shift(&after, name, all.clone(), releases())];
+        done.started.clone_from(&done.available);
+    }
+    if service.is_exclusive() {
+        for (other, release) in observed.revisions(name) {
+            if other != revision {
+                waits = vec![draft.retire(&waits, StepWeight::Required, &other, release)];
+            }
+        }
+    }
+    if ready < wanted || observed.count(&revision) < wanted {
+        waits.extend(&done.available);
+        let launch = Action::Launch { release: target.number, revision: revision.clone(), instances: wanted };
+        let launched = draft.step(&waits, launch);
+        let readiness = service.effective_readiness();
+        let await_healthy = Action::AwaitHealthy { revision: revision.clone(), instances: wanted, readiness };
+        let healthy = draft.step(&[launched], await_healthy);
+        done.started = vec![launched];
+        done.available = vec![healthy];
+        if listens {
+            done.available = vec![draft.shift(&[healthy], name, all, releases())];
+        }
+    } else if listens && weights == all && !at_once {
+        // Instances may have been taken out of rotation on the way forward.
+        done.available = vec![draft.shift(&waits, name, all, releases())];
+        done.started.clone_from(&done.available);
+    }
+    done
+}
+
+fn to_nothing(draft: &mut Draft<'_>, request: &PlanRequest<'_>) {
+    let mut ends = Vec::new();
+    for name in request.observed.services() {
+        for (revision, release) in request.observed.revisions(&name) {
+            ends.push(draft.retire(&[], StepWeight::Required, &revision, release));
+        }
+    }
+    let tidy = Action::Tidy { release: None, pools: Vec::new() };
+    let tidied = draft.step(&ends, tidy);
+    draft.step(&[tidied], Action::RemoveApp { volumes: request.volumes });
+}
+
+fn changes(request: &PlanRequest<'_>) -> Vec<ServiceChange> {
+    let mut changes = Vec::new();
+    let mut names = request.observed.services();
+    names.extend(request.target.into_iter().flat_map(|target| target.services.keys().cloned()));
+    for name in names {
+        let to = request.target.and_then(|target| target.services.get(&name)).map(|service| service.revision(&name));
+        let from: Option<RevisionId> = serving(request.observed, &name, request.baseline, None);
+        let kind = match (&from, &to) {
+            (Some(from), Some(to)) if from == to => ChangeKind::Keep,
+            (Some(_), Some(_)) => ChangeKind::Replace,
+            (None, Some(_)) => ChangeKind::Add,
+            (_, None) => ChangeKind::Remove,
+        };
+        changes.push(change(request, &name, kind, from, to));
+    }
+    changes
+}

@@ -1,0 +1,487 @@
+//! The way to a new release.
+//!
+//! Four stretches: capacity (every service's new instances are started in dependency order and become ready), traffic
+//! (begins only when everything of the first stretch is ready), proof, and clean-up.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::planner::{Draft, PlanRequest, change, in_order, serving};
+use super::rolling;
+use super::step::{Action, ChangeKind, Plan, ServiceChange, StepId, StepWeight};
+use crate::model::{
+    Condition, GatePoint, GateSpec, HookPoint, Release, ReleaseNumber, RevisionId, ServiceName, ServiceRelease,
+    Strategy,
+};
+
+/// How long it may take until what was done is observed to serve.
+pub(super) const VERIFY_TIMEOUT: Duration = Duration::from_secs(30);
+
+pub(super) fn plan(request: &PlanRequest<'_>, target: &Release) -> Plan {
+    let mut forward = Forward::new(request, target);
+    let unchanged = request.baseline.is_some_and(|baseline| baseline.content_hash() == target.content_hash())
+        && forward.lanes.values().all(|lane| lane.kind == ChangeKind::Keep);
+    if unchanged {
+        let verify = Action::Verify { release: target.number, timeout: VERIFY_TIMEOUT };
+        forward.draft.step(&[], verify);
+    } else {
+        forward.capacity();
+        forward.traffic();
+        let proof = forward.proof();
+        forward.clean_up(proof);
+    }
+    let changes = forward.changes();
+    forward.draft.finish(changes)
+}
+
+/// What happens to one service of the target.
+struct Lane<'a> {
+    name: &'a ServiceName,
+    service: &'a ServiceRelease,
+    revision: RevisionId,
+    kind: ChangeKind,
+    /// The revision that is replaced, and how many instances it has.
+    old: Option<(RevisionId, u32)>,
+    strategy: Strategy,
+    /// What a service that depends on this one waits for, by how much it wants.
+    started: Vec<StepId>,
+    available: Vec<StepId>,
+    /// What must be done before any traffic moves.
+    ready: Vec<StepId>,
+    /// Whether traffic has moved as far as it will already.
+    moved: bool,
+    /// What must be done before the deployment is proven.
+    end: Vec<StepId>,
+}
+
+impl Lane<'_> {
+    fn is_recreated(&self) -> bool {
+        self.kind == ChangeKind::Replace && self.strategy == Strategy::Recreate
+    }
+
+    fn gates(&self, point: GatePoint) -> Vec<GateSpec> {
+        self.service.gates.iter().filter(|gate| gate.at == point).cloned().collect()
+    }
+}
+
+struct Forward<'a> {
+    request: &'a PlanRequest<'a>,
+    target: &'a Release,
+    draft: Draft<'a>,
+    order: Vec<&'a ServiceName>,
+    lanes: BTreeMap<&'a ServiceName, Lane<'a>>,
+    prepare: Vec<StepId>,
+}
+
+impl<'a> Forward<'a> {
+    fn new(request: &'a PlanRequest<'a>, target: &'a Release) -> Self {
+        let mut draft = Draft::new(request);
+        let lanes = target.services.iter().map(|(name, service)| (name, lane(request, &mut draft, name, service)));
+        let lanes = lanes.collect();
+        Self { request, target, draft, order: in_order(target), lanes, prepare: Vec::new() }
+    }
+
+    /// Starts every service's new instances, those that are recreated last.
+    fn capacity(&mut self) {
+        let release = self.target.number;
+        self.prepare = vec![self.draft.step(&[], Action::Prepare { release })];
+        let recreated: BTreeSet<&ServiceName> =
+            self.lanes.values().filter(|lane| lane.is_recreated()).map(|lane| lane.name).collect();
+        let late: BTreeSet<&ServiceName> =
+            self.order.iter().copied().filter(|name| self.reaches(name, &recreated)).collect();
+        for name in self.order.clone() {
+            if !late.contains(name) {
+                self.start(name, &[]);
+            }
+        }
+        // What is recreated has a gap in its service: nothing that can fail before is left for after.
+        let others_ready: Vec<StepId> = self.lanes.values().flat_map(|lane| lane.ready.clone()).collect();
+        for name in self.order.clone() {
+            if late.contains(name) {
+                let after = if recreated.contains(name) { others_ready.as_slice() } else { &[] };
+                self.start(name, after);
+            }
+        }
+    }
+
+    /// Whether a service is one of these or depends on one of them, directly or not.
+    fn reaches(&self, name: &ServiceName, goal: &BTreeSet<&ServiceName>) -> bool {
+        goal.contains(name)
+            || self
+                .target
+                .services
+                .get(name)
+                .is_some_and(|service| service.depends_on.keys().any(|dependency| self.reaches(dependency, goal)))
+    }
+
+    /// What a service waits for before anything of it starts.
+    fn waits(&self, name: &ServiceName) -> Vec<StepId> {
+        let mut after = self.prepare.clone();
+        for (dependency, condition) in &self.target.services[name].depends_on {
+            if let Some(lane) = self.lanes.get(dependency) {
+                after.extend(match condition {
+                    Condition::Started => &lane.started,
+                    Condition::Healthy => &lane.available,
+                });
+            }
+        }
+        after
+    }
+
+    fn start(&mut self, name: &'a ServiceName, after: &[StepId]) {
+        let mut waits = self.waits(name);
+        waits.extend(after);
+        let Some(mut lane) = self.lanes.remove(name) else { return };
+        match lane.kind {
+            ChangeKind::Keep | ChangeKind::Remove => {}
+            ChangeKind::Scale => self.scale_up(&mut lane, waits),
+            ChangeKind::Add | ChangeKind::Replace => {
+                if lane.is_recreated() {
+                    self.recreate(&mut lane, waits);
+                } else {
+                    let waits = self.pre_deploy(&lane, waits);
+                    self.launch(&mut lane, waits);
+                }
+            }
+        }
+        self.lanes.insert(name, lane);
+    }
+
+    fn pre_deploy(&mut self, lane: &Lane<'a>, after: Vec<StepId>) -> Vec<StepId> {
+        let service = (lane.name, lane.service);
+        self.draft.hooks(after, StepWeight::Required, self.target.number, service, HookPoint::PreDeploy)
+    }
+
+    /// Starts the first new instances, waits for them, and asks what is asked before traffic.
+    fn launch(&mut self, lane: &mut Lane<'a>, after: Vec<StepId>) {
+        let first = match (&lane.strategy, &lane.old) {
+            (Strategy::Rolling { surge, unavailable }, Some((_, old))) => {
+                let first = rolling::batches(*old, lane.service.replicas, *surge, *unavailable);
+                first.first().map_or(0, |batch| batch.new)
+            }
+            _ => lane.service.replicas,
+        };
+        if first == 0 && lane.service.replicas > 0 {
+            // A rolling deployment that may not exceed the wanted number makes room first, with the traffic.
+            (lane.started, lane.available) = (after.clone(), after.clone());
+            lane.ready = after;
+            return;
+        }
+        let (launched, healthy) = self.instances(lane, &after, first);
+        lane.started = vec![launched];
+        let ready = self.ask(lane, healthy);
+        lane.ready.clone_from(&ready);
+        lane.available.clone_from(&ready);
+        let needed = self.target.services.values().any(|service| service.depends_on.contains_key(lane.name));
+        let vacant = self.request.observed.weights(lane.name).is_empty();
+        if lane.service.listens() && (lane.is_recreated() || (vacant && needed)) {
+            // Nobody serves its callers now: there is no traffic to hold back.
+            let shifted = self.all_traffic(lane, &ready);
+            lane.available = vec![shifted];
+            lane.ready = vec![shifted];
+            lane.moved = true;
+        }
+    }
+
+    /// Asks what is asked before traffic of instances that are ready.
+    fn ask(&mut self, lane: &Lane<'a>, healthy: StepId) -> Vec<StepId> {
+        let gates = lane.gates(GatePoint::BeforeTraffic);
+        if gates.is_empty() {
+            return vec![healthy];
+        }
+        let asks = gates.into_iter().map(|gate| Action::Ask { revision: lane.revision.clone(), gate });
+        asks.map(|ask| self.draft.step(&[healthy], ask)).collect()
+    }
+
+    fn instances(&mut self, lane: &Lane<'a>, after: &[StepId], instances: u32) -> (StepId, StepId) {
+        let revision = lane.revision.clone();
+        let launch = Action::Launch { release: self.target.number, revision: revision.clone(), instances };
+        let launched = self.draft.step(after, launch);
+        let readiness = lane.service.effective_readiness();
+        let healthy = self.draft.step(&[launched], Action::AwaitHealthy { revision, instances, readiness });
+        (launched, healthy)
+    }
+
+    fn all_traffic(&mut self, lane: &Lane<'a>, after: &[StepId]) -> StepId {
+        self.weights(lane, after, 100)
+    }
+
+    /// Moves this percentage of a service's traffic to the new revision, and the rest to the old one.
+    fn weights(&mut self, lane: &Lane<'a>, after: &[StepId], weight: u8) -> StepId {
+        let mut weights = BTreeMap::from([(lane.revision.clone(), weight)]);
+        let mut releases = BTreeMap::from([(lane.revision.clone(), self.target.number)]);
+        if let (true, Some((old, _))) = (weight < 100, &lane.old) {
+            weights.insert(old.clone(), 100 - weight);
+            releases.insert(old.clone(), self.old_release(old));
+        }
+        self.draft.shift(after, lane.name, weights, releases)
+    }
+
+    fn old_release(&self, old: &RevisionId) -> ReleaseNumber {
+        let known = self.draft.release_with(old).map(|release| release.number);
+        known.or_else(|| self.request.observed.revisions(old.service()).get(old).copied()).unwrap_or(self.target.number)
+    }
+
+    fn recreate(&mut self, lane: &mut Lane<'a>, mut after: Vec<StepId>) {
+        let exclusive = lane.service.is_exclusive();
+        if !exclusive {
+            after = self.pre_deploy(lane, after);
+        }
+        for revision in self.request.observed.revisions(lane.name).into_keys() {
+            if revision != lane.revision {
+                let fallback = self.old_release(&revision);
+                after = vec![self.draft.retire(&after, StepWeight::Required, &revision, fallback)];
+            }
+        }
+        if exclusive {
+            // The task mounts the volume too: it runs when the old instances are gone.
+            after = self.pre_deploy(lane, after);
+        }
+        self.launch(lane, after);
+    }
+
+    fn scale_up(&mut self, lane: &mut Lane<'a>, after: Vec<StepId>) {
+        let (launched, healthy) = self.instances(lane, &after, lane.service.replicas);
+        lane.started = vec![launched];
+        lane.ready = vec![healthy];
+        if lane.service.listens() {
+            lane.ready = vec![self.all_traffic(lane, &[healthy])];
+        }
+        lane.available.clone_from(&lane.ready);
+        lane.moved = true;
+    }
+
+    /// Moves the traffic, once everything is ready.
+    fn traffic(&mut self) {
+        let barrier: BTreeSet<StepId> = self.lanes.values().flat_map(|lane| lane.ready.clone()).collect();
+        let barrier: Vec<StepId> = barrier.into_iter().chain(self.prepare.clone()).collect();
+        for name in self.order.clone() {
+            let Some(mut lane) = self.lanes.remove(name) else { continue };
+            if matches!(lane.kind, ChangeKind::Add | ChangeKind::Replace) {
+                lane.end = self.move_traffic(&lane, barrier.clone());
+            } else if lane.kind == ChangeKind::Scale {
+                lane.end = self.scale_down(&lane, barrier.clone());
+            }
+            self.lanes.insert(name, lane);
+        }
+    }
+
+    fn scale_down(&mut self, lane: &Lane<'a>, after: Vec<StepId>) -> Vec<StepId> {
+        let keep = lane.service.replicas;
+        if self.request.observed.count(&lane.revision) <= keep {
+            return lane.ready.clone();
+        }
+        let after = self.draft.drain(&after, StepWeight::Required, &lane.revision, self.target.number, keep);
+        vec![self.draft.step(&after, Action::Reduce { revision: lane.revision.clone(), keep })]
+    }
+
+    fn move_traffic(&mut self, lane: &Lane<'a>, after: Vec<StepId>) -> Vec<StepId> {
+        let listens = lane.service.listens();
+        let replaces = lane.old.is_some() && !lane.moved;
+        match &lane.strategy {
+            Strategy::Rolling { surge, unavailable } if replaces => self.roll(lane, after, *surge, *unavailable),
+            Strategy::Canary { steps } if replaces && listens => {
+                let steps: Vec<_> = steps.iter().map(|step| (step.weight, step.hold)).collect();
+                self.step_by_step(lane, after, &steps)
+            }
+            Strategy::Linear { step, interval } if replaces && listens => {
+                let weights = (1..).map(|n| step.saturating_mul(n)).take_while(|weight| *weight < 100);
+                let steps: Vec<_> = weights.map(|weight| (weight, *interval)).collect();
+                self.step_by_step(lane, after, &steps)
+            }
+            strategy => {
+                let bake = match strategy {
+                    Strategy::BlueGreen { bake, .. } => *bake,
+                    _ => Duration::ZERO,
+                };
+                let after = if listens && !lane.moved { vec![self.all_traffic(lane, &after)] } else { after };
+                self.hold(lane, after, 100, bake)
+            }
+        }
+    }
+
+    fn step_by_step(&mut self, lane: &Lane<'a>, mut after: Vec<StepId>, steps: &[(u8, Duration)]) -> Vec<StepId> {
+        for (weight, hold) in steps {
+            after = vec![self.weights(lane, &after, *weight)];
+            after = self.hold(lane, after, *weight, *hold);
+        }
+        if steps.last().is_none_or(|(weight, _)| *weight < 100) {
+            after = vec![self.all_traffic(lane, &after)];
+        }
+        after
+    }
+
+    fn roll(&mut self, lane: &Lane<'a>, mut after: Vec<StepId>, surge: u32, unavailable: u32) -> Vec<StepId> {
+        let Some((old, count)) = lane.old.clone() else { return after };
+        let fallback = self.old_release(&old);
+        let (mut new, mut left) = (0, count);
+        let batches = rolling::batches(count, lane.service.replicas, surge, unavailable);
+        for (index, batch) in batches.iter().enumerate() {
+            // The first batch was started with everybody else's.
+            if batch.new > new && index > 0 {
+                let (_, healthy) = self.instances(lane, &after, batch.new);
+                after = if new == 0 { self.ask(lane, healthy) } else { vec![healthy] };
+            }
+            let rest = if batch.new == lane.service.replicas { 0 } else { batch.old };
+            let weight = rolling::share(batch.new, rest);
+            if lane.service.listens() && weight > 0 {
+                after = vec![self.weights(lane, &after, weight)];
+            }
+            if batch.new > 0 {
+                after = self.hold(lane, after, weight, Duration::ZERO);
+            }
+            if rest > 0 && batch.old < left {
+                after = self.draft.drain(&after, StepWeight::Required, &old, fallback, batch.old);
+                after = vec![self.draft.step(&after, Action::Reduce { revision: old.clone(), keep: batch.old })];
+            }
+            (new, left) = (batch.new, batch.old);
+        }
+        after
+    }
+
+    /// Holds for a while and asks gates, if there is any need to.
+    fn hold(&mut self, lane: &Lane<'a>, after: Vec<StepId>, weight: u8, duration: Duration) -> Vec<StepId> {
+        let gates = lane.gates(GatePoint::Holding);
+        if duration.is_zero() && gates.is_empty() {
+            return after;
+        }
+        let instances = match lane.strategy {
+            // While it rolls, the number changes.
+            Strategy::Rolling { .. } if weight < 100 => 1,
+            _ => lane.service.replicas,
+        };
+        let hold = Action::Hold { revision: lane.revision.clone(), weight, duration, instances, gates };
+        vec![self.draft.step(&after, hold)]
+    }
+
+    /// Runs what is run at the end, and observes that all is as it should be.
+    fn proof(&mut self) -> StepId {
+        let mut ends = self.prepare.clone();
+        for name in self.order.clone() {
+            let (service, end) = match self.lanes.get(name) {
+                Some(lane) => (lane.service, if lane.end.is_empty() { self.prepare.clone() } else { lane.end.clone() }),
+                None => continue,
+            };
+            let changed = self.lanes.get(name).is_some_and(|lane| lane.kind != ChangeKind::Keep);
+            ends.extend(if changed {
+                let release = self.target.number;
+                self.draft.hooks(end, StepWeight::Required, release, (name, service), HookPoint::PostDeploy)
+            } else {
+                end
+            });
+        }
+        self.draft.step(&ends, Action::Verify { release: self.target.number, timeout: VERIFY_TIMEOUT })
+    }
+
+    /// Stops what is not needed any more.
+    fn clean_up(&mut self, proof: StepId) {
+        let mut ends = vec![proof];
+        let mut pools: Vec<RevisionId> = self.lanes.values().map(|lane| lane.revision.clone()).collect();
+        for service in self.request.observed.services() {
+            let lane = self.lanes.get(&service);
+            let keep_warm = lane.is_some_and(|lane| {
+                let side_by_side = !matches!(lane.strategy, Strategy::Recreate | Strategy::Rolling { .. });
+                side_by_side && !lane.strategy.keep_warm().is_zero()
+            });
+            let old = lane.and_then(|lane| lane.old.as_ref().map(|(old, _)| old.clone()));
+            let unchanged = lane.is_some_and(|lane| matches!(lane.kind, ChangeKind::Keep | ChangeKind::Scale));
+            let current = lane.map(|lane| lane.revision.clone());
+            let gone = lane.is_some_and(Lane::is_recreated);
+            for (revision, release) in self.request.observed.revisions(&service) {
+                let stays = (keep_warm && Some(&revision) == old.as_ref())
+                    || (unchanged && self.request.warm.contains(&revision));
+                if Some(&revision) == current.as_ref() || gone {
+                    continue;
+                }
+                if stays {
+                    pools.push(revision);
+                } else {
+                    ends.push(self.draft.retire(&[proof], StepWeight::CleanUp, &revision, release));
+                }
+            }
+        }
+        pools.sort();
+        pools.dedup();
+        let tidy = Action::Tidy { release: Some(self.target.number), pools };
+        self.draft.add(&ends, StepWeight::CleanUp, tidy);
+    }
+
+    fn changes(&self) -> Vec<ServiceChange> {
+        let mut changes: Vec<ServiceChange> = self
+            .lanes
+            .values()
+            .map(|lane| {
+                let old = lane.old.as_ref().map(|(old, _)| old.clone());
+                let from = old.or_else(|| (lane.kind != ChangeKind::Add).then(|| lane.revision.clone()));
+                change(self.request, lane.name, lane.kind, from, Some(lane.revision.clone()))
+            })
+            .collect();
+        for service in self.request.observed.services() {
+            if !self.target.services.contains_key(&service) {
+                let from = serving(self.request.observed, &service, self.request.baseline, None);
+                changes.push(change(self.request, &service, ChangeKind::Remove, from, None));
+            }
+        }
+        changes
+    }
+}
+
+/// Decides what happens to a service.
+fn lane<'a>(
+    request: &PlanRequest<'_>,
+    draft: &mut Draft<'_>,
+    name: &'a ServiceName,
+    service: &'a ServiceRelease,
+) -> Lane<'a> {
+    let observed = request.observed;
+    let revision = service.revision(name);
+    let weights = observed.weights(name);
+    let old = serving(observed, name, request.baseline, Some(&revision));
+    let has_all = if service.listens() {
+        weights == BTreeMap::from([(revision.clone(), 100)])
+    } else {
+        // Without traffic, the baseline says which revision is the current one.
+        let before = request.baseline.and_then(|baseline| baseline.services.get(name));
+        observed.count(&revision) > 0 && before.is_none_or(|before| before.revision(name) == revision)
+    };
+    let complete = observed.ready(&revision) >= service.replicas && observed.count(&revision) == service.replicas;
+    let kind = match (&old, has_all) {
+        (_, true) if complete => ChangeKind::Keep,
+        (_, true) => ChangeKind::Scale,
+        (Some(_), false) => ChangeKind::Replace,
+        (None, false) => ChangeKind::Add,
+    };
+    let old = old.filter(|_| kind == ChangeKind::Replace).map(|old| {
+        let count = observed.count(&old);
+        (old, count)
+    });
+    let mut strategy = service.strategy.clone();
+    if kind == ChangeKind::Replace && service.is_exclusive() && strategy != Strategy::Recreate {
+        let volumes: Vec<&str> = service.workload.exclusive_volumes().collect();
+        draft.notes.push(format!(
+            "{name} writes to the volume {}: it is stopped before its new revision starts, instead of {}",
+            volumes.join(", "),
+            strategy.name()
+        ));
+        strategy = Strategy::Recreate;
+    }
+    if kind == ChangeKind::Replace
+        && !service.listens()
+        && matches!(strategy, Strategy::Canary { .. } | Strategy::Linear { .. })
+    {
+        draft.notes.push(format!("{name} has no traffic to move in steps: it is replaced at once, without holds"));
+    }
+    Lane {
+        name,
+        service,
+        revision,
+        kind,
+        old,
+        strategy,
+        started: Vec::new(),
+        available: Vec::new(),
+        ready: Vec::new(),
+        moved: false,
+        end: Vec::new(),
+    }
+}

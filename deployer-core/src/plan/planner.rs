@@ -1,0 +1,273 @@
+//! What both planners share: the request, the list of steps under construction, the order of services.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::difference;
+use super::observed::Observed;
+use super::step::{Action, ChangeKind, Plan, ServiceChange, Step, StepId, StepWeight};
+use super::{backward, forward};
+use crate::backend::TaskId;
+use crate::model::{
+    AppName, DeploymentId, Hook, HookPoint, Release, ReleaseNumber, RevisionId, ServiceName, ServiceRelease,
+};
+
+/// What a plan is computed from.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PlanRequest<'a> {
+    /// The application.
+    pub app: &'a AppName,
+    /// The deployment; hooks' task ids are made from it.
+    pub deployment: &'a DeploymentId,
+    /// The release that shall serve; none, if nothing shall be left.
+    pub target: Option<&'a Release>,
+    /// The release that serves now, as far as the store knows.
+    pub baseline: Option<&'a Release>,
+    /// What is there.
+    pub observed: &'a Observed,
+    /// Revisions without traffic that stay up so that a rollback to them is only a weight change.
+    pub warm: &'a BTreeSet<RevisionId>,
+    /// Whether the orchestrator takes instances out of rotation by itself.
+    pub drains: bool,
+    /// Whether volumes go too when nothing shall be left.
+    pub volumes: bool,
+}
+
+impl<'a> PlanRequest<'a> {
+    /// A request with nothing warm, for an orchestrator that does not drain.
+    #[must_use]
+    pub fn new(
+        app: &'a AppName,
+        deployment: &'a DeploymentId,
+        target: Option<&'a Release>,
+        baseline: Option<&'a Release>,
+        observed: &'a Observed,
+        warm: &'a BTreeSet<RevisionId>,
+    ) -> Self {
+        Self { app, deployment, target, baseline, observed, warm, drains: false, volumes: false }
+    }
+
+    /// Says whether the orchestrator takes instances out of rotation by itself.
+    #[must_use]
+    pub fn with_drains(mut self, drains: bool) -> Self {
+        self.drains = drains;
+        self
+    }
+
+    /// Says whether volumes go too when nothing shall be left.
+    #[must_use]
+    pub fn with_volumes(mut self, volumes: bool) -> Self {
+        self.volumes = volumes;
+        self
+    }
+}
+
+/// Plans the way to a new release by the strategies of its services, with hooks and gates.
+#[must_use]
+pub fn plan_forward(request: &PlanRequest<'_>) -> Plan {
+    match request.target {
+        Some(target) => forward::plan(request, target),
+        None => backward::plan(request),
+    }
+}
+
+/// Plans the way back to a release that was good, or to nothing: traffic first, onto capacity that is observed to be
+/// healthy; without hooks, gates and canary steps.
+#[must_use]
+pub fn plan_back(request: &PlanRequest<'_>) -> Plan {
+    backward::plan(request)
+}
+
+/// A plan under construction.
+pub(super) struct Draft<'a> {
+    pub(super) request: &'a PlanRequest<'a>,
+    pub(super) steps: Vec<Step>,
+    pub(super) notes: Vec<String>,
+    /// The weights that each service has once the steps so far are done.
+    weights: BTreeMap<ServiceName, BTreeMap<RevisionId, u8>>,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(request: &'a PlanRequest<'a>) -> Self {
+        Self { request, steps: Vec::new(), notes: Vec::new(), weights: BTreeMap::new() }
+    }
+
+    /// Adds a required step.
+    pub(super) fn step(&mut self, after: &[StepId], action: Action) -> StepId {
+        self.add(after, StepWeight::Required, action)
+    }
+
+    /// Adds a step of this weight.
+    pub(super) fn add(&mut self, after: &[StepId], weight: StepWeight, action: Action) -> StepId {
+        let id = StepId(u32::try_from(self.steps.len()).unwrap_or(u32::MAX));
+        let after: BTreeSet<StepId> = after.iter().copied().collect();
+        self.steps.push(Step { id, after: after.into_iter().collect(), weight, action });
+        id
+    }
+
+    /// Adds the move of a service's traffic, from the weights that the step before it leaves.
+    pub(super) fn shift(
+        &mut self,
+        after: &[StepId],
+        service: &ServiceName,
+        weights: BTreeMap<RevisionId, u8>,
+        releases: BTreeMap<RevisionId, ReleaseNumber>,
+    ) -> StepId {
+        let before = self.weights.insert(service.clone(), weights.clone());
+        let before = before.unwrap_or_else(|| self.request.observed.weights(service));
+        let action = Action::Shift { service: service.clone(), weights, expected: vec![before], releases };
+        self.step(after, action)
+    }
+
+    /// Adds one after the other the hooks of a service for a point, and answers what the next step waits for.
+    pub(super) fn hooks(
+        &mut self,
+        mut after: Vec<StepId>,
+        weight: StepWeight,
+        release: ReleaseNumber,
+        (name, service): (&ServiceName, &ServiceRelease),
+        point: HookPoint,
+    ) -> Vec<StepId> {
+        for hook in service.hooks.iter().filter(|hook| hook.point == point) {
+            let action = Action::RunHook {
+                release,
+                service: name.clone(),
+                task: task_id(self.request.deployment, name, hook),
+                hook: hook.clone(),
+            };
+            after = vec![self.add(&after, weight, action)];
+        }
+        after
+    }
+
+    /// Adds the way out for a revision that has no traffic any more: out of rotation, stop script, stopped.
+    pub(super) fn retire(
+        &mut self,
+        after: &[StepId],
+        weight: StepWeight,
+        revision: &RevisionId,
+        fallback: ReleaseNumber,
+    ) -> StepId {
+        let name = revision.service();
+        let known = self.release_with(revision);
+        let mut after = self.drain(after, weight, revision, fallback, 0);
+        // Only a revision that has served has anything to say on its way out.
+        if let Some(release) = known
+            && self.request.baseline.is_some_and(|baseline| baseline.number == release.number)
+            && let Some(service) = release.services.get(name)
+        {
+            after = self.hooks(after, weight, release.number, (name, service), HookPoint::PreStop);
+        }
+        self.add(&after, weight, Action::Reduce { revision: revision.clone(), keep: 0 })
+    }
+
+    /// Adds the draining of all instances but `keep`, where somebody has to do it.
+    pub(super) fn drain(
+        &mut self,
+        after: &[StepId],
+        weight: StepWeight,
+        revision: &RevisionId,
+        fallback: ReleaseNumber,
+        keep: u32,
+    ) -> Vec<StepId> {
+        let release = self.release_with(revision);
+        let service = release.and_then(|release| release.services.get(revision.service()));
+        let pooled = self.request.observed.routing(revision.service()).is_some();
+        let listens = service.is_none_or(ServiceRelease::listens);
+        if self.request.drains || !pooled || !listens {
+            return after.to_vec();
+        }
+        let timeout = service.map(ServiceRelease::effective_drain).unwrap_or_default();
+        let release = release.map_or(fallback, |release| release.number);
+        vec![self.add(after, weight, Action::Drain { release, revision: revision.clone(), keep, timeout })]
+    }
+
+    /// The release, of the two that are known, that has this revision.
+    pub(super) fn release_with(&self, revision: &RevisionId) -> Option<&'a Release> {
+        let has = |release: &&Release| {
+            release.services.get(revision.service()).is_some_and(|s| s.revision(revision.service()) == *revision)
+        };
+        let (baseline, target) = (self.request.baseline, self.request.target);
+        baseline.into_iter().chain(target).find(has)
+    }
+
+    pub(super) fn finish(self, changes: Vec<ServiceChange>) -> Plan {
+        Plan {
+            app: self.request.app.clone(),
+            target: self.request.target.map(|release| release.number),
+            changes,
+            steps: self.steps,
+            notes: self.notes,
+            basis: self.request.observed.fingerprint(),
+        }
+    }
+}
+
+/// The id of a hook's task: the same however often the step is tried.
+fn task_id(deployment: &DeploymentId, service: &ServiceName, hook: &Hook) -> TaskId {
+    let id = deployment.as_str();
+    let short = id.get(id.len().saturating_sub(10)..).unwrap_or(id);
+    TaskId(format!("{service}-{}-{short}", hook.name))
+}
+
+/// The revision of a service that has traffic now, or instances if it gets no traffic, other than `except`. The one
+/// with the most is named if there are several.
+pub(super) fn serving(
+    observed: &Observed,
+    service: &ServiceName,
+    baseline: Option<&Release>,
+    except: Option<&RevisionId>,
+) -> Option<RevisionId> {
+    let weights = observed.weights(service);
+    let weighted = weights.into_iter().filter(|(revision, _)| Some(revision) != except);
+    let weighted = weighted.max_by_key(|(_, weight)| *weight).map(|(revision, _)| revision);
+    let known = || {
+        let revision = baseline?.services.get(service)?.revision(service);
+        (Some(&revision) != except && observed.count(&revision) > 0).then_some(revision)
+    };
+    let running = || {
+        let revisions = observed.revisions(service).into_keys().filter(|revision| Some(revision) != except);
+        revisions.max_by_key(|revision| observed.count(revision))
+    };
+    weighted.or_else(known).or_else(running)
+}
+
+/// The services of a release, each after those that it depends on.
+pub(super) fn in_order(release: &Release) -> Vec<&ServiceName> {
+    fn visit<'a>(
+        release: &'a Release,
+        name: &'a ServiceName,
+        seen: &mut BTreeSet<&'a ServiceName>,
+        order: &mut Vec<&'a ServiceName>,
+    ) {
+        if seen.insert(name)
+            && let Some(service) = release.services.get(name)
+        {
+            for dependency in service.depends_on.keys() {
+                visit(release, dependency, seen, order);
+            }
+            order.push(name);
+        }
+    }
+    let (mut seen, mut order) = (BTreeSet::new(), Vec::new());
+    for name in release.services.keys() {
+        visit(release, name, &mut seen, &mut order);
+    }
+    order
+}
+
+/// What a plan means for a service, with what differs between the releases.
+pub(super) fn change(
+    request: &PlanRequest<'_>,
+    service: &ServiceName,
+    kind: ChangeKind,
+    from: Option<RevisionId>,
+    to: Option<RevisionId>,
+) -> ServiceChange {
+    let of = |release: Option<&Release>| release.and_then(|release| release.services.get(service).cloned());
+    let differences = match (of(request.baseline), of(request.target)) {
+        (Some(old), Some(new)) => difference::between(&old, &new),
+        _ => Vec::new(),
+    };
+    ServiceChange { service: service.clone(), kind, from, to, differences }
+}

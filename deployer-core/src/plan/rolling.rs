@@ -1,0 +1,94 @@
+//! The batches of a rolling deployment.
+
+/// One batch: so many new instances are started, then so many old ones are left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Batch {
+    /// How many new instances there shall be.
+    pub(super) new: u32,
+    /// How many old instances stay in rotation afterwards.
+    pub(super) old: u32,
+}
+
+/// The batches that bring `old` instances down and `wanted` new ones up with never more than `surge` beyond the wanted
+/// number and never more than `unavailable` below it. The last batch has all new instances; those old ones that are
+/// still there then are left to the clean-up.
+pub(super) fn batches(old: u32, wanted: u32, surge: u32, unavailable: u32) -> Vec<Batch> {
+    let (mut new, mut old) = (0, old);
+    let mut batches = Vec::new();
+    while new < wanted {
+        let most = wanted.saturating_add(surge);
+        let start = most.saturating_sub(new + old).min(wanted - new);
+        new += start;
+        let least = wanted.saturating_sub(unavailable);
+        let stop = (new + old).saturating_sub(least).min(old);
+        // Old ones beyond what may exist at all must go even if that leaves fewer than the old number.
+        let stop = if start == 0 && stop == 0 { 1.min(old) } else { stop };
+        if new < wanted {
+            old -= stop;
+        }
+        batches.push(Batch { new, old });
+    }
+    batches
+}
+
+/// The percentage of traffic for `new` of `new + old` instances: never all or nothing while both have some.
+pub(super) fn share(new: u32, old: u32) -> u8 {
+    match (new, old) {
+        (0, _) => 0,
+        (_, 0) => 100,
+        _ => {
+            let (new, all) = (u64::from(new), u64::from(new) + u64::from(old));
+            u8::try_from(((new * 100 + all / 2) / all).clamp(1, 99)).unwrap_or(99)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(old: u32, wanted: u32, surge: u32, unavailable: u32) -> Vec<(u32, u32)> {
+        batches(old, wanted, surge, unavailable).into_iter().map(|batch| (batch.new, batch.old)).collect()
+    }
+
+    #[test]
+    fn batches_keep_their_bounds() {
+        assert_eq!(numbers(3, 3, 1, 0), [(1, 2), (2, 1), (3, 1)]);
+        assert_eq!(numbers(3, 3, 3, 0), [(3, 3)]);
+        assert_eq!(numbers(3, 3, 0, 1), [(0, 2), (1, 1), (2, 0), (3, 0)]);
+        assert_eq!(numbers(0, 2, 1, 0), [(2, 0)]);
+        assert_eq!(numbers(5, 1, 1, 0).last(), Some(&(1, 1)));
+        for old in 0..6 {
+            for wanted in 1..6 {
+                for surge in 0..4 {
+                    for unavailable in 0..4 {
+                        if surge + unavailable == 0 {
+                            continue;
+                        }
+                        let (mut new, mut left) = (0, old);
+                        for batch in batches(old, wanted, surge, unavailable) {
+                            assert!(batch.new >= new && batch.old <= left);
+                            // While the batch starts: new ones beside all old ones that are still there.
+                            assert!(
+                                batch.new + left <= (wanted + surge).max(old),
+                                "{old} {wanted} {surge} {unavailable}"
+                            );
+                            // While the old ones go: what is left must be enough.
+                            assert!(batch.new + batch.old >= wanted.saturating_sub(unavailable).min(old));
+                            (new, left) = (batch.new, batch.old);
+                        }
+                        assert_eq!(new, wanted);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn shares_are_percentages() {
+        assert_eq!(
+            [share(0, 3), share(1, 2), share(1, 1), share(2, 1), share(3, 0), share(1, 1000)],
+            [0, 33, 50, 67, 100, 1]
+        );
+    }
+}
