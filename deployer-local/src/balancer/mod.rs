@@ -194,7 +194,7 @@ impl HaproxyBalancer {
             return Ok(Seen::default());
         }
         let live = proxy.live().await?;
-        let leaving = if live.is_some() { proxy.leaving().await } else { BTreeMap::new() };
+        let leaving = if live.is_some() { proxy.leaving().await? } else { BTreeMap::new() };
         Ok(Seen { wanted, live, leaving })
     }
 
