@@ -180,7 +180,7 @@ impl FaultPlan {
     /// # simulate(async {
     /// let plan = FaultPlan::new().with(At::Call(1), Fault::CrashBefore);
     /// // Stands for a deployment, which makes calls.
-    /// let call = CallInfo::new("orchestrator.launch", "web@3f9a1c2b4d5e", true);
+    /// let call = CallInfo::new(1, "orchestrator.launch", "web@3f9a1c2b4d5e", true);
     /// let deployment = plan.before(&call);
     /// let killed = tokio::select! {
     ///     _ = deployment => false,

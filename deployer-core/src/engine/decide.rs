@@ -140,10 +140,8 @@ fn consider(view: &View<'_>, step: &Step, decision: &mut Decision) {
         return;
     }
     match view.state.step_state(step.id) {
-        Some(StepState::Pending) => {
-            if step.after.iter().all(|after| view.state.is_settled(*after)) {
-                decision.commands.push(Command::Act { step: step.id, attempt: 1 });
-            }
+        Some(StepState::Pending) if step.after.iter().all(|after| view.state.is_settled(*after)) => {
+            decision.commands.push(Command::Act { step: step.id, attempt: 1 });
         }
         Some(StepState::Retrying { attempt, retry_at, .. }) => {
             if *retry_at <= view.now {
@@ -263,7 +261,8 @@ impl Wait<'_> {
             if view.now.since(since) >= long_enough {
                 return self.finish(decision, Vec::new(), None);
             }
-            decision.wake(since + long_enough);
+            // Only time is missing: a look now and then is enough to see it break.
+            return decision.wake((since + long_enough).min(view.now + self.view.poll.max(Duration::from_millis(100))));
         }
         let hopeless: Vec<&ObservedInstance> =
             instances.iter().copied().filter(|i| is_hopeless(i, readiness)).collect();

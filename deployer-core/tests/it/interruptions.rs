@@ -102,7 +102,7 @@ async fn killed_at(world: &World, call: usize, after_effect: bool) -> bool {
     traffic(world);
     let killer = KilledAt::new(call, after_effect);
     let doomed =
-        Deployer::builder(world.backend()).clock(world.clock()).lease_ttl(3 * SECOND).intercept(killer.clone()).build();
+        Deployer::builder(world.backend()).clock(world.clock()).lease_ttl(3 * SECOND).intercept(Arc::<KilledAt>::clone(&killer)).build();
     let deployment = doomed.deploy(spec(2), DeployOptions::default());
     // Long enough for everything that it can still do.
     world.clock().sleep(15 * SECOND).await;
@@ -180,7 +180,7 @@ fn a_lost_reply_changes_nothing() {
             deploy_well(&healthy, shop(web(1), 1, 1)).await;
             traffic(&world);
             let lossy = Arc::new(LosesReply { call, seen: AtomicUsize::new(0) });
-            let deployer = Deployer::builder(world.backend()).clock(world.clock()).intercept(lossy.clone()).build();
+            let deployer = Deployer::builder(world.backend()).clock(world.clock()).intercept(Arc::<LosesReply>::clone(&lossy)).build();
             let result = deployer.deploy(shop(web(2), 2, 1), DeployOptions::default()).finished().await;
             let record = match result {
                 Ok(record) => record,

@@ -7,7 +7,7 @@ use deployer_testkit::{At, Fault, FaultPlan, simulate};
 
 /// Stands for the engine: one call with the hook around it; answers what the engine sees, and counts the effect.
 async fn call(plan: &FaultPlan, operation: &'static str, effects: &mut u32) -> Result<()> {
-    let info = CallInfo::new(operation, "web", true);
+    let info = CallInfo::new(1, operation, "web", true);
     plan.before(&info).await?;
     *effects += 1;
     plan.after(&info, None).await
@@ -51,7 +51,7 @@ fn a_crash_stops_everything_before_or_after_the_effect() {
                 () = run => panic!("it went on after the crash"),
                 () = plan.crashed() => {}
             }
-            let info = CallInfo::new("launch", "web", true);
+            let info = CallInfo::new(1, "launch", "web", true);
             let late = tokio::time::timeout(Duration::from_secs(3_600), plan.before(&info)).await;
             assert!(late.is_err(), "a dead process made a call");
             effects
