@@ -1,6 +1,8 @@
 //! The engine of Deployer: model, planner, journal, driver, and the traits that backends implement.
 
 mod backend;
+#[cfg(feature = "compose")]
+pub mod compose;
 mod deployer;
 mod engine;
 mod error;

@@ -1,0 +1,81 @@
+//! `build`: the directory that an image is built from.
+
+use std::collections::BTreeMap;
+
+use super::cursor::{Cursor, Fields};
+use super::report::Report;
+use super::{Project, keys, service};
+use crate::model::{BuildSpec, SecretRef};
+
+pub(super) fn read(report: &mut Report, project: &Project<'_>, cursor: &Cursor<'_>) -> Option<BuildSpec> {
+    if cursor.scalar().is_some() {
+        return Some(BuildSpec::new(context(report, project, cursor)?));
+    }
+    let fields = report.fields(cursor, &keys::BUILD)?;
+    let mut build = BuildSpec::new(project.dir);
+    if let Some(cursor) = fields.get("context") {
+        build.context = context(report, project, &cursor)?.into();
+    }
+    build.dockerfile_inline = fields.text(report, "dockerfile_inline");
+    if let Some(dockerfile) = fields.text(report, "dockerfile") {
+        build.dockerfile = dockerfile.into();
+        if build.dockerfile_inline.is_some() {
+            report.error(&fields.cursor, "`dockerfile` and `dockerfile_inline` exclude each other");
+        }
+    }
+    build.args = args(report, project, &fields);
+    build.target = fields.text(report, "target");
+    build.no_cache = fields.flag(report, "no_cache").unwrap_or_default();
+    build.labels = fields.get("labels").map(|cursor| service::labels(report, &cursor)).unwrap_or_default();
+    build.secrets = secrets(report, project, &fields);
+    Some(build)
+}
+
+fn context(report: &mut Report, project: &Project<'_>, cursor: &Cursor<'_>) -> Option<String> {
+    let text = report.text(cursor)?;
+    if text.contains("://") || text.starts_with("git@") || text.starts_with("github.com/") {
+        let help = "check it out, and name the directory";
+        report.error_with_help(cursor, "a build context is a directory of this computer", help);
+        return None;
+    }
+    project.path(report, cursor, &text)
+}
+
+/// Build arguments; one without a value takes it from the variables.
+fn args(report: &mut Report, project: &Project<'_>, fields: &Fields<'_>) -> BTreeMap<String, String> {
+    let Some(cursor) = fields.get("args") else { return BTreeMap::new() };
+    let mut args = BTreeMap::new();
+    for (name, value, at) in report.pairs(&cursor) {
+        match value.or_else(|| (project.variables)(&name).map(str::to_owned)) {
+            Some(value) => {
+                args.insert(name, value);
+            }
+            None => {
+                let help = "the Dockerfile's default applies";
+                report.warn(&at, format!("the variable {name} is not set; the build argument is left out"), help);
+            }
+        }
+    }
+    args
+}
+
+fn secrets(report: &mut Report, project: &Project<'_>, fields: &Fields<'_>) -> BTreeMap<String, SecretRef> {
+    let mut secrets = BTreeMap::new();
+    let Some(cursor) = fields.get("secrets") else { return secrets };
+    for item in report.items(&cursor) {
+        let (source, id) = if item.is_map() {
+            let Some(fields) = report.fields(&item, &keys::BUILD_SECRET) else { continue };
+            let Some(source) = fields.require(report, "source").and_then(|cursor| report.text(&cursor)) else {
+                continue;
+            };
+            let target = fields.text(report, "target");
+            (source.clone(), target.unwrap_or(source))
+        } else {
+            let Some(source) = report.text(&item) else { continue };
+            (source.clone(), source)
+        };
+        let name = project.secrets.get(&source).cloned().unwrap_or(source);
+        secrets.insert(id, SecretRef::new(name));
+    }
+    secrets
+}

@@ -1,0 +1,290 @@
+//! `.env` and `env_file`, with Compose's rules for quotes, comments and variables.
+//!
+//! Such files hold passwords, so no fault quotes a value.
+
+use super::interpolate::{Expander, Lookup};
+
+/// How the values of a file are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// Quotes, inline comments and variables have a meaning.
+    Compose,
+    /// What follows the `=` is the value.
+    Raw,
+}
+
+/// The variables of a file, in its order. Without a value the line was a name alone.
+pub(super) type Variables = Vec<(String, Option<String>)>;
+
+/// What is wrong with a line.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) line: usize,
+    pub(super) message: String,
+}
+
+/// Reads a file's text. Variables in values are taken from `lookup`, else from earlier lines.
+///
+/// # Errors
+/// Every line that is wrong.
+pub(super) fn parse(text: &str, format: Format, lookup: Lookup<'_>) -> Result<Variables, Vec<Fault>> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut reader = Reader { rest: text, line: 1, format, lookup, variables: Vec::new(), left: MAX_TOTAL };
+    let mut faults = Vec::new();
+    while let Some(line) = reader.next_statement() {
+        if let Err(message) = reader.statement() {
+            faults.push(Fault { line, message });
+            reader.skip_line();
+        }
+    }
+    if faults.is_empty() { Ok(reader.variables) } else { Err(faults) }
+}
+
+/// How much text all values of a file may have together.
+const MAX_TOTAL: usize = 4 << 20;
+
+struct Reader<'t, 'l> {
+    rest: &'t str,
+    line: usize,
+    format: Format,
+    lookup: Lookup<'l>,
+    variables: Variables,
+    left: usize,
+}
+
+/// White space within a line.
+fn is_space(c: char) -> bool {
+    c != '\n' && c.is_whitespace()
+}
+
+impl<'t> Reader<'t, '_> {
+    fn advance(&mut self, bytes: usize) -> &'t str {
+        let (taken, rest) = self.rest.split_at(bytes);
+        self.line += taken.matches('\n').count();
+        self.rest = rest;
+        taken
+    }
+
+    /// Skips empty lines and comments, and answers the line of what comes next.
+    fn next_statement(&mut self) -> Option<usize> {
+        loop {
+            let space = self.rest.len() - self.rest.trim_start().len();
+            self.advance(space);
+            if self.rest.is_empty() {
+                return None;
+            }
+            if !self.rest.starts_with('#') {
+                return Some(self.line);
+            }
+            self.skip_line();
+        }
+    }
+
+    fn skip_line(&mut self) {
+        let end = self.rest.find('\n').map_or(self.rest.len(), |end| end + 1);
+        self.advance(end);
+    }
+
+    fn statement(&mut self) -> Result<(), String> {
+        let end_of_line = self.rest.find('\n').unwrap_or(self.rest.len());
+        let line = &self.rest[..end_of_line];
+        if self.format == Format::Raw {
+            let line = line.strip_suffix('\r').unwrap_or(line);
+            let (name, value) = match line.split_once('=') {
+                Some((name, value)) => (name, Some(value.to_owned())),
+                None => (line, None),
+            };
+            check_name(name.trim_end())?;
+            self.advance(end_of_line);
+            return self.add(name.trim_end(), value);
+        }
+        if let Some(rest) = line.strip_prefix("export")
+            && rest.starts_with(is_space)
+        {
+            let rest = rest.trim_start_matches(is_space);
+            self.advance(line.len() - rest.len());
+        }
+        let end = self.rest.find(['=', ':', '\n']).unwrap_or(self.rest.len());
+        let name = self.rest[..end].trim_end();
+        // A name alone may have a comment behind it.
+        let alone = !self.rest[end..].starts_with(['=', ':']);
+        let name = if alone { name.split(" #").next().unwrap_or(name).trim_end() } else { name };
+        check_name(name)?;
+        if alone {
+            self.advance(end);
+            return self.add(name, None);
+        }
+        self.advance(end + 1);
+        let space = self.rest.len() - self.rest.trim_start_matches(is_space).len();
+        let had_space = space > 0;
+        self.advance(space);
+        let value = match self.rest.chars().next() {
+            Some(quote @ ('"' | '\'')) => self.quoted(quote)?,
+            _ => self.plain(had_space)?,
+        };
+        self.add(name, Some(value))
+    }
+
+    fn add(&mut self, name: &str, value: Option<String>) -> Result<(), String> {
+        let size = value.as_ref().map_or(0, String::len);
+        self.left = self.left.checked_sub(size).ok_or("the values grow too large")?;
+        self.variables.push((name.to_owned(), value));
+        Ok(())
+    }
+
+    /// An unquoted value: to the end of the line, or to a `#` after white space.
+    fn plain(&mut self, had_space: bool) -> Result<String, String> {
+        let end = self.rest.find('\n').unwrap_or(self.rest.len());
+        let line = self.advance(end);
+        let mut space = had_space;
+        let mut comment = line.len();
+        for (index, c) in line.char_indices() {
+            if c == '#' && space {
+                comment = index;
+                break;
+            }
+            space = is_space(c);
+        }
+        self.expand(line[..comment].trim_end())
+    }
+
+    /// A quoted value, which may go over several lines; only a comment may follow it.
+    fn quoted(&mut self, quote: char) -> Result<String, String> {
+        let mut value = String::new();
+        let mut chars = self.rest.char_indices().skip(1);
+        let mut end = None;
+        while let Some((index, c)) = chars.next() {
+            match c {
+                c if c == quote => {
+                    end = Some(index + 1);
+                    break;
+                }
+                '\\' if quote == '\'' => match chars.next() {
+                    Some((_, '\'')) => value.push('\''),
+                    Some((_, other)) => value.extend(['\\', other]),
+                    None => value.push('\\'),
+                },
+                '\\' => match chars.next() {
+                    Some((_, 'n')) => value.push('\n'),
+                    Some((_, 'r')) => value.push('\r'),
+                    Some((_, 't')) => value.push('\t'),
+                    Some((_, '$')) => value.push_str("$$"),
+                    Some((_, other)) => value.push(other),
+                    None => value.push('\\'),
+                },
+                c => value.push(c),
+            }
+        }
+        let end = end.ok_or("the quote is never closed")?;
+        self.advance(end);
+        let line_end = self.rest.find('\n').unwrap_or(self.rest.len());
+        let after = self.advance(line_end).trim();
+        if !after.is_empty() && !after.starts_with('#') {
+            return Err("something follows the closing quote".to_owned());
+        }
+        if quote == '"' { self.expand(&value) } else { Ok(value) }
+    }
+
+    fn expand(&mut self, value: &str) -> Result<String, String> {
+        if !value.contains('$') {
+            return Ok(value.to_owned());
+        }
+        let lookup = |name: &str| {
+            let earlier = || self.variables.iter().rev().find(|(known, _)| known == name);
+            (self.lookup)(name).or_else(|| earlier().and_then(|(_, value)| value.as_deref()))
+        };
+        // A variable that is nowhere is empty, as in the Compose file itself.
+        Expander::new(&lookup).expand(value).map(|expanded| expanded.text).map_err(|fault| fault.message)
+    }
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    if name.is_empty() {
+        return Err("the name of the variable is missing".to_owned());
+    }
+    match name.chars().find(|c| !(c.is_alphanumeric() || matches!(c, '_' | '.' | '-'))) {
+        Some(_) => Err("the name of the variable has a character that is no letter, digit, `_`, `.` or `-`".to_owned()),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lookup(name: &str) -> Option<&'static str> {
+        (name == "OUTER").then_some("outer")
+    }
+
+    fn values(text: &str, format: Format) -> Vec<String> {
+        let show = |(name, value): (String, Option<String>)| match value {
+            Some(value) => format!("{name}={value}"),
+            None => name,
+        };
+        parse(text, format, &lookup).unwrap().into_iter().map(show).collect()
+    }
+
+    #[test]
+    fn values_follow_the_rules_of_compose() {
+        for (text, expected) in [
+            ("A=b", "A=b"),
+            ("A = b ", "A=b"),
+            ("A: b", "A=b"),
+            ("export A=b", "A=b"),
+            ("exported=b", "exported=b"),
+            ("A=", "A="),
+            ("A", "A"),
+            ("A # inherited", "A"),
+            ("A=b # comment", "A=b"),
+            ("A=b# none", "A=b# none"),
+            ("A= # comment", "A="),
+            ("A=b\r\n", "A=b"),
+            ("A=b=c", "A=b=c"),
+            ("A=http://x:80/#y", "A=http://x:80/#y"),
+            ("A=\"b c\" # comment", "A=b c"),
+            ("A='b # c'", "A=b # c"),
+            ("A=\"b\\nc\\t\\\"d\\\"\\\\\"", "A=b\nc\t\"d\"\\"),
+            ("A='b\\nc'", "A=b\\nc"),
+            ("A='Let\\'s go'", "A=Let's go"),
+            ("A=\"two\nlines\"", "A=two\nlines"),
+            ("A=$OUTER", "A=outer"),
+            ("A=\"${OUTER}-${NONE:-x}\"", "A=outer-x"),
+            ("A='$OUTER'", "A=$OUTER"),
+            ("A=\"\\$OUTER\"", "A=$OUTER"),
+            ("A=$$", "A=$"),
+            ("A.b-c=1", "A.b-c=1"),
+        ] {
+            assert_eq!(values(text, Format::Compose), [expected], "{text:?}");
+        }
+    }
+
+    #[test]
+    fn later_lines_see_earlier_ones() {
+        let text = "# comment\n\nA=1\n  B=${A}2\nC='x\ny'\nA=3\nD=$A$B\n";
+        assert_eq!(values(text, Format::Compose), ["A=1", "B=12", "C=x\ny", "A=3", "D=312"]);
+    }
+
+    #[test]
+    fn raw_values_are_taken_as_they_are() {
+        let text = "# comment\nA='b' # c\nB=$OUTER\nC\nD=\n";
+        assert_eq!(values(text, Format::Raw), ["A='b' # c", "B=$OUTER", "C", "D="]);
+    }
+
+    #[test]
+    fn every_wrong_line_is_named_without_its_value() {
+        let text = "A=1\nB C=secret\n=secret\nD=\"secret\" secret\nE=$\nF='secret\n";
+        let faults = parse(text, Format::Compose, &lookup).unwrap_err();
+        assert_eq!(faults.iter().map(|fault| fault.line).collect::<Vec<_>>(), [2, 3, 4, 5, 6]);
+        assert!(!format!("{faults:?}").contains("secret"));
+    }
+
+    #[test]
+    fn doubling_is_bounded() {
+        let mut text = "A0=xxxxxxxxxxxxxxxx\n".to_owned();
+        for level in 1..64 {
+            text.push_str(&format!("A{level}=$A{0}$A{0}\n", level - 1));
+        }
+        let faults = parse(&text, Format::Compose, &lookup).unwrap_err();
+        assert!(faults[0].message.contains("too large"), "{faults:?}");
+    }
+}

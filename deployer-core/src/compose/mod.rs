@@ -1,0 +1,65 @@
+//! Reads Compose files into an [`AppSpec`].
+//!
+//! A [`ComposeReader`] takes a file that also works with the Compose tools, and finds everything that is wrong with it
+//! at once, each [`Problem`](crate::Problem) with its line and column. No key is dropped silently: it is read, ignored
+//! with a warning, or refused. What Compose has no words for, such as routes, strategies and gates, stands under
+//! `x-deployer` of a service.
+//!
+//! ```
+//! use deployer_core::compose::ComposeReader;
+//!
+//! # fn main() -> Result<(), deployer_core::Problems> {
+//! let app = ComposeReader::new().with_env("TAG", "1.2").read_str(
+//!     "
+//! name: shop
+//! services:
+//!   web:
+//!     image: shop:${TAG}
+//!     expose: [8080]
+//!     x-deployer:
+//!       route: { host: shop.example }
+//!       strategy: { type: blue-green, keep-warm: 10m }
+//! ",
+//!     "compose.yaml",
+//!     "/srv/shop",
+//! )?;
+//! assert_eq!(app.spec.services["web"].routes[0].port, 8080);
+//! assert_eq!(app.warnings.0, []);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The stages, one file each: `source` makes a tree of nodes with places from text, `interpolate` puts variables in,
+//! and the rest translates nodes into the model, with `keys` as the one table of what is supported.
+
+mod build;
+mod cursor;
+mod deploy;
+mod dotenv;
+mod environment;
+mod extension;
+mod formats;
+mod gates;
+mod health;
+mod interpolate;
+mod keys;
+mod load;
+mod node;
+mod ports;
+mod project;
+mod reader;
+mod render;
+mod report;
+mod resources;
+mod service;
+mod source;
+mod strategy;
+mod volumes;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+use project::Project;
+pub use reader::{ComposeApp, ComposeReader};
+pub use render::render;

@@ -1,0 +1,179 @@
+//! `ports` and `expose`.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use super::cursor::{Cursor, Fields};
+use super::keys;
+use super::report::Report;
+use crate::model::{AppProtocol, Port, Published, Transport};
+
+/// The most ports that one service may have after ranges are written out.
+const MAX_PORTS: usize = 1_000;
+
+pub(super) fn read(report: &mut Report, service: &Fields<'_>, model: &str) -> Vec<Port> {
+    let mut ports = Vec::new();
+    let mut add = |report: &mut Report, cursor: &Cursor<'_>, found: Vec<Port>, once: bool| {
+        if ports.len() + found.len() > MAX_PORTS {
+            report.error(cursor, format!("a service has at most {MAX_PORTS} ports"));
+            return;
+        }
+        for port in found {
+            // A port is often exposed and published, or exposed twice; that is one port.
+            let known = |other: &Port| other.target == port.target && other.transport == port.transport;
+            if once && ports.iter().any(known) {
+                continue;
+            }
+            report.mark(format!("{model}.ports[{}]", ports.len()), cursor);
+            ports.push(port);
+        }
+    };
+    if let Some(cursor) = service.get("ports") {
+        for item in report.items(&cursor) {
+            let found = if item.is_map() { long(report, &item) } else { short(report, &item) };
+            add(report, &item, found.unwrap_or_default(), false);
+        }
+    }
+    if let Some(cursor) = service.get("expose") {
+        for item in report.items(&cursor) {
+            let found = report.parsed(&item, "a port such as `3000`, `3000-3005` or `53/udp`", |text| {
+                let (text, transport) = split_transport(text)?;
+                Some(range(text)?.map(|target| Port { transport, ..Port::internal(target) }).collect())
+            });
+            add(report, &item, found.unwrap_or_default(), true);
+        }
+    }
+    ports
+}
+
+/// `[[IP:]HOST:]CONTAINER[/PROTOCOL]`, where both ports may be ranges.
+fn short(report: &mut Report, cursor: &Cursor<'_>) -> Option<Vec<Port>> {
+    let needed = "a port such as `8080:80`, `127.0.0.1:8080:80/tcp` or `80`";
+    let text = report.text(cursor)?;
+    let Some((ip, host, container, transport)) = parts(&text) else { return report.mismatch(cursor, needed) };
+    let ip = match ip {
+        Some(ip) => match ip.parse::<IpAddr>() {
+            Ok(ip) => Some(ip),
+            Err(_) => return report.mismatch(cursor, needed),
+        },
+        None => None,
+    };
+    let Some(targets) = range(container) else { return report.mismatch(cursor, needed) };
+    let hosts = match host {
+        Some(host) => match range(host) {
+            Some(hosts) => Some(hosts),
+            None => return report.mismatch(cursor, needed),
+        },
+        None => None,
+    };
+    publish(report, cursor, ip, hosts, targets, transport)
+}
+
+fn publish(
+    report: &mut Report,
+    cursor: &Cursor<'_>,
+    ip: Option<IpAddr>,
+    hosts: Option<RangeInclusive<u16>>,
+    targets: RangeInclusive<u16>,
+    transport: Transport,
+) -> Option<Vec<Port>> {
+    let port = |target| Port { transport, ..Port::internal(target) };
+    let Some(hosts) = hosts else {
+        let help = "write `HOST:CONTAINER` to publish it, or use `expose`, or a route of `x-deployer`";
+        report.warn(cursor, "no host port is named, so the port is not published", help);
+        return Some(targets.map(port).collect());
+    };
+    if hosts.len() != targets.len() {
+        let help = "let both have the same number of ports";
+        report.error_with_help(cursor, "a host port cannot be chosen from a range", help);
+        return None;
+    }
+    let published = |(host, target)| Port { published: Some(Published { ip, port: host }), ..port(target) };
+    Some(hosts.zip(targets).map(published).collect())
+}
+
+fn long(report: &mut Report, cursor: &Cursor<'_>) -> Option<Vec<Port>> {
+    let fields = report.fields(cursor, &keys::PORT)?;
+    let target = fields.require(report, "target").and_then(|cursor| report.port(&cursor));
+    let transport = match fields.get("protocol") {
+        Some(cursor) => report.parsed(&cursor, "`tcp` or `udp`", self::transport),
+        None => Some(Transport::Tcp),
+    };
+    let ip = fields.get("host_ip").map(|cursor| report.parsed(&cursor, "an IP address", |text| text.parse().ok()));
+    let published = fields.get("published").map(|cursor| report.parsed(&cursor, "a port from 1 to 65535", range));
+    let protocol = fields.get("app_protocol").and_then(|cursor| app_protocol(report, &cursor));
+    let (target, transport) = (target?, transport?);
+    let ip = match ip {
+        Some(ip) => Some(ip?),
+        None => None,
+    };
+    let published = match published {
+        Some(published) => Some(published?),
+        None => None,
+    };
+    let mut ports = match published {
+        // The long form is how a port that is not published is often written.
+        None => vec![Port { transport, ..Port::internal(target) }],
+        Some(hosts) => publish(report, cursor, ip, Some(hosts), target..=target, transport)?,
+    };
+    for port in &mut ports {
+        port.protocol = protocol.unwrap_or_default();
+    }
+    Some(ports)
+}
+
+fn app_protocol(report: &mut Report, cursor: &Cursor<'_>) -> Option<AppProtocol> {
+    match report.text(cursor)?.as_str() {
+        "http" => Some(AppProtocol::Http),
+        "tcp" => Some(AppProtocol::Tcp),
+        other => {
+            let help = "only `http` is routed by single requests";
+            report.warn(cursor, format!("{other:?} is routed by whole connections"), help);
+            Some(AppProtocol::Tcp)
+        }
+    }
+}
+
+type Parts<'t> = (Option<&'t str>, Option<&'t str>, &'t str, Transport);
+
+fn parts(text: &str) -> Option<Parts<'_>> {
+    let (text, transport) = split_transport(text)?;
+    if let Some(rest) = text.strip_prefix('[') {
+        let (ip, rest) = rest.split_once("]:")?;
+        let (host, container) = rest.split_once(':')?;
+        return Some((Some(ip), Some(host), container, transport));
+    }
+    let Some((rest, container)) = text.rsplit_once(':') else {
+        return Some((None, None, text, transport));
+    };
+    match rest.rsplit_once(':') {
+        Some((ip, host)) => Some((Some(ip), Some(host), container, transport)),
+        None => Some((None, Some(rest), container, transport)),
+    }
+}
+
+fn split_transport(text: &str) -> Option<(&str, Transport)> {
+    match text.split_once('/') {
+        Some((text, name)) => Some((text, transport(name)?)),
+        None => Some((text, Transport::Tcp)),
+    }
+}
+
+fn transport(text: &str) -> Option<Transport> {
+    match text {
+        "tcp" => Some(Transport::Tcp),
+        "udp" => Some(Transport::Udp),
+        _ => None,
+    }
+}
+
+fn range(text: &str) -> Option<RangeInclusive<u16>> {
+    let port = |text: &str| {
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        if digits { text.parse::<u16>().ok().filter(|port| *port > 0) } else { None }
+    };
+    match text.split_once('-') {
+        Some((first, last)) => Some(port(first)?..=port(last)?).filter(|range| !range.is_empty()),
+        None => Some(port(text)?..=port(text)?),
+    }
+}

@@ -1,0 +1,128 @@
+//! Collects every problem with its place, and remembers which node made which part of the model.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::cursor::Cursor;
+use super::node::Position;
+use crate::model::{Place, Problem, Problems};
+
+/// How many problems are kept. A file with more is not read by a person to the end.
+const MAX_PROBLEMS: usize = 200;
+
+/// The problems of one read.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    /// The names of the files that were read, by [`Position::file`].
+    pub(super) files: Vec<String>,
+    problems: Vec<Problem>,
+    more: usize,
+    unset: BTreeSet<String>,
+    marks: BTreeMap<String, Mark>,
+}
+
+/// The node that made a part of the model.
+#[derive(Clone, Debug)]
+struct Mark {
+    path: String,
+    at: Position,
+}
+
+impl Report {
+    pub(super) fn place(&self, at: Position) -> Place {
+        let file = self.files.get(at.file).cloned().unwrap_or_default();
+        Place { file, line: at.line, column: at.column }
+    }
+
+    /// Adds an error.
+    pub(super) fn problem(
+        &mut self,
+        path: &str,
+        at: Position,
+        message: impl Into<String>,
+        help: impl Into<Option<String>>,
+    ) {
+        let mut problem = Problem::error(path, message).at(self.place(at));
+        problem.help = help.into();
+        self.add(problem);
+    }
+
+    pub(super) fn add(&mut self, problem: Problem) {
+        if self.problems.len() < MAX_PROBLEMS { self.problems.push(problem) } else { self.more += 1 }
+    }
+
+    /// Adds an error at this node.
+    pub(super) fn error(&mut self, cursor: &Cursor<'_>, message: impl Into<String>) {
+        self.problem(&cursor.path, cursor.node.at, message, None);
+    }
+
+    /// Adds an error at this node, with what to do about it.
+    pub(super) fn error_with_help(&mut self, cursor: &Cursor<'_>, message: impl Into<String>, help: impl Into<String>) {
+        self.problem(&cursor.path, cursor.node.at, message, help.into());
+    }
+
+    /// Adds a warning at this place.
+    pub(super) fn warn_at(&mut self, path: &str, at: Position, message: impl Into<String>, help: Option<String>) {
+        let mut problem = Problem::warning(path, message).at(self.place(at));
+        problem.help = help;
+        self.add(problem);
+    }
+
+    /// Adds a warning at this node.
+    pub(super) fn warn(&mut self, cursor: &Cursor<'_>, message: impl Into<String>, help: impl Into<String>) {
+        self.warn_at(&cursor.path, cursor.node.at, message, Some(help.into()));
+    }
+
+    /// Warns of a variable without a value, once for each.
+    pub(super) fn unset(&mut self, path: &str, at: Position, name: &str) {
+        if self.unset.insert(name.to_owned()) {
+            let message = format!("the variable {name} is not set; it counts as empty");
+            let help = format!("set it, or give it a default: `${{{name}:-default}}`");
+            self.warn_at(path, at, message, Some(help));
+        }
+    }
+
+    /// Notes that the part of the model at `model_path` was made from this node.
+    pub(super) fn mark(&mut self, model_path: impl Into<String>, cursor: &Cursor<'_>) {
+        self.mark_at(model_path, &cursor.path, cursor.node.at);
+    }
+
+    /// Notes that the part of the model at `model_path` was made from what is written there.
+    pub(super) fn mark_at(&mut self, model_path: impl Into<String>, path: &str, at: Position) {
+        self.marks.insert(model_path.into(), Mark { path: path.to_owned(), at });
+    }
+
+    /// Adds problems that were found in the model, each with the path and place in the file that made the part.
+    pub(super) fn adopt(&mut self, problems: Problems) {
+        for mut problem in problems.0 {
+            let mut end = problem.path.len();
+            loop {
+                if let Some(mark) = self.marks.get(&problem.path[..end]) {
+                    problem.place = Some(self.place(mark.at));
+                    problem.path = format!("{}{}", mark.path, &problem.path[end..]);
+                    break;
+                }
+                match problem.path[..end].rfind(['.', '[']) {
+                    Some(shorter) => end = shorter,
+                    None => break,
+                }
+            }
+            self.add(problem);
+        }
+    }
+
+    pub(super) fn has_errors(&self) -> bool {
+        self.more > 0 || self.problems.iter().any(|problem| problem.severity == crate::model::Severity::Error)
+    }
+
+    /// All problems, in the order of the files.
+    pub(super) fn finish(mut self) -> Problems {
+        let order =
+            |problem: &Problem| problem.place.as_ref().map(|place| (place.file.clone(), place.line, place.column));
+        self.problems.sort_by_key(order);
+        if self.more > 0 {
+            let message = format!("there are {} more problems", self.more);
+            self.problems.push(Problem::error("", message).with_help("correct these first"));
+        }
+        Problems(self.problems)
+    }
+}
