@@ -1,0 +1,5 @@
+//! The rules of each fake.
+
+mod clock;
+mod fixture;
+mod store;
