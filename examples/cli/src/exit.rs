@@ -17,13 +17,12 @@ Exit codes:
     7  busy: another deployment of the application is under way
   130  interrupted: the deployment is left where it is, and can be resumed";
 
-/// How the program ends.
+/// How the program ends. Wrong usage is told by clap, which exits with 2 as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Exit {
     Done = 0,
     Failed = 1,
-    Usage = 2,
     RolledBack = 3,
     Cancelled = 4,
     Superseded = 5,

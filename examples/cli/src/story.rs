@@ -107,7 +107,7 @@ impl Story {
                 vec![whole(event.to_string())]
             }
             JournalEvent::StepStarted { step, attempt: 1 } => {
-                self.step(*step).map(|step| begins(step)).into_iter().flatten().collect()
+                self.step(*step).and_then(begins).into_iter().collect()
             }
             JournalEvent::StepFinished { step, outcome, detail } => {
                 self.done.insert(*step);
@@ -160,7 +160,12 @@ impl Story {
     ) -> Vec<Told> {
         let ready = self.ready.entry(revision.clone()).or_default();
         let is_ready = phase == Some(InstancePhase::Running) && health == Health::Healthy;
-        let grew = if is_ready { ready.insert(id.clone()) } else { ready.remove(id) && false };
+        let grew = if is_ready {
+            ready.insert(id.clone())
+        } else {
+            ready.remove(id);
+            false
+        };
         let count = ready.len();
         let service = revision.service();
         let Some(wanted) = self.awaited(revision) else {
@@ -301,4 +306,60 @@ fn whole(text: impl Into<String>) -> Told {
 
 fn of(step: &Step, text: String) -> Told {
     Told { service: step.action.service().cloned(), text, lasting: true }
+}
+
+#[cfg(test)]
+mod tests {
+    use deployer_core::{AppSpec, DeployOptions, Deployer, Route, ServiceSpec};
+    use deployer_testkit::{Behaviour, World, simulate};
+
+    use super::*;
+
+    fn shop(image: &str) -> AppSpec {
+        let web = ServiceSpec::image(image).with_route(Route::new(80)).with_http_probe("/", 80).with_replicas(3);
+        AppSpec::new("shop").unwrap().with_service("web", web).unwrap()
+    }
+
+    /// What is told of deployments one after the other, each in one text.
+    fn told(images: &[&str]) -> Vec<String> {
+        let world = World::new();
+        for image in images {
+            world.add_image_with_ports(image, &[80]);
+        }
+        world.on_image("shop:bad", Behaviour::crash_loop(3));
+        simulate(async {
+            let deployer = Deployer::builder(world.backend()).clock(world.clock()).build();
+            let mut texts = Vec::new();
+            for image in images {
+                let mut deployment = deployer.deploy(shop(image), DeployOptions::default());
+                let (mut story, mut text) = (Story::default(), String::new());
+                while let Some(event) = deployment.next_event().await {
+                    for line in story.tell(&event).iter().filter(|line| line.lasting) {
+                        text.push_str(&format!("{}: {}\n", line.service.as_ref().map_or("", AsRef::as_ref), line.text));
+                    }
+                }
+                deployment.finished().await.unwrap();
+                texts.push(text);
+            }
+            texts
+        })
+    }
+
+    #[test]
+    fn a_deployment_is_told_in_a_few_lines() {
+        let told = told(&["shop:v1", "shop:v2", "shop:bad"]);
+        assert_eq!(told[0], "");
+    }
+
+    #[test]
+    fn lines_are_aligned_by_their_time() {
+        let line = |millis, service: Option<&str>| Line {
+            at: Duration::from_millis(millis),
+            service: service.map(|name| ServiceName::new(name).unwrap()),
+            text: "3 of 3 ready".to_owned(),
+            lasting: true,
+        };
+        assert_eq!(line(12_345, Some("web")).to_string(), "  12.3s  web: 3 of 3 ready");
+        assert_eq!(line(50, None).to_string(), "   0.1s  3 of 3 ready");
+    }
 }
