@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use deployer_core::{AppName, NetworkSpec, RevisionId, ServiceName, VolumeSpec};
+use deployer_core::{AppName, Digest, NetworkSpec, RevisionId, ServiceName, TaskId, VolumeSpec};
 
 /// Compose's own labels: <https://github.com/docker/compose/blob/main/pkg/api/labels.go>.
 pub(crate) mod compose {
@@ -30,6 +30,8 @@ pub(crate) mod ours {
     pub(crate) const ORDINAL: &str = "deployer.ordinal";
     /// The id of a one-off task.
     pub(crate) const TASK: &str = "deployer.task";
+    /// A hash of everything a container was created with that its revision does not already say.
+    pub(crate) const CONFIG: &str = "deployer.config";
 
     pub(crate) const ROLE_INSTANCE: &str = "instance";
     pub(crate) const ROLE_TASK: &str = "task";
@@ -62,6 +64,17 @@ pub(crate) fn instance(app: &AppName, revision: &RevisionId, ordinal: u32) -> St
     format!("{app}-{}-{}-{ordinal}", revision.service(), &revision.hash()[..6])
 }
 
+/// The name of a task's container. An id that is no part of a container's name is told apart by its hash.
+pub(crate) fn task(app: &AppName, service: &ServiceName, task: &TaskId) -> String {
+    let allowed = |byte: char| byte.is_ascii_alphanumeric() || matches!(byte, '-' | '_' | '.');
+    let clean: String = task.0.chars().map(|byte| if allowed(byte) { byte } else { '-' }).collect();
+    if clean == task.0 && clean.len() <= 80 {
+        return format!("{app}-{service}-{clean}");
+    }
+    let clean: String = clean.chars().take(80).collect();
+    format!("{app}-{service}-{clean}-{}", &Digest::of(task.0.as_bytes()).short()[..6])
+}
+
 /// The name of the container that answers to a service's name.
 pub(crate) fn service_proxy(app: &AppName, service: &ServiceName) -> String {
     format!("{app}-{service}-proxy")
@@ -71,4 +84,19 @@ pub(crate) fn service_proxy(app: &AppName, service: &ServiceName) -> String {
 pub(crate) fn label_filter(labels: &[(&str, &str)]) -> HashMap<String, Vec<String>> {
     let labels = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     HashMap::from([("label".to_owned(), labels)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn task_names_are_container_names_and_never_the_same_for_two_ids() {
+        let (app, service) = (AppName::new("shop").unwrap(), ServiceName::new("web").unwrap());
+        let name = |id: &str| task(&app, &service, &TaskId(id.to_owned()));
+        assert_eq!(name("01f-migrate"), "shop-web-01f-migrate");
+        assert!(name("d1/migrate").starts_with("shop-web-d1-migrate-"));
+        assert_ne!(name("d1/migrate"), name("d1:migrate"));
+        assert!(name(&"x".repeat(500)).len() < 120);
+    }
 }

@@ -65,10 +65,9 @@ fn secrets(report: &mut Report, project: &Project<'_>, fields: &Fields<'_>) -> B
     for item in report.items(&cursor) {
         let (source, id) = if item.is_map() {
             let Some(fields) = report.fields(&item, &keys::BUILD_SECRET) else { continue };
-            let Some(source) = fields.require(report, "source").and_then(|cursor| report.text(&cursor)) else {
-                continue;
-            };
+            let source = fields.require(report, "source").and_then(|cursor| report.text(&cursor));
             let target = fields.text(report, "target");
+            let Some(source) = source else { continue };
             (source.clone(), target.unwrap_or(source))
         } else {
             let Some(source) = report.text(&item) else { continue };
@@ -78,4 +77,63 @@ fn secrets(report: &mut Report, project: &Project<'_>, fields: &Fields<'_>) -> B
         secrets.insert(id, SecretRef::new(name));
     }
     secrets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{complaints, web, web_with_warnings};
+    use super::*;
+    use crate::model::ImageSource;
+
+    fn build(keys: &str) -> BuildSpec {
+        match web(keys).image {
+            ImageSource::Build(build) => build,
+            ImageSource::Reference(reference) => panic!("{keys}: {reference}"),
+        }
+    }
+
+    #[test]
+    fn builds_are_read_in_every_form() {
+        let shop = || BuildSpec::new("/nowhere/shop");
+        assert_eq!(build("build: ."), shop());
+        assert_eq!(build("build: {}"), shop());
+        assert_eq!(build("build: ./web"), BuildSpec::new("/nowhere/shop/web"));
+        assert_eq!(build("build: {context: /srv/web}"), BuildSpec::new("/srv/web"));
+        assert_eq!(build("build: .\nimage: shop:1"), BuildSpec { tag: Some("shop:1".into()), ..shop() });
+        assert_eq!(build("build: {args: {V: $A, A: }}"), shop().with_arg("V", "a").with_arg("A", "a"));
+        assert_eq!(build("build: {args: [V=1, A]}"), shop().with_arg("V", "1").with_arg("A", "a"));
+        assert_eq!(build("build: {dockerfile: a/D, target: t}").dockerfile.to_str(), Some("a/D"));
+        assert_eq!(build("build: {dockerfile_inline: \"FROM x\"}").dockerfile_inline.as_deref(), Some("FROM x"));
+        assert!(build("build: {no_cache: true}").no_cache);
+        assert_eq!(build("build: {labels: [a=b]}").labels["a"], "b");
+        let secrets = build("build: {secrets: [npm, {source: pypi, target: pip}]}").secrets;
+        assert_eq!((secrets["npm"].name.as_str(), secrets["pip"].name.as_str()), ("npm", "pypi"));
+    }
+
+    #[test]
+    fn wrong_builds_are_refused() {
+        for (keys, expected) in [
+            ("build: https://example.org/x.git", "build: a build context is a directory of this computer"),
+            (
+                "build: {context: \"git@example.org:x\"}",
+                "build.context: a build context is a directory of this computer",
+            ),
+            ("build: ~/x", "build: `~` depends on who deploys"),
+            ("build: \"\"", "build: the path is empty"),
+            ("build: [x]", "build: a mapping is needed here, not a list"),
+            (
+                "build: {dockerfile: x, dockerfile_inline: y}",
+                "build: `dockerfile` and `dockerfile_inline` exclude each other",
+            ),
+            ("build: {ssh: [default]}", "build.ssh: `ssh` is not supported"),
+            (
+                "build: {labels: {deployer.app: x}}",
+                "build.labels.deployer.app: labels that begin with `deployer.` are set by the engine",
+            ),
+        ] {
+            assert_eq!(complaints(keys), [expected], "{keys}");
+        }
+        let (_, warnings) = web_with_warnings("build: {args: [NONE]}");
+        assert_eq!(warnings, ["build.args[0]: the variable NONE is not set; the build argument is left out"]);
+    }
 }

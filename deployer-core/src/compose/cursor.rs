@@ -1,6 +1,5 @@
 //! A node with its path, and the typed reads of it that report what does not fit.
 
-use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -243,11 +242,5 @@ impl Report {
             }
         }
         pairs
-    }
-
-    /// Like [`Report::pairs`], where a name alone has the empty value.
-    pub(super) fn texts_by_name(&mut self, cursor: &Cursor<'_>) -> BTreeMap<String, String> {
-        let pairs = self.pairs(cursor);
-        pairs.into_iter().map(|(name, value, _)| (name, value.unwrap_or_default())).collect()
     }
 }

@@ -55,3 +55,44 @@ fn agreed<'a>(report: &mut Report, old: Option<Cursor<'a>>, new: Option<Cursor<'
     }
     new.or(old)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{complaints, web};
+
+    #[test]
+    fn both_ways_to_say_it_are_read() {
+        for keys in [
+            "scale: 3\ncpus: 0.5\nmem_limit: 512m\nmem_reservation: 64m",
+            "deploy: {replicas: 3, resources: {limits: {cpus: \"0.5\", memory: 512m}, reservations: {memory: 64m}}}",
+            "scale: 3\nmem_limit: 512m\ncpus: 0.5\nmem_reservation: 64m\ndeploy: {replicas: 3, resources: {limits: {memory: 512m}}}",
+        ] {
+            let web = web(keys);
+            let resources = web.workload.resources;
+            assert_eq!((web.replicas, resources.cpu_millis), (3, Some(500)), "{keys}");
+            assert_eq!(resources.memory_bytes, Some(512 << 20), "{keys}");
+            assert_eq!(resources.reserved_memory_bytes, Some(64 << 20), "{keys}");
+        }
+        assert_eq!(web("deploy: {mode: replicated}").replicas, 1);
+        assert_eq!(web("cpus: 0\nmem_limit: 0").workload.resources, Default::default(), "zero means no limit");
+    }
+
+    #[test]
+    fn wrong_numbers_are_refused() {
+        for (keys, expected) in [
+            ("scale: 2\ndeploy: {replicas: 3}", "scale: `services.web.deploy.replicas` says something else"),
+            ("scale: many", "scale: \"many\" is not a whole number in range"),
+            ("deploy: {mode: global}", "deploy.mode: \"global\" is not `replicated`: there is one engine"),
+            (
+                "deploy: {resources: {limits: {cpus: half}}}",
+                "deploy.resources.limits.cpus: \"half\" is not a number of cores such as `0.5`",
+            ),
+            ("mem_limit: 1m", "mem_limit: an instance needs at least 6 MiB of memory"),
+            ("mem_limit: 10m\nmem_reservation: 20m", "mem_reservation: more memory is reserved than allowed"),
+            ("deploy: {placement: {max_replicas_per_node: 1}}", "deploy.placement: `placement` is not supported"),
+            ("deploy: {resources: {limits: {pids: 5}}}", "deploy.resources.limits.pids: `pids` is not supported"),
+        ] {
+            assert_eq!(complaints(keys), [expected], "{keys}");
+        }
+    }
+}

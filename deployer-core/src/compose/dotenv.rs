@@ -36,6 +36,9 @@ pub(super) fn parse(text: &str, format: Format, lookup: Lookup<'_>) -> Result<Va
             faults.push(Fault { line, message });
             reader.skip_line();
         }
+        if reader.left == 0 {
+            break;
+        }
     }
     if faults.is_empty() { Ok(reader.variables) } else { Err(faults) }
 }
@@ -127,7 +130,11 @@ impl<'t> Reader<'t, '_> {
 
     fn add(&mut self, name: &str, value: Option<String>) -> Result<(), String> {
         let size = value.as_ref().map_or(0, String::len);
-        self.left = self.left.checked_sub(size).ok_or("the values grow too large")?;
+        let Some(left) = self.left.checked_sub(size) else {
+            self.left = 0;
+            return Err("the values grow too large".to_owned());
+        };
+        self.left = left;
         self.variables.push((name.to_owned(), value));
         Ok(())
     }
@@ -194,7 +201,10 @@ impl<'t> Reader<'t, '_> {
             (self.lookup)(name).or_else(|| earlier().and_then(|(_, value)| value.as_deref()))
         };
         // A variable that is nowhere is empty, as in the Compose file itself.
-        Expander::new(&lookup).expand(value).map(|expanded| expanded.text).map_err(|fault| fault.message)
+        let mut expander = Expander::with_budget(&lookup, self.left);
+        let expanded = expander.expand(value);
+        self.left = expander.left();
+        expanded.map(|expanded| expanded.text).map_err(|fault| fault.message)
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::cursor::{Cursor, Fields};
 use super::dotenv::{self, Format};
+use super::project::MAX_READS;
 use super::report::Report;
 use super::{Project, keys, load};
 use crate::model::EnvValue;
@@ -46,6 +47,11 @@ fn file(report: &mut Report, project: &Project<'_>, cursor: &Cursor<'_>) -> Vec<
         at = path;
     }
     let Some(path) = report.text(&at).and_then(|text| project.path(report, &at, &text)) else { return Vec::new() };
+    let Some(left) = project.reads_left.get().checked_sub(1) else {
+        report.error(&at, format!("no more than {MAX_READS} files are read"));
+        return Vec::new();
+    };
+    project.reads_left.set(left);
     let text = match load::text(path.as_ref()) {
         Ok(Some(text)) => text,
         Ok(None) if !required => return Vec::new(),
@@ -71,6 +77,61 @@ fn file(report: &mut Report, project: &Project<'_>, cursor: &Cursor<'_>) -> Vec<
                 report.error(&at, format!("line {} of the file: {}", fault.line, fault.message));
             }
             Vec::new()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{complaints, web, web_with_warnings};
+    use super::*;
+
+    fn show(env: &BTreeMap<String, EnvValue>) -> String {
+        let one = |(name, value): (&String, &EnvValue)| match value {
+            EnvValue::Plain(value) => format!("{name}={value}"),
+            EnvValue::Secret(secret) => format!("{name}<{}", secret.name),
+        };
+        env.iter().map(one).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn variables_are_read_in_every_form() {
+        for (keys, expected) in [
+            ("environment: {X: y, N: 1, B: true, E: \"\", Q: \"a b\"}", "B=true E= N=1 Q=a b X=y"),
+            ("environment: [X=y, E=, A=b=c]", "A=b=c E= X=y"),
+            ("environment: [A]", "A=a"),
+            ("environment: {A: }", "A=a"),
+            ("environment: {X: \"$A-${NONE:-n}-$$A\"}", "X=a-n-$A"),
+            ("environment: [\"X=${A}\"]", "X=a"),
+            ("environment:", ""),
+        ] {
+            assert_eq!(show(&web(keys).workload.env), expected, "{keys}");
+        }
+    }
+
+    #[test]
+    fn a_name_without_any_value_is_left_out() {
+        for keys in ["environment: [NONE, X=y]", "environment: {NONE: , X: y}"] {
+            let (web, warnings) = web_with_warnings(keys);
+            assert_eq!(show(&web.workload.env), "X=y");
+            assert!(warnings[0].ends_with("the variable NONE is not set; it is left out"), "{warnings:?}");
+        }
+    }
+
+    #[test]
+    fn wrong_environments_are_refused() {
+        for (keys, expected) in [
+            ("environment: [\"=x\"]", "environment[0]: the name before `=` is empty or has a space in it"),
+            ("environment: [\"A B=x\"]", "environment[0]: the name before `=` is empty or has a space in it"),
+            ("environment: {A: [x]}", "environment.A: text is needed here, not a list"),
+            ("environment: x", "environment: \"x\" is not a list"),
+            ("env_file: none.env", "env_file: the file does not exist"),
+            ("env_file: [{path: none.env}]", "env_file[0].path: the file does not exist"),
+            ("env_file: [{format: toml, path: none.env}]", "env_file[0].format: \"toml\" is not `raw`"),
+            ("env_file: [{format: raw}]", "env_file[0]: `path` is missing"),
+            ("env_file: ~/x", "env_file: `~` depends on who deploys"),
+        ] {
+            assert_eq!(complaints(keys)[..1], [expected], "{keys}");
         }
     }
 }

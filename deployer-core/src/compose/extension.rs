@@ -125,8 +125,8 @@ fn health(report: &mut Report, cursor: &Cursor<'_>, model: &str, spec: &mut Serv
     };
     set("interval", &mut readiness.interval);
     set("timeout", &mut readiness.timeout);
-    set("min-healthy", &mut readiness.min_healthy);
     set("deadline", &mut readiness.deadline);
+    readiness.min_healthy = fields.duration(report, "min-healthy");
     readiness.progress_deadline = fields.duration(report, "progress-deadline");
     if let Some(crashes) = fields.number(report, "crashes-allowed") {
         readiness.crashes_allowed = crashes;
@@ -155,4 +155,102 @@ fn hook(report: &mut Report, cursor: &Cursor<'_>) -> Option<Hook> {
         Some(timeout) => hook.with_timeout(timeout),
         None => hook,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::tests::{complaints, web};
+    use super::*;
+
+    fn with(deployer: &str) -> ServiceSpec {
+        web(&format!("expose: [8080]\nx-deployer: {{{deployer}}}"))
+    }
+
+    fn wrong(deployer: &str) -> Vec<String> {
+        complaints(&format!("expose: [8080]\nx-deployer: {{{deployer}}}"))
+    }
+
+    #[test]
+    fn routes_are_read() {
+        let route = || Route::new(8080);
+        for (deployer, expected) in [
+            ("route: {}", vec![route()]),
+            (
+                "route: {host: a.example, path: /x, port: 81}",
+                vec![Route::new(81).with_host("a.example").with_path("/x")],
+            ),
+            ("routes: [{path: /a}, {path: /b}]", vec![route().with_path("/a"), route().with_path("/b")]),
+        ] {
+            assert_eq!(with(deployer).routes, expected, "{deployer}");
+        }
+    }
+
+    #[test]
+    fn health_is_read() {
+        let readiness = with("health: {http: {path: /h}}").readiness;
+        let probe = Some(Probe::Http { path: "/h".into(), port: 8080 });
+        assert_eq!(readiness, Readiness { probe, ..Readiness::default() });
+        assert_eq!(with("health: {tcp: {}}").readiness.probe, Some(Probe::Tcp { port: 8080 }));
+        assert_eq!(with("health: {tcp: {port: 81}}").readiness.probe, Some(Probe::Tcp { port: 81 }));
+        let readiness = with("health: {interval: 5s, crashes-allowed: 0, progress-deadline: 20s}").readiness;
+        assert_eq!((readiness.interval, readiness.crashes_allowed), (Duration::from_secs(5), 0));
+        assert_eq!(readiness.progress_deadline, Some(Duration::from_secs(20)));
+        assert_eq!(with("drain: 3s").drain, Some(Duration::from_secs(3)));
+        assert_eq!(with("").drain, None);
+    }
+
+    #[test]
+    fn hooks_and_secrets_are_read() {
+        let hooks = with("hooks: [{name: m, point: pre-deploy, command: [/shop, migrate], timeout: 30s}]").hooks;
+        let expected = Hook::new("m", HookPoint::PreDeploy, ["/shop", "migrate"]);
+        assert_eq!(hooks, [expected.with_timeout(Duration::from_secs(30))]);
+        let hooks =
+            with("hooks: [{name: a, point: post-deploy, command: x y}, {name: b, point: pre-stop, command: z}]");
+        assert_eq!(hooks.hooks[0].command, ["x", "y"]);
+        assert_eq!(hooks.hooks[1].point, HookPoint::PreStop);
+        let env = with("secrets: {PASSWORD: db-password}").workload.env;
+        assert_eq!(env["PASSWORD"], EnvValue::Secret(SecretRef::new("db-password")));
+    }
+
+    #[test]
+    fn what_is_wrong_is_refused() {
+        for (deployer, expected) in [
+            ("route: {port: 0}", "x-deployer.route.port: \"0\" is not a port from 1 to 65535"),
+            ("route: {path: x}", "x-deployer.route.path: \"x\" does not begin with `/`"),
+            ("routes: [{host: a:1}]", "x-deployer.routes[0].host: \"a:1\" is not a host name"),
+            ("routes: [{}, {}]", "x-deployer.routes[1]: web has the same route"),
+            ("route: {}, routes: [{path: /x}]", "x-deployer.routes: `route` and `routes` exclude each other"),
+            ("health: {http: {}, tcp: {}}", "x-deployer.health.tcp: `http` and `tcp` exclude each other"),
+            ("health: {http: {path: h}}", "x-deployer.health.http.path: \"h\" does not begin with `/`"),
+            ("health: {deadline: 0s}", "x-deployer.health.deadline: instances need some time to become ready"),
+            (
+                "health: {deadline: soon}",
+                "x-deployer.health.deadline: \"soon\" is not a duration such as `1m30s` or `200ms`",
+            ),
+            ("hooks: [{point: pre-deploy, command: x}]", "x-deployer.hooks[0]: `name` is missing"),
+            (
+                "hooks: [{name: x, point: before, command: x}]",
+                "x-deployer.hooks[0].point: \"before\" is not `pre-deploy`, `post-deploy` or `pre-stop`",
+            ),
+            ("hooks: [{name: x, point: pre-stop, command: []}]", "x-deployer.hooks[0]: a hook needs a command"),
+            ("hooks: {name: x}", "x-deployer.hooks: a list is needed here, not a mapping"),
+            ("secrets: {A: [x]}", "x-deployer.secrets.A: text is needed here, not a list"),
+        ] {
+            assert_eq!(wrong(deployer), [expected], "{deployer}");
+        }
+        assert_eq!(
+            complaints("x-deployer: {route: {}}"),
+            ["x-deployer.route: `port` is missing, and the service declares none"]
+        );
+        assert_eq!(
+            complaints("expose: [1, 2]\nx-deployer: {route: {}}"),
+            ["x-deployer.route: `port` is missing, and the service declares more than one"]
+        );
+        assert_eq!(
+            complaints("environment: [A=b]\nx-deployer: {secrets: {A: x}}"),
+            ["x-deployer.secrets.A: A has a value in `environment` or `env_file` too"]
+        );
+    }
 }

@@ -17,7 +17,9 @@ pub(super) fn read(report: &mut Report, cursor: &Cursor<'_>) -> Option<Container
             None
         }
     };
-    let mut check = ContainerCheck::new(if disabled { CheckCommand::Disabled } else { command? });
+    // Without a test the rest is read all the same, because all problems are to be found at once.
+    let missing = command.is_none();
+    let mut check = ContainerCheck::new(command.filter(|_| !disabled).unwrap_or(CheckCommand::Disabled));
     if let Some(interval) = fields.duration(report, "interval") {
         check.interval = interval;
     }
@@ -30,7 +32,7 @@ pub(super) fn read(report: &mut Report, cursor: &Cursor<'_>) -> Option<Container
     if let Some(start_period) = fields.duration(report, "start_period") {
         check.start_period = start_period;
     }
-    Some(check)
+    if missing { None } else { Some(check) }
 }
 
 /// A line for the shell, or a list that begins with `NONE`, `CMD` or `CMD-SHELL`.
@@ -47,6 +49,57 @@ fn test(report: &mut Report, cursor: &Cursor<'_>) -> Option<CheckCommand> {
             let help = "write a line, `[NONE]`, `[CMD, program, ...]` or `[CMD-SHELL, line]`";
             report.error_with_help(cursor, "this is not a test", help);
             None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::tests::{complaints, web};
+    use super::*;
+
+    #[test]
+    fn tests_are_read_in_every_form() {
+        for (test, expected) in [
+            ("curl -f localhost", CheckCommand::Shell("curl -f localhost".into())),
+            ("[CMD, curl, -f]", CheckCommand::Exec(vec!["curl".into(), "-f".into()])),
+            ("[CMD-SHELL, curl -f || exit 1]", CheckCommand::Shell("curl -f || exit 1".into())),
+            ("[NONE]", CheckCommand::Disabled),
+        ] {
+            let check = web(&format!("healthcheck: {{test: {test}}}")).workload.check.unwrap();
+            assert_eq!(check, ContainerCheck::new(expected), "{test}");
+        }
+        let check = web("healthcheck: {disable: true}").workload.check.unwrap();
+        assert_eq!(check.command, CheckCommand::Disabled);
+        let check = web("healthcheck: {test: x, interval: 1m, timeout: 200ms, retries: 7, start_period: 1m30s}");
+        let check = check.workload.check.unwrap();
+        let seconds = Duration::from_secs;
+        assert_eq!((check.interval, check.timeout), (seconds(60), Duration::from_millis(200)));
+        assert_eq!((check.retries, check.start_period), (7, seconds(90)));
+    }
+
+    #[test]
+    fn wrong_checks_are_refused() {
+        for (keys, expected) in [
+            ("healthcheck: {interval: 1s}", "healthcheck: `test` is missing"),
+            ("healthcheck: {test: []}", "healthcheck.test: this is not a test"),
+            ("healthcheck: {test: [curl, -f]}", "healthcheck.test: this is not a test"),
+            ("healthcheck: {test: [CMD-SHELL, a, b]}", "healthcheck.test: this is not a test"),
+            ("healthcheck: {test: [CMD]}", "healthcheck.test: this is not a test"),
+            (
+                "healthcheck: {test: x, interval: 10}",
+                "healthcheck.interval: \"10\" is not a duration such as `1m30s` or `200ms`",
+            ),
+            (
+                "healthcheck: {test: x, interval: 0s}",
+                "healthcheck.interval: interval and timeout of a check are at least 1 ms",
+            ),
+            ("healthcheck: {test: x, retries: -1}", "healthcheck.retries: \"-1\" is not a whole number in range"),
+        ] {
+            let found = complaints(keys);
+            assert_eq!(found[..1], [expected], "{keys}");
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Variables in values: `$V`, `${V}`, `${V:-default}`, `${V-default}`, `${V:?message}`, `${V?message}`,
 //! `${V:+replacement}`, `${V+replacement}`, `$$`, nested at will.
 
+use std::borrow::Cow;
+
 use super::node::{Node, Value};
 use super::report::Report;
 
@@ -37,16 +39,26 @@ pub(super) struct Expanded {
 
 impl<'a> Expander<'a> {
     pub(super) fn new(lookup: Lookup<'a>) -> Self {
-        Self { lookup, left: MAX_BYTES }
+        Self::with_budget(lookup, MAX_BYTES)
+    }
+
+    /// An expander that may produce this much text.
+    pub(super) fn with_budget(lookup: Lookup<'a>, bytes: usize) -> Self {
+        Self { lookup, left: bytes }
+    }
+
+    /// How much more text may be produced. Once it is nothing, that was reported, and no more should be expanded.
+    pub(super) fn left(&self) -> usize {
+        self.left
     }
 
     /// Puts the variables into `template`.
     pub(super) fn expand(&mut self, template: &str) -> Result<Expanded, Fault> {
         let chars: Vec<char> = template.chars().collect();
         let mut run = Run { lookup: self.lookup, chars: &chars, at: 0, left: self.left, unset: Vec::new() };
-        let text = run.text(false, true, 0)?;
+        let text = run.text(false, true, 0);
         self.left = run.left;
-        Ok(Expanded { text, unset: run.unset })
+        Ok(Expanded { text: text?, unset: run.unset })
     }
 }
 
@@ -60,7 +72,7 @@ struct Run<'a, 't> {
 
 const DOLLAR_HELP: &str = "write `$$` for a plain dollar sign";
 
-impl Run<'_, '_> {
+impl<'a> Run<'a, '_> {
     fn peek(&self) -> Option<char> {
         self.chars.get(self.at).copied()
     }
@@ -71,6 +83,7 @@ impl Run<'_, '_> {
 
     fn push(&mut self, out: &mut String, text: &str) -> Result<(), Fault> {
         let Some(left) = self.left.checked_sub(text.len()) else {
+            self.left = 0;
             return self.fault(self.at, "the text grows too large when variables are put in", None);
         };
         self.left = left;
@@ -78,7 +91,7 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    /// Expands to the end, or to the `}` that closes the braces it is in. A branch that is not `live` is only checked.
+    /// Expands to the end of the text, or to the `}` that closes the braces it is in. A branch that is not `live` is only checked.
     fn text(&mut self, in_braces: bool, live: bool, depth: usize) -> Result<String, Fault> {
         let mut out = String::new();
         let mut buffer = [0; 4];
@@ -89,13 +102,17 @@ impl Run<'_, '_> {
             let start = self.at;
             self.at += 1;
             if next != '$' {
-                self.push(&mut out, next.encode_utf8(&mut buffer))?;
+                if live {
+                    self.push(&mut out, next.encode_utf8(&mut buffer))?;
+                }
                 continue;
             }
             match self.peek() {
                 Some('$') => {
                     self.at += 1;
-                    self.push(&mut out, "$")?;
+                    if live {
+                        self.push(&mut out, "$")?;
+                    }
                 }
                 Some('{') => {
                     self.at += 1;
@@ -104,15 +121,16 @@ impl Run<'_, '_> {
                 }
                 Some(first) if first.is_ascii_alphabetic() || first == '_' => {
                     let name = self.name();
-                    let value = self.value(&name, start, live);
-                    self.push(&mut out, &value)?;
+                    if let Some(value) = self.value(&name, start, live) {
+                        self.push(&mut out, value)?;
+                    }
                 }
                 _ => {
                     return self.fault(start, "`$` is not followed by the name of a variable", Some(DOLLAR_HELP));
                 }
             }
         }
-        Ok(if live { out } else { String::new() })
+        Ok(out)
     }
 
     fn name(&mut self) -> String {
@@ -127,20 +145,17 @@ impl Run<'_, '_> {
         name
     }
 
-    /// The variable's value; empty, and noted, if there is none.
-    fn value(&mut self, name: &str, start: usize, live: bool) -> String {
-        match (self.lookup)(name) {
-            _ if !live => String::new(),
-            Some(value) => value.to_owned(),
-            None => {
-                self.unset.push((name.to_owned(), start));
-                String::new()
-            }
+    /// The variable's value, if it is wanted. One without a value is noted.
+    fn value(&mut self, name: &str, start: usize, live: bool) -> Option<&'a str> {
+        let value = (self.lookup)(name).filter(|_| live);
+        if live && value.is_none() {
+            self.unset.push((name.to_owned(), start));
         }
+        value
     }
 
     /// Expands what follows `${`, with the closing brace.
-    fn braced(&mut self, start: usize, live: bool, depth: usize) -> Result<String, Fault> {
+    fn braced(&mut self, start: usize, live: bool, depth: usize) -> Result<Cow<'a, str>, Fault> {
         if depth >= MAX_DEPTH {
             return self.fault(start, format!("variables are nested deeper than {MAX_DEPTH} levels"), None);
         }
@@ -156,34 +171,34 @@ impl Run<'_, '_> {
         // With a colon, an empty value counts as none.
         let set = found.filter(|value| !(colon && value.is_empty()));
         let value = match self.peek() {
-            Some('}') if !colon => self.value(&name, start, live),
+            Some('}') if !colon => self.value(&name, start, live).unwrap_or_default().into(),
             Some('-') => {
                 self.at += 1;
                 let default = self.text(true, live && set.is_none(), depth + 1)?;
-                set.map_or(default, str::to_owned)
+                set.filter(|_| live).map_or(default.into(), Cow::Borrowed)
             }
             Some('+') => {
                 self.at += 1;
-                self.text(true, live && set.is_some(), depth + 1)?
+                self.text(true, live && set.is_some(), depth + 1)?.into()
             }
             Some('?') => {
                 self.at += 1;
                 let message = self.text(true, live && set.is_none(), depth + 1)?;
                 match set {
-                    Some(value) => value.to_owned(),
-                    None if live => {
+                    _ if !live => Cow::default(),
+                    Some(value) => value.into(),
+                    None => {
                         let colon = if message.is_empty() { "" } else { ": " };
                         let message = format!("the variable {name} is required{colon}{message}");
                         return self.fault(start, message, Some("set it in the environment or in `.env`"));
                     }
-                    None => String::new(),
                 }
             }
             Some(_) => {
                 let help = Some("after the name comes `}`, `:-`, `-`, `:?`, `?`, `:+` or `+`");
                 return self.fault(start, format!("`${{{name}` goes on in an unknown way"), help);
             }
-            None => String::new(),
+            None => Cow::default(),
         };
         if self.peek() != Some('}') {
             return self.fault(start, "the `}` that closes `${` is missing", Some(DOLLAR_HELP));
@@ -199,7 +214,7 @@ pub(super) fn apply(node: &mut Node, path: &str, expander: &mut Expander<'_>, re
     match &mut node.value {
         Value::Null => {}
         Value::Scalar(scalar) => {
-            if !scalar.text.contains('$') {
+            if !scalar.text.contains('$') || expander.left() == 0 {
                 return;
             }
             let place = |offset: usize| scalar.offset.map_or(at, |start| at.plus(start + offset));
@@ -213,6 +228,7 @@ pub(super) fn apply(node: &mut Node, path: &str, expander: &mut Expander<'_>, re
                 Err(fault) => {
                     let help = fault.help.map(str::to_owned);
                     report.problem(path, place(fault.offset), fault.message, help);
+                    report.settle(path);
                 }
             }
         }

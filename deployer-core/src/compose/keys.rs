@@ -3,6 +3,7 @@
 
 use super::cursor::{Cursor, Field};
 use super::report::Report;
+use crate::model::Problem;
 use Fate::{Ignored, Refused, Supported};
 
 /// What becomes of a key.
@@ -41,6 +42,26 @@ impl Section {
 
     pub(super) fn supports(&self, key: &str) -> bool {
         self.fate(key) == Some(Supported)
+    }
+
+    #[cfg(test)]
+    fn of_fate(&self, wanted: impl Fn(Fate) -> bool) -> impl Iterator<Item = &'static str> {
+        self.keys.iter().filter(move |(_, fate)| wanted(*fate)).map(|(key, _)| *key)
+    }
+
+    #[cfg(test)]
+    pub(super) fn supported(&self) -> impl Iterator<Item = &'static str> {
+        self.of_fate(|fate| fate == Supported)
+    }
+
+    #[cfg(test)]
+    pub(super) fn ignored(&self) -> impl Iterator<Item = &'static str> {
+        self.of_fate(|fate| matches!(fate, Ignored(_)))
+    }
+
+    #[cfg(test)]
+    pub(super) fn refused(&self) -> impl Iterator<Item = &'static str> {
+        self.of_fate(|fate| matches!(fate, Refused(_)))
     }
 
     /// The known key that this one was probably meant to be.
@@ -473,13 +494,22 @@ pub(super) fn check(report: &mut Report, map: &Cursor<'_>, section: &Section) {
             Some(Refused(instead)) => {
                 report.problem(&value.path, key_at, format!("`{key}` is not supported"), instead.to_owned());
             }
+            None if section.extensible && key == "x-deployer" => {
+                let help = "move it into a service".to_owned();
+                report.problem(&value.path, key_at, format!("`x-deployer` is no key of {}", section.name), help);
+            }
             None if section.extensible && key.starts_with("x-") => {
-                if let Some(meant) = section.nearest(key).filter(|known| known.starts_with("x-")) {
+                let own = section.keys.iter().map(|(known, _)| *known).filter(|known| known.starts_with("x-"));
+                if let Some(meant) = nearest(key, own) {
                     let help = format!("if `{meant}` was meant, correct it");
                     report.warn_at(&value.path, key_at, format!("`{key}` is of no known tool"), Some(help));
                 }
             }
             None => {
+                if report.is_full() {
+                    report.add(Problem::error(value.path, "unknown key"));
+                    continue;
+                }
                 let help = match section.nearest(key) {
                     Some(known) => format!("did you mean `{known}`?"),
                     None => {

@@ -11,6 +11,11 @@ use super::source::MAX_FILE_BYTES;
 /// # Errors
 /// Why it cannot be read.
 pub(super) fn text(path: &Path) -> Result<Option<String>, String> {
+    // A pipe or a device could keep the reader waiting for ever.
+    match std::fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => return Err("this is no regular file".to_owned()),
+        _ => {}
+    }
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),

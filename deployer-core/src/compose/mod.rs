@@ -1,4 +1,4 @@
-//! Reads Compose files into an [`AppSpec`].
+//! Reads Compose files into an [`AppSpec`](crate::AppSpec).
 //!
 //! A [`ComposeReader`] takes a file that also works with the Compose tools, and finds everything that is wrong with it
 //! at once, each [`Problem`](crate::Problem) with its line and column. No key is dropped silently: it is read, ignored

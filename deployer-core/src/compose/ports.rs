@@ -38,7 +38,8 @@ pub(super) fn read(report: &mut Report, service: &Fields<'_>, model: &str) -> Ve
         for item in report.items(&cursor) {
             let found = report.parsed(&item, "a port such as `3000`, `3000-3005` or `53/udp`", |text| {
                 let (text, transport) = split_transport(text)?;
-                Some(range(text)?.map(|target| Port { transport, ..Port::internal(target) }).collect())
+                let targets = range(text).filter(|targets| targets.len() <= MAX_PORTS)?;
+                Some(targets.map(|target| Port { transport, ..Port::internal(target) }).collect())
             });
             add(report, &item, found.unwrap_or_default(), true);
         }
@@ -78,6 +79,11 @@ fn publish(
     transport: Transport,
 ) -> Option<Vec<Port>> {
     let port = |target| Port { transport, ..Port::internal(target) };
+    // The bound is checked before the range is written out.
+    if targets.len() > MAX_PORTS {
+        report.error(cursor, format!("a service has at most {MAX_PORTS} ports"));
+        return None;
+    }
     let Some(hosts) = hosts else {
         let help = "write `HOST:CONTAINER` to publish it, or use `expose`, or a route of `x-deployer`";
         report.warn(cursor, "no host port is named, so the port is not published", help);
@@ -175,5 +181,76 @@ fn range(text: &str) -> Option<RangeInclusive<u16>> {
     match text.split_once('-') {
         Some((first, last)) => Some(port(first)?..=port(last)?).filter(|range| !range.is_empty()),
         None => Some(port(text)?..=port(text)?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{complaints, web, web_with_warnings};
+    use super::*;
+
+    fn show(port: &Port) -> String {
+        let transport = if port.transport == Transport::Udp { "/udp" } else { "" };
+        let protocol = if port.protocol == AppProtocol::Http { " http" } else { "" };
+        match port.published {
+            Some(Published { ip: Some(ip), port: host }) => {
+                format!("{ip} {host}->{}{transport}{protocol}", port.target)
+            }
+            Some(Published { ip: None, port: host }) => format!("{host}->{}{transport}{protocol}", port.target),
+            None => format!("{}{transport}{protocol}", port.target),
+        }
+    }
+
+    #[test]
+    fn ports_are_read_in_every_form() {
+        for (keys, expected) in [
+            ("ports: [8080:80]", "8080->80"),
+            ("ports: [\"8080:80/tcp\"]", "8080->80"),
+            ("ports: [\"127.0.0.1:8080:80\"]", "127.0.0.1 8080->80"),
+            ("ports: [\"[::1]:8080:80\"]", "::1 8080->80"),
+            ("ports: [\"::1:8080:80\"]", "::1 8080->80"),
+            ("ports: [\"9090-9091:8080-8081\"]", "9090->8080 9091->8081"),
+            ("ports: [8080:80, 8443:443]", "8080->80 8443->443"),
+            ("ports: [{target: 80, published: 8080}]", "8080->80"),
+            ("ports: [{target: 80, published: \"8080\", host_ip: 127.0.0.1, protocol: tcp}]", "127.0.0.1 8080->80"),
+            ("ports: [{target: 80, published: 8080, app_protocol: http}]", "8080->80 http"),
+            ("ports: [{target: 80}]", "80"),
+            ("expose: [80, \"81\", 53/udp, 90-92]", "80 81 53/udp 90 91 92"),
+            ("ports: [8080:80]\nexpose: [80, 81, 81]", "8080->80 81"),
+            ("ports: []", ""),
+        ] {
+            let ports: Vec<String> = web(keys).workload.ports.iter().map(show).collect();
+            assert_eq!(ports.join(" "), expected, "{keys}");
+        }
+    }
+
+    #[test]
+    fn a_port_without_a_host_port_is_not_published() {
+        let (web, warnings) = web_with_warnings("ports: [80]");
+        assert_eq!(web.workload.ports, [Port::internal(80)]);
+        assert_eq!(warnings, ["ports[0]: no host port is named, so the port is not published"]);
+    }
+
+    #[test]
+    fn wrong_ports_are_refused() {
+        for port in
+            ["0:80", "80:0", "x:80", "80:x", "80/sctp", "1.2.3:80:80", "65536:80", "9-8:9-8", "a:b:c:d", "+80", "-1"]
+        {
+            let found = complaints(&format!("ports: [\"{port}\"]"));
+            assert_eq!(found.len(), 1, "{port}");
+            assert!(found[0].starts_with("ports[0]: "), "{port}: {found:?}");
+        }
+        for (keys, expected) in [
+            ("ports: [\"8000-9000:80\"]", "ports[0]: a host port cannot be chosen from a range"),
+            ("ports: [{published: 80}]", "ports[0]: `target` is missing"),
+            ("ports: [{target: 80, protocol: sctp}]", "ports[0].protocol: \"sctp\" is not `tcp` or `udp`"),
+            ("ports: 80", "ports: \"80\" is not a list"),
+            ("ports: [8080:80, 8080:81]", "ports[1]: host port 8080 is published twice"),
+            ("ports: [8080:53/udp]", "ports[0]: UDP ports cannot be published: the load balancer routes TCP and HTTP"),
+            ("expose: [80/x]", "expose[0]: \"80/x\" is not a port such as `3000`, `3000-3005` or `53/udp`"),
+            ("expose: [1-900, 1000-1900]", "expose[1]: a service has at most 1000 ports"),
+        ] {
+            assert_eq!(complaints(keys), [expected], "{keys}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! What all services of a file share: the directory, the variables, the secrets.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
@@ -14,6 +15,8 @@ pub(super) struct Project<'a> {
     pub(super) variables: Lookup<'a>,
     /// The names of external secrets, by the names that the file uses.
     pub(super) secrets: BTreeMap<String, String>,
+    /// How many files may still be read.
+    pub(super) reads_left: Cell<usize>,
     /// The services that are not left out.
     pub(super) services: BTreeSet<&'a str>,
 }
@@ -39,6 +42,9 @@ impl Project<'_> {
         }
     }
 }
+
+/// How many files all services together may name.
+pub(super) const MAX_READS: usize = 1_000;
 
 /// The path without `.` and `..`. Links are not followed, as in Compose.
 pub(super) fn tidy(path: &Path) -> PathBuf {

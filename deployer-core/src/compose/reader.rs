@@ -1,5 +1,6 @@
 //! The reader: from a file to an application, stage by stage.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -143,7 +144,7 @@ impl ComposeReader {
             }
         };
 
-        let mut variables = self.dotenv(report, &dir);
+        let mut variables = self.dotenv(report, &dir)?;
         variables.extend(self.env.clone());
         // The name is put in first, because all other values may refer to it.
         let name = self.name(report, &mut root, &variables, &dir);
@@ -157,11 +158,6 @@ impl ComposeReader {
                 interpolate::apply(&mut entry.value, &entry.key, &mut expander, report);
             }
         }
-        if report.has_errors() {
-            // A variable that is required and missing would make what follows look wrong.
-            return None;
-        }
-
         let top = report.fields(&Cursor::root(&root), &keys::TOP)?;
         let spec = self.app(report, &top, name, &dir, &lookup)?;
         let (Ok(problems) | Err(problems)) = spec.validate();
@@ -169,29 +165,29 @@ impl ComposeReader {
         Some(spec)
     }
 
-    /// The variables of `.env`. Its problems have no place: the line that a place shows could hold a password.
-    fn dotenv(&self, report: &mut Report, dir: &Path) -> BTreeMap<String, String> {
+    /// The variables of `.env`; none if it cannot be read, because without them all values would look wrong. Its
+    /// problems have no place: the line that a place shows could hold a password.
+    fn dotenv(&self, report: &mut Report, dir: &Path) -> Option<BTreeMap<String, String>> {
         let path = self.env_file.clone().unwrap_or_else(|| dir.join(".env"));
         let name = if self.env_file.is_some() { path.display().to_string() } else { ".env".to_owned() };
+        let mut refuse = |message: String| report.add(Problem::error(name.as_str(), message));
         let text = match load::text(&path) {
             Ok(Some(text)) => text,
-            Ok(None) if self.env_file.is_none() => return BTreeMap::new(),
+            Ok(None) if self.env_file.is_none() => return Some(BTreeMap::new()),
             Ok(None) => {
-                report.add(Problem::error(name, "the file does not exist"));
-                return BTreeMap::new();
+                refuse("the file does not exist".to_owned());
+                return None;
             }
             Err(why) => {
-                report.add(Problem::error(name, why));
-                return BTreeMap::new();
+                refuse(why);
+                return None;
             }
         };
         match dotenv::parse(&text, Format::Compose, &|name| self.env.get(name).map(String::as_str)) {
-            Ok(variables) => variables.into_iter().filter_map(|(name, value)| Some((name, value?))).collect(),
+            Ok(variables) => Some(variables.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()),
             Err(faults) => {
-                for fault in faults {
-                    report.add(Problem::error(name.as_str(), format!("line {}: {}", fault.line, fault.message)));
-                }
-                BTreeMap::new()
+                faults.into_iter().for_each(|fault| refuse(format!("line {}: {}", fault.line, fault.message)));
+                None
             }
         }
     }
@@ -253,7 +249,7 @@ impl ComposeReader {
             report.entries(&cursor)
         });
         if services.is_none() {
-            report.mark("services", &top.cursor);
+            report.mark_at("services", "services", top.cursor.node.at);
         }
         let (services, left_out): (Vec<_>, Vec<_>) =
             services.unwrap_or_default().into_iter().partition(|field| self.enabled(report, field));
@@ -261,7 +257,13 @@ impl ComposeReader {
             let message = format!("{} is left out: none of its profiles is enabled", field.key);
             report.warn_at(&field.value.path, field.key_at, message, None);
         }
-        let project = Project { dir, variables, secrets, services: services.iter().map(|field| field.key).collect() };
+        let project = Project {
+            dir,
+            variables,
+            secrets,
+            reads_left: Cell::new(project::MAX_READS),
+            services: services.iter().map(|field| field.key).collect(),
+        };
         let mut complete = true;
         for field in &services {
             let name = match ServiceName::new(field.key) {

@@ -17,6 +17,8 @@ pub(super) struct Report {
     problems: Vec<Problem>,
     more: usize,
     unset: BTreeSet<String>,
+    /// The values of which enough was said.
+    settled: BTreeSet<String>,
     marks: BTreeMap<String, Mark>,
 }
 
@@ -47,7 +49,20 @@ impl Report {
     }
 
     pub(super) fn add(&mut self, problem: Problem) {
-        if self.problems.len() < MAX_PROBLEMS { self.problems.push(problem) } else { self.more += 1 }
+        if self.settled.contains(&problem.path) {
+            return;
+        }
+        if self.is_full() { self.more += 1 } else { self.problems.push(problem) }
+    }
+
+    /// Drops what else may be found wrong with this value, because it would only follow from what was reported.
+    pub(super) fn settle(&mut self, path: &str) {
+        self.settled.insert(path.to_owned());
+    }
+
+    /// Whether further problems are only counted.
+    pub(super) fn is_full(&self) -> bool {
+        self.problems.len() >= MAX_PROBLEMS
     }
 
     /// Adds an error at this node.

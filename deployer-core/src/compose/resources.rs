@@ -100,3 +100,51 @@ fn texts(report: &mut Report, fields: &Fields<'_>, key: &str) -> BTreeMap<String
 fn labels(report: &mut Report, fields: &Fields<'_>) -> BTreeMap<String, String> {
     fields.get("labels").map(|cursor| service::labels(report, &cursor)).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{lines, read};
+
+    fn with(top: &str) -> String {
+        format!("services: {{web: {{image: x}}}}\n{top}\n")
+    }
+
+    #[test]
+    fn networks_and_volumes_are_read() {
+        let text = with(
+            "networks: {a: , b: {name: n, external: true}, c: {driver: bridge, internal: true, driver_opts: {mtu: 1400}, labels: [x=y]}}\n\
+             volumes: {v: {driver: local, driver_opts: {type: nfs}, labels: {x: y}}, w: {external: true, name: there}}",
+        );
+        let spec = read(&text).unwrap().spec;
+        assert_eq!(spec.networks["a"], Default::default());
+        assert_eq!((spec.networks["b"].name.as_deref(), spec.networks["b"].external), (Some("n"), true));
+        let c = &spec.networks["c"];
+        assert_eq!((c.driver.as_deref(), c.internal), (Some("bridge"), true));
+        assert_eq!((c.driver_opts["mtu"].as_str(), c.labels["x"].as_str()), ("1400", "y"));
+        let v = &spec.volumes["v"];
+        assert_eq!(
+            (v.driver.as_deref(), v.driver_opts["type"].as_str(), v.labels["x"].as_str()),
+            (Some("local"), "nfs", "y")
+        );
+        assert_eq!((spec.volumes["w"].name.as_deref(), spec.volumes["w"].external), (Some("there"), true));
+    }
+
+    #[test]
+    fn what_is_wrong_is_refused() {
+        for (top, expected) in [
+            ("networks: {a: {ipam: {driver: x}}}", "networks.a.ipam: `ipam` is not supported"),
+            ("networks: {a: {external: {name: x}}}", "networks.a.external: this form of `external` is of the past"),
+            ("networks: {a: x}", "networks.a: \"x\" is not a mapping"),
+            ("networks: [a]", "networks: a mapping is needed here, not a list"),
+            (
+                "volumes: {v: {labels: {com.docker.compose.volume: x}}}",
+                "volumes.v.labels.com.docker.compose.volume: labels that begin with `com.docker.compose` are set by the engine",
+            ),
+            ("secrets: {s: {environment: X}}", "secrets.s.environment: `environment` is not supported"),
+            ("secrets: {s: {}}", "secrets.s: the secret is not external"),
+            ("secrets: {s: }", "secrets.s: a mapping is needed here, not nothing"),
+        ] {
+            assert_eq!(lines(&read(&with(top)).unwrap_err()), [expected], "{top}");
+        }
+    }
+}

@@ -206,3 +206,128 @@ fn condition(report: &mut Report, fields: &Fields<'_>) -> Option<Condition> {
         _ => report.mismatch(&cursor, "`service_started` or `service_healthy`"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::tests::{complaints, lines, read, web, web_with_warnings};
+    use super::*;
+
+    #[test]
+    fn commands_are_lists_or_lines() {
+        for (command, expected) in [
+            ("[a, \"b c\", 1]", Some(&["a", "b c", "1"][..])),
+            ("a 'b c' d", Some(&["a", "b c", "d"][..])),
+            ("[]", Some(&[][..])),
+            ("\"\"", Some(&[][..])),
+            ("", None),
+        ] {
+            let workload = web(&format!("command: {command}\nentrypoint: {command}")).workload;
+            let expected = expected.map(|words| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+            assert_eq!(workload.command, expected, "{command}");
+            assert_eq!(workload.entrypoint, expected, "{command}");
+        }
+        assert_eq!(complaints("command: a 'b"), ["command: a single quote is never closed"]);
+        let (_, warnings) = web_with_warnings("command: migrate && serve");
+        assert_eq!(warnings, ["command: `&&` is passed on as an argument"]);
+    }
+
+    #[test]
+    fn plain_keys_are_read() {
+        let web =
+            web("user: 1000:1000\nworking_dir: /srv\nhostname: w\ninit: true\nread_only: yes\nstop_signal: SIGINT\n\
+             stop_grace_period: 1m30s\nlabels: [a=b, c]");
+        let workload = web.workload;
+        assert_eq!(workload.user.as_deref(), Some("1000:1000"));
+        assert_eq!(workload.working_dir.as_deref(), Some("/srv"));
+        assert_eq!(workload.hostname.as_deref(), Some("w"));
+        assert!(workload.init && workload.read_only);
+        assert_eq!(workload.stop.signal.as_deref(), Some("SIGINT"));
+        assert_eq!(workload.stop.grace, Duration::from_secs(90));
+        assert_eq!(workload.labels, BTreeMap::from([("a".into(), "b".into()), ("c".into(), String::new())]));
+    }
+
+    #[test]
+    fn restart_policies_are_read() {
+        for (policy, expected) in [
+            ("no", Restart::No),
+            ("\"no\"", Restart::No),
+            ("always", Restart::Always),
+            ("unless-stopped", Restart::UnlessStopped),
+            ("on-failure", Restart::OnFailure { max_retries: None }),
+            ("on-failure:3", Restart::OnFailure { max_retries: Some(3) }),
+        ] {
+            assert_eq!(web(&format!("restart: {policy}")).workload.restart, expected, "{policy}");
+        }
+        assert_eq!(complaints("restart: sometimes").len(), 1);
+        assert_eq!(complaints("restart: on-failure:x").len(), 1);
+    }
+
+    #[test]
+    fn networks_and_dependencies_are_read() {
+        for keys in ["networks: [backend, front]", "networks: {backend: , front: {}}"] {
+            let networks = web(keys).workload.networks;
+            assert_eq!(networks, BTreeMap::from([("backend".into(), vec![]), ("front".into(), vec![])]), "{keys}");
+        }
+        assert_eq!(web("networks: {front: {aliases: [www, shop]}}").workload.networks["front"], ["www", "shop"]);
+        assert_eq!(web("depends_on: [db]").depends_on["db"], Condition::Started);
+        assert_eq!(web("depends_on: {db: {condition: service_healthy}}").depends_on["db"], Condition::Healthy);
+        assert_eq!(web("depends_on: {db: }").depends_on["db"], Condition::Started);
+        let (web, warnings) = web_with_warnings("depends_on: {none: {condition: service_started, required: false}}");
+        assert!(web.depends_on.is_empty());
+        assert_eq!(warnings, ["depends_on.none: there is no service none; nothing waits for it"]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_refused() {
+        for (keys, expected) in [
+            ("networks: [none]", "networks[0]: the network \"none\" is not declared"),
+            (
+                "networks: {front: {ipv4_address: 1.2.3.4}}",
+                "networks.front.ipv4_address: `ipv4_address` is not supported",
+            ),
+            ("depends_on: [none]", "depends_on[0]: there is no service none"),
+            ("depends_on: {none: {condition: service_started}}", "depends_on.none: there is no service none"),
+            (
+                "depends_on: {db: {condition: service_completed_successfully}}",
+                "depends_on.db.condition: services that end by themselves are not supported",
+            ),
+            (
+                "depends_on: {db: {condition: x}}",
+                "depends_on.db.condition: \"x\" is not `service_started` or `service_healthy`",
+            ),
+            (
+                "labels: {com.docker.compose.project: x}",
+                "labels.com.docker.compose.project: labels that begin with `com.docker.compose` are set by the engine",
+            ),
+            ("labels: [deployer.app=x]", "labels[0]: labels that begin with `deployer.` are set by the engine"),
+            ("stop_signal: SIG TERM", "stop_signal: \"SIG TERM\" is not a signal such as `SIGTERM`"),
+            ("init: perhaps", "init: \"perhaps\" is not `true` or `false`"),
+            ("image: \"\"", "image: \"\" is not an image reference"),
+            ("image: [x]", "image: text is needed here, not a list"),
+        ] {
+            assert_eq!(complaints(keys), [expected], "{keys}");
+        }
+    }
+
+    #[test]
+    fn all_problems_are_found_at_once() {
+        let text = "
+services:
+  web:
+    imag: x
+    ports: [x]
+    init: x
+    x-deployer:
+      drain: x
+      strategy: x
+  db:
+    privileged: true
+volumes:
+  v: {driver: [x]}
+";
+        let found = lines(&read(text).unwrap_err());
+        assert_eq!(found.len(), 9, "{found:#?}");
+    }
+}

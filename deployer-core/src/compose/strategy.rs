@@ -95,3 +95,65 @@ fn percentage(report: &mut Report, cursor: &Cursor<'_>) -> Option<u8> {
         number(text).filter(|percentage| (1..=100).contains(percentage))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{complaints, web};
+    use super::*;
+
+    #[test]
+    fn strategies_are_read_in_every_form() {
+        let seconds = Duration::from_secs;
+        let step = |weight, hold| CanaryStep { weight, hold: seconds(hold) };
+        for (strategy, expected) in [
+            ("recreate", Strategy::Recreate),
+            ("{type: recreate}", Strategy::Recreate),
+            ("rolling", Strategy::Rolling { surge: 1, unavailable: 0 }),
+            ("{type: rolling, surge: 2, unavailable: 1}", Strategy::Rolling { surge: 2, unavailable: 1 }),
+            ("blue-green", Strategy::default()),
+            (
+                "{type: blue-green, bake: 1s, keep-warm: 10m}",
+                Strategy::BlueGreen { bake: seconds(1), keep_warm: seconds(600) },
+            ),
+            (
+                "{type: canary, steps: [{weight: 10, hold: 30s}, {weight: 50%}]}",
+                Strategy::Canary { steps: vec![step(10, 30), step(50, 0)] },
+            ),
+            ("{type: linear, step: 20, interval: 10s}", Strategy::Linear { step: 20, interval: seconds(10) }),
+        ] {
+            assert_eq!(web(&format!("x-deployer: {{strategy: {strategy}}}")).strategy, expected, "{strategy}");
+        }
+    }
+
+    #[test]
+    fn wrong_strategies_are_refused() {
+        for (strategy, expected) in [
+            ("canary", ": the strategy canary needs options"),
+            ("bluegreen", ": there is no strategy \"bluegreen\""),
+            ("{surge: 1}", ": `type` is missing"),
+            ("{type: rolling, bake: 1s}", ".bake: `bake` is no key of the strategy rolling"),
+            (
+                "{type: rolling, surge: 0}",
+                ": a rolling deployment with neither surge nor unavailable instances cannot move",
+            ),
+            ("{type: canary, steps: []}", ".steps: a canary needs at least one step"),
+            ("{type: canary}", ": `steps` is missing"),
+            (
+                "{type: canary, steps: [{weight: 0}]}",
+                ".steps[0].weight: \"0\" is not a percentage of the traffic from 1 to 100",
+            ),
+            (
+                "{type: canary, steps: [{weight: 20}, {weight: 10}]}",
+                ".steps: the weights of the steps rise, from 1 to 100",
+            ),
+            (
+                "{type: linear, step: 101, interval: 1s}",
+                ".step: \"101\" is not a percentage of the traffic from 1 to 100",
+            ),
+            ("[x]", ": the name of a strategy, or a mapping with its type is needed here, not a list"),
+        ] {
+            let found = complaints(&format!("x-deployer: {{strategy: {strategy}}}"));
+            assert_eq!(found, [format!("x-deployer.strategy{expected}")], "{strategy}");
+        }
+    }
+}

@@ -15,6 +15,8 @@ use crate::model::{
 };
 use crate::plan::{Action, Observed, Step, StepId};
 
+/// How long instances may take to be gone once the platform was told to stop them.
+const STOP_TIMEOUT: Duration = Duration::from_secs(600);
 /// How often in a row a gate may be impossible to ask.
 const GATE_ERRORS: u32 = 3;
 
@@ -228,6 +230,19 @@ impl Wait<'_> {
                     self.look_again(decision, self.since + *timeout);
                 }
             }
+            Action::Reduce { revision, keep } => {
+                let left = self.view.observed.count(revision);
+                if left <= *keep {
+                    self.finish(decision, Vec::new(), None);
+                } else if elapsed >= STOP_TIMEOUT {
+                    let summary = format!("{left} instances of {revision} are still there, {keep} should be");
+                    let failure = self.failure(ErrorKind::Timeout, summary);
+                    let left: Vec<_> = self.view.observed.instances(revision).skip(*keep as usize).collect();
+                    self.fail_with(decision, failure, &left);
+                } else {
+                    self.look_again(decision, self.since + STOP_TIMEOUT);
+                }
+            }
             Action::Verify { release, timeout } => match self.mismatch(*release) {
                 None => self.finish(decision, Vec::new(), None),
                 Some(mismatch) if elapsed >= *timeout => {
@@ -244,10 +259,11 @@ impl Wait<'_> {
         let view = self.view;
         let instances: Vec<&ObservedInstance> = view.observed.instances(revision).collect();
         if let Some(since) = self.waiting.holds_since {
-            if view.now.since(since) >= readiness.min_healthy {
+            let long_enough = readiness.min_healthy.unwrap_or_default();
+            if view.now.since(since) >= long_enough {
                 return self.finish(decision, Vec::new(), None);
             }
-            decision.wake(since + readiness.min_healthy);
+            decision.wake(since + long_enough);
         }
         let hopeless: Vec<&ObservedInstance> =
             instances.iter().copied().filter(|i| is_hopeless(i, readiness)).collect();

@@ -587,7 +587,7 @@ fn makes_call(action: &Action) -> bool {
 
 /// Whether a step waits for something to become true after its call, if it makes one.
 fn waits(action: &Action) -> bool {
-    matches!(action, Action::RunHook { .. } | Action::Drain { .. }) || !makes_call(action)
+    matches!(action, Action::RunHook { .. } | Action::Drain { .. } | Action::Reduce { .. }) || !makes_call(action)
 }
 
 /// When to try again, if that makes sense.

@@ -9,6 +9,7 @@ use super::name::{AppName, Digest, ReleaseNumber, RevisionId, ServiceName};
 use super::rollout::{Probe, Readiness};
 use super::spec::{NetworkSpec, Service, VolumeSpec};
 use super::time::Timestamp;
+use super::workload::{AppProtocol, CheckCommand, ContainerCheck, Port, Transport};
 
 /// A service whose image is pinned by digest.
 pub type ServiceRelease = Service<PinnedImage>;
@@ -54,8 +55,7 @@ impl ServiceRelease {
     /// The TCP ports that other services reach: declared ones, routed ones, and those the image says it listens on
     /// unless ports are declared.
     #[must_use]
-    pub fn listening_ports(&self) -> Vec<super::workload::Port> {
-        use super::workload::{AppProtocol, Port, Transport};
+    pub fn listening_ports(&self) -> Vec<Port> {
         let mut ports: Vec<Port> =
             self.workload.ports.iter().filter(|port| port.transport == Transport::Tcp).cloned().collect();
         if ports.is_empty() {
@@ -76,17 +76,21 @@ impl ServiceRelease {
     pub fn effective_readiness(&self) -> Readiness {
         let mut readiness = self.readiness.clone();
         if readiness.probe.is_none() {
-            let declared = self.workload.ports.iter().find(|port| port.transport == super::workload::Transport::Tcp);
+            let declared = self.workload.ports.iter().find(|port| port.transport == Transport::Tcp);
             let port = self.routes.first().map(|route| route.port).or(declared.map(|port| port.target));
             readiness.probe = port.map(|port| Probe::Tcp { port });
         }
+        let disabled = |check: &ContainerCheck| check.command == CheckCommand::Disabled;
+        let asked = readiness.probe.is_some() || self.workload.check.as_ref().is_some_and(|check| !disabled(check));
+        let unasked = Duration::from_secs(1);
+        readiness.min_healthy.get_or_insert(if asked { Duration::ZERO } else { unasked });
         readiness
     }
 
     /// How long requests in flight may take once an instance is out of rotation.
     #[must_use]
     pub fn effective_drain(&self) -> Duration {
-        let http = self.listening_ports().iter().any(|port| port.protocol == super::workload::AppProtocol::Http);
+        let http = self.listening_ports().iter().any(|port| port.protocol == AppProtocol::Http);
         self.drain.unwrap_or(if http { Duration::from_secs(10) } else { Duration::from_secs(1) })
     }
 

@@ -97,9 +97,10 @@ pub struct Readiness {
     /// How long one probe may take.
     #[serde(with = "millis")]
     pub timeout: Duration,
-    /// How long an instance must stay ready before it counts.
-    #[serde(with = "millis")]
-    pub min_healthy: Duration,
+    /// How long an instance must stay ready before it counts. None means not at all where something asks it, and one
+    /// second where nothing does: that an instance runs says little in its first moments.
+    #[serde(with = "opt_millis")]
+    pub min_healthy: Option<Duration>,
     /// How long all instances of a step have to become ready.
     #[serde(with = "millis")]
     pub deadline: Duration,
@@ -116,7 +117,7 @@ impl Default for Readiness {
             probe: None,
             interval: Duration::from_secs(1),
             timeout: Duration::from_secs(2),
-            min_healthy: Duration::ZERO,
+            min_healthy: None,
             deadline: Duration::from_secs(120),
             progress_deadline: None,
             crashes_allowed: 1,

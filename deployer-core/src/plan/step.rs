@@ -327,7 +327,9 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Prepare { .. } => f.write_str("make networks, volumes and routes ready"),
-            Self::Launch { revision, instances, .. } => write!(f, "start {} of {revision}", count(*instances)),
+            Self::Launch { revision, instances, .. } => {
+                write!(f, "start {revision} until it has {}", count(*instances))
+            }
             Self::AwaitHealthy { revision, instances, readiness } => {
                 write!(f, "wait until {} of {revision} ", count(*instances))?;
                 write!(f, "{} ready", if *instances == 1 { "is" } else { "are" })?;

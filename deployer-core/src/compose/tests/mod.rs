@@ -1,0 +1,56 @@
+//! Tests of the whole reader, and what the tests of the topics share.
+
+mod golden;
+mod hostile;
+mod refusals;
+
+use super::{ComposeApp, ComposeReader};
+use crate::model::{Problems, ServiceSpec};
+
+/// A directory that does not exist, so that nothing on this computer has a say.
+pub(super) const DIR: &str = "/nowhere/shop";
+
+/// Reads a file with a few variables: `A=a`, `EMPTY=`, `SECRET=hunter2`.
+pub(super) fn read(text: &str) -> Result<ComposeApp, Problems> {
+    let env = [("A", "a"), ("EMPTY", ""), ("SECRET", "hunter2")];
+    ComposeReader::new().with_env_map(env).read_str(text, "compose.yaml", DIR)
+}
+
+/// A file with a service `web` that has these keys, among declared volumes, networks and other services.
+pub(super) fn file(keys: &str) -> String {
+    let keys: String = keys.lines().map(|line| format!("    {line}\n")).collect();
+    let image = if keys.contains("image:") || keys.contains("build:") { "" } else { "    image: web:1\n" };
+    format!(
+        "services:\n  web:\n{image}{keys}  db:\n    image: db:1\n  cache:\n    image: cache:1\n\
+         volumes:\n  data:\n  more:\nnetworks:\n  backend:\n  front:\n"
+    )
+}
+
+/// The service `web` of [`file`], which has no problems at all.
+pub(super) fn web(keys: &str) -> ServiceSpec {
+    let mut app = read(&file(keys)).unwrap_or_else(|problems| panic!("{keys}\n{problems}"));
+    assert_eq!(app.warnings.to_string(), "", "{keys}");
+    app.spec.services.remove("web").unwrap()
+}
+
+/// The service `web` of [`file`], and its warnings as `path: message`.
+pub(super) fn web_with_warnings(keys: &str) -> (ServiceSpec, Vec<String>) {
+    let mut app = read(&file(keys)).unwrap_or_else(|problems| panic!("{keys}\n{problems}"));
+    (app.spec.services.remove("web").unwrap(), lines(&app.warnings))
+}
+
+/// The problems of [`file`], as `path: message` without the `services.web.` that they begin with.
+pub(super) fn complaints(keys: &str) -> Vec<String> {
+    match read(&file(keys)) {
+        Ok(app) => panic!("no complaint about\n{keys}\n{app:#?}"),
+        Err(problems) => lines(&problems),
+    }
+}
+
+pub(super) fn lines(problems: &Problems) -> Vec<String> {
+    let line = |problem: &crate::model::Problem| {
+        let path = problem.path.strip_prefix("services.web.").unwrap_or(&problem.path);
+        format!("{path}: {}", problem.message)
+    };
+    problems.0.iter().map(line).collect()
+}

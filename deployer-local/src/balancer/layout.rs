@@ -1,0 +1,128 @@
+//! From what is kept to the configuration of each proxy.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use deployer_core::{AppName, AppProtocol, Digest, InstanceId, RevisionId, Route, ServiceName};
+
+use super::IngressOptions;
+use super::state::{PoolState, ServiceState, State, route_key, same_route};
+use super::weights;
+use crate::proxy::{Backend, Config, Entry, EntryKind, RouteRule, Server};
+
+/// The backend of a route. Names of services have no colon, so that each name is read in one way only.
+fn route_backend(app: &AppName, service: &ServiceName, route: &Route) -> String {
+    let (host, path) = route_key(route);
+    let key = Digest::of(format!("{}{path}", host.as_deref().unwrap_or("*")).as_bytes());
+    format!("{app}:{service}:route:{}", key.short())
+}
+
+fn published_backend(app: &AppName, service: &ServiceName, address: SocketAddr) -> String {
+    format!("{app}:{service}:published:{}:{}", address.ip(), address.port())
+}
+
+fn internal_backend(port: u16) -> String {
+    format!("internal:{port}")
+}
+
+/// A server's name: the digits of the revision, and enough of the instance's id to tell it apart.
+pub(super) fn server_name(revision: &RevisionId, instance: &InstanceId) -> String {
+    let id = instance.as_str();
+    let hexadecimal = id.len() >= 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if hexadecimal {
+        format!("{}-{}", revision.hash(), &id[..12])
+    } else {
+        format!("{}-{}", revision.hash(), Digest::of(id.as_bytes()).short())
+    }
+}
+
+/// The servers of one backend: the targets of every pool that has a port for it.
+fn servers(service: &ServiceState, port: impl Fn(&PoolState) -> Option<u16>) -> BTreeMap<String, Server> {
+    let pools: Vec<(&RevisionId, &PoolState, u16)> =
+        service.pools.iter().filter_map(|(revision, pool)| Some((revision, pool, port(pool)?))).collect();
+    let sizes: Vec<(u8, usize)> = pools.iter().map(|(_, pool, _)| (pool.weight, pool.active().count())).collect();
+    let mut servers = BTreeMap::new();
+    for ((revision, pool, port), weights) in pools.into_iter().zip(weights::scale(&sizes)) {
+        let mut weights = weights.into_iter();
+        for target in &pool.targets {
+            let weight = if target.draining { 0 } else { weights.next().unwrap_or(0) };
+            let address = SocketAddr::from((target.address, port));
+            let server = Server { address, weight, draining: target.draining };
+            servers.insert(server_name(revision, &target.instance), server);
+        }
+    }
+    servers
+}
+
+/// The configuration of the ingress.
+pub(super) fn ingress(state: &State, options: &IngressOptions) -> Config {
+    let mut config = Config { threads: None, descriptors: 50_000, ..Config::default() };
+    let services = || {
+        state.apps.iter().flat_map(|(app, services)| services.iter().map(move |(name, service)| (app, name, service)))
+    };
+    // Two services of one application may claim one entry while it moves from one to the other. It is the latest
+    // claimant's among those that have instances in rotation, and the latest's if none has.
+    let mut routes: BTreeMap<(Option<String>, String), (bool, u64, String)> = BTreeMap::new();
+    let mut published: BTreeMap<SocketAddr, (bool, u64, String)> = BTreeMap::new();
+    for (app, name, service) in services() {
+        let live = service.is_live();
+        for entry in &service.routes {
+            let backend = route_backend(app, name, &entry.route);
+            let port =
+                |pool: &PoolState| pool.routes.iter().find(|own| same_route(own, &entry.route)).map(|own| own.port);
+            let servers = servers(service, port);
+            config.backends.insert(backend.clone(), Backend { protocol: AppProtocol::Http, servers });
+            let (host, path) = route_key(&entry.route);
+            claim(&mut routes, (host, path.to_owned()), (live, entry.claim, backend));
+        }
+        for entry in &service.published {
+            let backend = published_backend(app, name, entry.address);
+            let port = |pool: &PoolState| pool.published.iter().find(|own| own.0 == entry.address).map(|own| own.1);
+            let servers = servers(service, port);
+            config.backends.insert(backend.clone(), Backend { protocol: entry.protocol, servers });
+            claim(&mut published, entry.address, (live, entry.claim, backend));
+        }
+    }
+    for ((host, path), (_, _, backend)) in routes {
+        config.routes.push(RouteRule { host, path, backend });
+    }
+    if !config.routes.is_empty() {
+        let entry = |bind: SocketAddr, tls| Entry { bind: bind.to_string(), tls, kind: EntryKind::Routes };
+        config.entries.insert("entry:http".to_owned(), entry(options.http, false));
+        if let Some(tls) = &options.tls {
+            config.entries.insert("entry:https".to_owned(), entry(tls.address, true));
+        }
+    }
+    for (address, (_, _, name)) in published {
+        let kind = EntryKind::Backend { name, outside: true };
+        let entry = Entry { bind: address.to_string(), tls: false, kind };
+        config.entries.insert(format!("entry:{}:{}", address.ip(), address.port()), entry);
+    }
+    config
+}
+
+fn claim<K: Ord>(entries: &mut BTreeMap<K, (bool, u64, String)>, key: K, by: (bool, u64, String)) {
+    let entry = entries.entry(key).or_insert_with(|| by.clone());
+    if (by.0, by.1) > (entry.0, entry.1) {
+        *entry = by;
+    }
+}
+
+/// The configuration of a service's own proxy.
+pub(super) fn service_proxy(service: &ServiceState) -> Config {
+    let mut config = Config { threads: Some(1), descriptors: 8_000, ..Config::default() };
+    for (port, protocol) in &service.internal {
+        let name = internal_backend(*port);
+        let servers = servers(service, |pool| pool.internal.contains(port).then_some(*port));
+        config.backends.insert(name.clone(), Backend { protocol: *protocol, servers });
+        let kind = EntryKind::Backend { name, outside: false };
+        config.entries.insert(format!("entry:{port}"), Entry { bind: format!(":{port}"), tls: false, kind });
+    }
+    config
+}
+
+/// Whether a backend of the ingress is one of this service's.
+pub(super) fn is_of(backend: &str, app: &AppName, service: &ServiceName) -> bool {
+    let mut parts = backend.splitn(3, ':');
+    parts.next() == Some(app.as_str()) && parts.next() == Some(service.as_str())
+}

@@ -1,0 +1,182 @@
+//! Builds images with the Docker Engine: with BuildKit where the engine has it, else with the classic builder.
+
+mod failure;
+mod output;
+mod request;
+mod trace;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bollard::query_parameters::TagImageOptionsBuilder;
+use deployer_core::{BuildImage, BuildSpec, BuiltImage, Digest, Error, ErrorKind, ImageBuilder, ProgressSink, Result};
+use hyper::header::HeaderValue;
+
+use crate::context::BuildContext;
+use crate::credentials::Credentials;
+use crate::engine::{Engine, classify};
+use crate::{image_name, naming::ours};
+
+use failure::Cause;
+use output::{Failed, Output};
+use request::Request;
+
+const OPERATION: &str = "builder.build";
+
+/// Builds images with the Docker Engine.
+///
+/// The result is named `deployer/<app>/<service>:<digits of its id>` and labelled with the application, so that
+/// [`EngineRegistry`](crate::EngineRegistry) can prune it.
+///
+/// BuildKit is used without a session. What needs one is refused: build secrets.
+#[derive(Clone, Debug)]
+pub struct DockerBuilder {
+    engine: Engine,
+}
+
+/// Who builds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    Classic,
+    BuildKit,
+}
+
+/// Why a build did not succeed: it failed, or it could not be asked for.
+enum Trouble {
+    Failed(Failed),
+    Error(Error),
+}
+
+impl DockerBuilder {
+    /// Builds with this engine.
+    #[must_use]
+    pub fn new(engine: Engine) -> Self {
+        Self { engine }
+    }
+
+    /// Builds with the newest builder that can.
+    async fn build_somehow(&self, request: &BuildImage) -> Result<String> {
+        let spec = request.build.clone();
+        let context = blocking(move || BuildContext::gather(&spec)).await??;
+        let mut context = Arc::new(context);
+        let credentials = blocking(Credentials::of_user).await?;
+        let mut version = Version::BuildKit;
+        let mut own_frontend = false;
+        loop {
+            let failed = match self.build_once(request, &context, version, credentials.header()).await {
+                Ok(image) => return Ok(image),
+                Err(Trouble::Error(error)) => return Err(error),
+                Err(Trouble::Failed(failed)) => failed,
+            };
+            match (version, failed.cause()) {
+                (Version::BuildKit, Cause::NoFrontend) if !own_frontend => {
+                    own_frontend = true;
+                    let spec = request.build.clone();
+                    match blocking(move || BuildContext::gather_without_syntax(&spec)).await?? {
+                        // The frontend that BuildKit holds itself understands most Dockerfiles.
+                        Some(without) => context = Arc::new(without),
+                        None => return Err(failed.into_error()),
+                    }
+                }
+                (Version::BuildKit, Cause::NoBuildKit) => version = Version::Classic,
+                // BuildKit asks a session for credentials; the classic builder takes them with the request.
+                (Version::BuildKit, Cause::Denied) if !credentials.is_empty() => version = Version::Classic,
+                _ => return Err(failed.into_error()),
+            }
+            tracing::debug!(?version, message = failed.message, "building in another way");
+        }
+    }
+
+    async fn build_once(
+        &self,
+        request: &BuildImage,
+        context: &Arc<BuildContext>,
+        version: Version,
+        credentials: Option<HeaderValue>,
+    ) -> Result<String, Trouble> {
+        let query = query(request, context, version);
+        let (archive, unread) = context.stream();
+        let sink: &dyn ProgressSink = &*request.progress;
+        let mut output = Output::new(sink);
+        let sent = Request { query, credentials };
+        let answer = sent.send(self.engine.docker(), archive, |message| output.take(message)).await;
+        if let Some(error) = unread.take() {
+            return Err(Trouble::Error(error));
+        }
+        match answer {
+            Ok(()) => output.end().map_err(Trouble::Failed),
+            // The classic builder reads the Dockerfile before it answers.
+            Err(bollard::errors::Error::DockerResponseServerError { message, .. }) => {
+                Err(Trouble::Failed(output.failure(message)))
+            }
+            Err(error) => Err(Trouble::Error(classify(OPERATION, request.service.as_str(), error))),
+        }
+    }
+
+    async fn tag(&self, image: &str, name: &str) -> Result<()> {
+        let (repository, tag) = image_name::split(name);
+        let options = TagImageOptionsBuilder::new().repo(repository).tag(tag).build();
+        self.engine.docker().tag_image(image, Some(options)).await.map_err(|error| classify(OPERATION, name, error))
+    }
+}
+
+#[async_trait]
+impl ImageBuilder for DockerBuilder {
+    async fn build(&self, request: BuildImage) -> Result<BuiltImage> {
+        let resource = format!("{}/{}", request.app, request.service);
+        let named = |error: Error| error.with_operation(OPERATION).with_resource(resource.clone());
+        refuse_secrets(&request.build).map_err(named)?;
+        let image = self.build_somehow(&request).await.map_err(named)?;
+        let digest = Digest::new(&image).map_err(|error| {
+            named(Error::new(ErrorKind::Internal, "the Docker Engine's image id is no digest").with_source(error))
+        })?;
+        let name = image_name::image(&request.app, &request.service, &digest);
+        self.tag(&image, &name).await?;
+        if let Some(tag) = &request.build.tag {
+            self.tag(&image, tag).await?;
+        }
+        Ok(BuiltImage::new(digest, name))
+    }
+}
+
+fn refuse_secrets(build: &BuildSpec) -> Result<()> {
+    if build.secrets.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Unsupported, "this build of Deployer cannot hand secrets to a build")
+        .with_help("give the secret to the running service instead, or hand in an image that is built elsewhere"))
+}
+
+fn query(request: &BuildImage, context: &BuildContext, version: Version) -> Vec<(&'static str, String)> {
+    let build = &request.build;
+    let mut labels: BTreeMap<&str, &str> =
+        build.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    labels.insert(ours::APP, request.app.as_str());
+    let mut query = vec![
+        ("dockerfile", context.dockerfile().to_owned()),
+        ("version", if version == Version::BuildKit { "2" } else { "1" }.to_owned()),
+        ("rm", "1".to_owned()),
+        // A build that fails leaves a container behind otherwise.
+        ("forcerm", "1".to_owned()),
+        ("labels", serde_json::json!(labels).to_string()),
+        ("buildargs", serde_json::json!(build.args).to_string()),
+    ];
+    if build.no_cache {
+        query.push(("nocache", "1".to_owned()));
+    }
+    if let Some(target) = &build.target {
+        query.push(("target", target.clone()));
+    }
+    query
+}
+
+/// Runs blocking work off the async threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        Error::new(ErrorKind::Internal, "the work on the build context did not end").with_source(error)
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! Instances and tasks as containers of one Docker Engine.
+
+mod container;
+mod launch;
+mod logs;
+mod observe;
+mod probe;
+mod reduce;
+mod refusal;
+mod shared;
+mod smoke;
+mod state;
+mod task;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bollard::errors::Error as DockerError;
+use bollard::models::ContainerSummary;
+use bollard::query_parameters::ListContainersOptionsBuilder;
+use deployer_core::{
+    EnsureApp, Launch, LogQuery, LogStream, ObserveApp, ObservedApp, Orchestrator, OrchestratorCapabilities, Outcome,
+    Reduce, RemoveApp, RemoveTask, Result, Secrets, SmokeAnswer, SmokeRequest, StartTask,
+};
+
+use crate::engine::{Engine, classify};
+use crate::naming;
+use crate::network::Networks;
+use crate::reach::Reach;
+
+/// Runs instances as containers of one Docker Engine. Clones share what they remember.
+#[derive(Clone, Debug)]
+pub struct DockerOrchestrator {
+    engine: Engine,
+    networks: Networks,
+    reach: Reach,
+    secrets: Arc<dyn Secrets>,
+    memory: Arc<Memory>,
+}
+
+/// What is remembered between calls: nothing that a new process could not do without.
+#[derive(Default)]
+struct Memory {
+    prober: probe::Prober,
+    looks: observe::Looks,
+    exits: observe::PastExits,
+    // Held while a task is created and started: see `task`.
+    tasks: tokio::sync::Mutex<()>,
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory").finish_non_exhaustive()
+    }
+}
+
+impl Memory {
+    /// Forgets a container that is gone.
+    fn forget(&self, container: &str) {
+        self.prober.forget(container);
+        self.looks.forget(container);
+        self.exits.forget(container);
+    }
+}
+
+impl DockerOrchestrator {
+    pub(crate) fn new(engine: Engine, networks: Networks, reach: Reach, secrets: Arc<dyn Secrets>) -> Self {
+        Self { engine, networks, reach, secrets, memory: Arc::default() }
+    }
+
+    /// Runs instances on this engine, for a [`Backend`](deployer_core::Backend) whose other parts are not ours.
+    #[must_use]
+    pub fn on_engine(engine: Engine, secrets: Arc<dyn Secrets>) -> Self {
+        Self::new(engine.clone(), Networks::new(engine), Reach::default(), secrets)
+    }
+
+    /// All containers with these labels, whatever they do.
+    async fn containers(
+        &self,
+        operation: &'static str,
+        resource: &str,
+        labels: &[(&str, &str)],
+    ) -> Result<Vec<ContainerSummary>> {
+        let filters = naming::label_filter(labels);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let listed = self.engine.docker().list_containers(Some(options)).await;
+        listed.map_err(|error| classify(operation, resource, error))
+    }
+}
+
+/// The value of a container's label.
+fn label<'a>(container: &'a ContainerSummary, name: &str) -> Option<&'a str> {
+    container.labels.as_ref()?.get(name).map(String::as_str)
+}
+
+/// Whether the labels have all of these values.
+fn has_labels(labels: Option<&HashMap<String, String>>, wanted: &[(&str, String)]) -> bool {
+    wanted.iter().all(|(name, value)| labels.and_then(|labels| labels.get(*name)) == Some(value))
+}
+
+/// Whether the engine answered with this status.
+fn answered(error: &DockerError, status: u16) -> bool {
+    matches!(error, DockerError::DockerResponseServerError { status_code, .. } if *status_code == status)
+}
+
+#[async_trait]
+impl Orchestrator for DockerOrchestrator {
+    fn capabilities(&self) -> OrchestratorCapabilities {
+        OrchestratorCapabilities::default()
+    }
+
+    async fn ensure_app(&self, request: EnsureApp) -> Result<Outcome> {
+        self.ensure_shared(&request).await
+    }
+
+    async fn observe(&self, request: ObserveApp) -> Result<ObservedApp> {
+        self.observe_containers(&request).await
+    }
+
+    async fn launch(&self, request: Launch) -> Result<Outcome> {
+        self.launch_instances(&request).await
+    }
+
+    async fn reduce(&self, request: Reduce) -> Result<Outcome> {
+        self.reduce_instances(&request).await
+    }
+
+    async fn start_task(&self, request: StartTask) -> Result<Outcome> {
+        self.start_once(&request).await
+    }
+
+    async fn remove_task(&self, request: RemoveTask) -> Result<Outcome> {
+        self.forget_task(&request).await
+    }
+
+    async fn remove_app(&self, request: RemoveApp) -> Result<Outcome> {
+        self.remove_shared(&request).await
+    }
+
+    async fn smoke(&self, request: SmokeRequest) -> Result<Vec<SmokeAnswer>> {
+        self.ask_instances(&request).await
+    }
+
+    async fn logs(&self, query: LogQuery) -> Result<LogStream> {
+        self.open_logs(query).await
+    }
+}

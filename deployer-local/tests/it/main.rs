@@ -1,0 +1,13 @@
+//! Tests of the local backend against a real Docker Engine and real files, linked as one binary. They fail where there
+//! is no engine.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod balancer;
+mod engine;
+mod images;
+mod orchestrator;
+#[cfg(feature = "sqlite")]
+mod store;
+#[cfg(feature = "sqlite")]
+mod store_processes;
