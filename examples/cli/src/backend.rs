@@ -19,7 +19,7 @@ pub(crate) async fn deployer(global: &Global) -> Result<Deployer> {
     };
     let secrets: Arc<dyn Secrets> = Arc::new(HostSecrets::new().with_env_prefix(SECRET_PREFIX));
     let options = LocalOptions::new(state_dir)
-        .with_ingress(IngressOptions::new().with_http(global.http))
+        .with_ingress(IngressOptions::default().with_http(global.http))
         .with_secrets(Arc::clone(&secrets));
     let backend = LocalBackend::connect(options).await?;
     Ok(Deployer::builder(backend).secrets(secrets).build())

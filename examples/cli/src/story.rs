@@ -106,9 +106,7 @@ impl Story {
                 self.follow(plan);
                 vec![whole(event.to_string())]
             }
-            JournalEvent::StepStarted { step, attempt: 1 } => {
-                self.step(*step).and_then(begins).into_iter().collect()
-            }
+            JournalEvent::StepStarted { step, attempt: 1 } => self.step(*step).and_then(begins).into_iter().collect(),
             JournalEvent::StepFinished { step, outcome, detail } => {
                 self.done.insert(*step);
                 let plan = self.plan.as_ref();

@@ -41,9 +41,8 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A column without any content is left out.
         let cell = |row: &'_ Vec<String>, column: usize| row.get(column).cloned().unwrap_or_default();
-        let shown: Vec<usize> = (0..self.heads.len())
-            .filter(|column| self.rows.iter().any(|row| !cell(row, *column).is_empty()))
-            .collect();
+        let shown: Vec<usize> =
+            (0..self.heads.len()).filter(|column| self.rows.iter().any(|row| !cell(row, *column).is_empty())).collect();
         let width = |column: usize| {
             let cells = self.rows.iter().map(|row| row.get(column).map_or(0, |cell| cell.chars().count()));
             cells.max().unwrap_or(0).max(self.heads[column].text.chars().count())

@@ -23,7 +23,8 @@ const GOOD: &str = "name: shop\nservices:\n  web:\n    image: nginx\n  worker:\n
 #[test]
 fn wrong_usage_exits_with_2() {
     let dir = tempfile::tempdir().unwrap();
-    for args in [&[][..], &["fly"], &["rollback", "--to", "latest"], &["deploy", "--keep", "3"], &["--http", "8080", "status"]]
+    for args in
+        [&[][..], &["fly"], &["rollback", "--to", "latest"], &["deploy", "--keep", "3"], &["--http", "8080", "status"]]
     {
         let output = deployer(dir.path(), args);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {}", text(&output.stderr));
@@ -37,8 +38,19 @@ fn help_names_every_subcommand_and_exit_code() {
     assert_eq!(output.status.code(), Some(0));
     let help = text(&output.stdout);
     for word in [
-        "check", "plan", "deploy", "rollback", "status", "history", "logs", "cancel", "resume", "promote", "prune",
-        "destroy", "Exit codes:",
+        "check",
+        "plan",
+        "deploy",
+        "rollback",
+        "status",
+        "history",
+        "logs",
+        "cancel",
+        "resume",
+        "promote",
+        "prune",
+        "destroy",
+        "Exit codes:",
     ] {
         assert!(help.contains(word), "{word} is missing:\n{help}");
     }

@@ -174,7 +174,8 @@ fn history_text(records: &[DeploymentRecord], releases: &[Release], now: Timesta
             None => None,
         };
         let note = note.or_else(|| own.and_then(|own| own.message.clone()));
-        let number = |number: Option<deployer_core::ReleaseNumber>| number.map_or_else(|| "-".into(), |n| n.to_string());
+        let number =
+            |number: Option<deployer_core::ReleaseNumber>| number.map_or_else(|| "-".into(), |n| n.to_string());
         table.row([
             format!("{} ago", ago(now.since(record.started_at))),
             record.kind.word().to_owned(),

@@ -1,8 +1,8 @@
 //! The subcommands.
 
 mod change;
-mod look;
 mod logs;
+mod look;
 mod signal;
 
 use crate::args::{Args, Command};
