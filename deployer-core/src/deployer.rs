@@ -81,7 +81,7 @@ impl DeployerBuilder {
         Deployer {
             tools: Tools {
                 backend: self.backend,
-                calls: Calls { clock: self.clock, intercept: self.intercept },
+                calls: Calls::new(self.clock, self.intercept),
                 secrets: self.secrets,
                 gates: Arc::new(self.gates),
                 owner: self.owner,

@@ -16,7 +16,7 @@ use serde::Deserialize;
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 
 /// The credentials of all registries that the file names.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Credentials {
     registries: HashMap<String, DockerCredentials>,
 }
@@ -92,6 +92,12 @@ impl Credentials {
                 .map(|(_, credentials)| credentials),
         };
         found.cloned()
+    }
+
+    /// All of them, by registry.
+    #[cfg(feature = "build-secrets")]
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&str, DockerCredentials)> {
+        self.registries.iter().map(|(registry, credentials)| (registry.as_str(), credentials.clone()))
     }
 
     /// All of them, as the header that builds take.

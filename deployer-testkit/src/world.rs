@@ -152,13 +152,16 @@ impl World {
         drop(self.lock());
     }
 
-    /// Adds an image under this reference to the registry. Again with the same reference: puts a new image there.
+    /// Adds an image under this reference to the registry, unless there is one.
     pub fn add_image(&self, reference: &str) -> Digest {
-        self.lock().images.push(reference)
+        let mut state = self.lock();
+        let known = state.images.digest_of(reference).cloned();
+        known.unwrap_or_else(|| state.images.push(reference))
     }
 
-    /// Adds an image that says it listens on these ports.
-    pub fn add_image_with_ports(&self, reference: &str, ports: &[u16]) -> Digest {
+    /// Puts a new image behind a reference, one that says it listens on these ports. The old one can still be run by its
+    /// digest; the new one behaves as its service does until [`on_image`](Self::on_image) says otherwise.
+    pub fn replace_image(&self, reference: &str, ports: &[u16]) -> Digest {
         let mut state = self.lock();
         let digest = state.images.push(reference);
         if let Some(row) = state.images.rows.get_mut(&digest) {

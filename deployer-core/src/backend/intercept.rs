@@ -10,6 +10,8 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CallInfo {
+    /// The call's number, from 1 in the order in which calls begin; no other call of the same deployer has it.
+    pub number: u64,
     /// The operation, such as `orchestrator.launch`.
     pub operation: &'static str,
     /// What it is about.
@@ -21,8 +23,8 @@ pub struct CallInfo {
 impl CallInfo {
     /// A call of this operation on this resource.
     #[must_use]
-    pub fn new(operation: &'static str, resource: impl Into<String>, mutating: bool) -> Self {
-        Self { operation, resource: resource.into(), mutating }
+    pub fn new(number: u64, operation: &'static str, resource: impl Into<String>, mutating: bool) -> Self {
+        Self { number, operation, resource: resource.into(), mutating }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tracing::Instrument;
@@ -13,10 +14,15 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Clone, Debug)]
 pub(crate) struct Calls {
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) intercept: Option<Arc<dyn Intercept>>,
+    intercept: Option<Arc<dyn Intercept>>,
+    made: Arc<AtomicU64>,
 }
 
 impl Calls {
+    pub(crate) fn new(clock: Arc<dyn Clock>, intercept: Option<Arc<dyn Intercept>>) -> Self {
+        Self { clock, intercept, made: Arc::default() }
+    }
+
     /// The frame of a mutating call that may take so long.
     pub(crate) fn frame(&self, key: impl Into<String>, timeout: Duration) -> Call {
         Call::new(key, self.clock.now() + timeout)
@@ -31,7 +37,8 @@ impl Calls {
         timeout: Duration,
         call: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        let info = CallInfo::new(operation, resource, mutating);
+        let number = self.made.fetch_add(1, Ordering::Relaxed) + 1;
+        let info = CallInfo::new(number, operation, resource, mutating);
         let span = tracing::debug_span!("call", operation, resource = %info.resource);
         let made = async {
             if let Some(intercept) = &self.intercept {

@@ -263,7 +263,8 @@ impl Wait<'_> {
             if view.now.since(since) >= long_enough {
                 return self.finish(decision, Vec::new(), None);
             }
-            decision.wake(since + long_enough);
+            // Only time is missing: a look now and then is enough to see it break.
+            return decision.wake((since + long_enough).min(view.now + self.view.poll.max(Duration::from_millis(100))));
         }
         let hopeless: Vec<&ObservedInstance> =
             instances.iter().copied().filter(|i| is_hopeless(i, readiness)).collect();
@@ -489,7 +490,13 @@ impl Wait<'_> {
                 return Some(format!("the traffic of {name} does not go to {revision} alone"));
             }
             let pool = observed.routing(name)?.pool(&revision)?;
-            let serving = pool.targets.iter().filter(|target| target.state == TargetState::InService).count();
+            let serves = |state| match state {
+                TargetState::InService => true,
+                // Only the image says that it listens: it need not.
+                TargetState::Down | TargetState::Starting => !service.declares_ports(),
+                TargetState::Draining => false,
+            };
+            let serving = pool.targets.iter().filter(|target| serves(target.state)).count();
             (serving < service.replicas as usize)
                 .then(|| format!("{serving} of {} instances of {revision} are in rotation", service.replicas))
         })

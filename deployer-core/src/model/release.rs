@@ -100,6 +100,12 @@ impl ServiceRelease {
         !self.listening_ports().is_empty()
     }
 
+    /// Whether its owner says that it listens. An image may say so of a program that this service does not run.
+    #[must_use]
+    pub fn declares_ports(&self) -> bool {
+        !self.routes.is_empty() || self.workload.ports.iter().any(|port| port.transport == Transport::Tcp)
+    }
+
     /// Whether two revisions of it must never run at the same time.
     #[must_use]
     pub fn is_exclusive(&self) -> bool {

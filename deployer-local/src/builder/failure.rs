@@ -30,7 +30,8 @@ impl Failed {
     pub(super) fn cause(&self) -> Cause {
         let text = self.message.to_ascii_lowercase();
         let has = |part: &str| text.contains(part);
-        let frontend = self.step.as_deref().is_some_and(|step| step.starts_with("resolve image config for "));
+        let frontend = self.step.as_deref().is_some_and(|step| step.starts_with("resolve image config for "))
+            || has("frontend gateway.v0: failed to do request");
         if has("no space left on device") {
             Cause::NoSpace
         } else if frontend {

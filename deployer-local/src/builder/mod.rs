@@ -3,6 +3,8 @@
 mod failure;
 mod output;
 mod request;
+#[cfg(feature = "build-secrets")]
+mod session;
 mod trace;
 
 use std::collections::BTreeMap;
@@ -10,7 +12,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bollard::query_parameters::TagImageOptionsBuilder;
-use deployer_core::{BuildImage, BuildSpec, BuiltImage, Digest, Error, ErrorKind, ImageBuilder, ProgressSink, Result};
+use deployer_core::{BuildImage, BuiltImage, Digest, Error, ErrorKind, ImageBuilder, ProgressSink, Result};
 use hyper::header::HeaderValue;
 
 use crate::context::BuildContext;
@@ -29,7 +31,8 @@ const OPERATION: &str = "builder.build";
 /// The result is named `deployer/<app>/<service>:<digits of its id>` and labelled with the application, so that
 /// [`EngineRegistry`](crate::EngineRegistry) can prune it.
 ///
-/// BuildKit is used without a session. What needs one is refused: build secrets.
+/// BuildKit is used without a session, but for builds with secrets. Those need the cargo feature `build-secrets`, and are
+/// refused without it; they show no progress.
 #[derive(Clone, Debug)]
 pub struct DockerBuilder {
     engine: Engine,
@@ -64,7 +67,15 @@ impl DockerBuilder {
         let mut version = Version::BuildKit;
         let mut own_frontend = false;
         loop {
-            let failed = match self.build_once(request, &context, version, credentials.header()).await {
+            #[cfg(feature = "build-secrets")]
+            let built = if request.secrets.is_empty() {
+                self.build_once(request, &context, version, credentials.header()).await
+            } else {
+                self.build_with_secrets(request, &context, &credentials).await
+            };
+            #[cfg(not(feature = "build-secrets"))]
+            let built = self.build_once(request, &context, version, credentials.header()).await;
+            let failed = match built {
                 Ok(image) => return Ok(image),
                 Err(Trouble::Error(error)) => return Err(error),
                 Err(Trouble::Failed(failed)) => failed,
@@ -79,9 +90,11 @@ impl DockerBuilder {
                         None => return Err(failed.into_error()),
                     }
                 }
-                (Version::BuildKit, Cause::NoBuildKit) => version = Version::Classic,
+                (Version::BuildKit, Cause::NoBuildKit) if request.secrets.is_empty() => version = Version::Classic,
                 // BuildKit asks a session for credentials; the classic builder takes them with the request.
-                (Version::BuildKit, Cause::Denied) if !credentials.is_empty() => version = Version::Classic,
+                (Version::BuildKit, Cause::Denied) if request.secrets.is_empty() && !credentials.is_empty() => {
+                    version = Version::Classic;
+                }
                 _ => return Err(failed.into_error()),
             }
             tracing::debug!(?version, message = failed.message, "building in another way");
@@ -126,7 +139,7 @@ impl ImageBuilder for DockerBuilder {
     async fn build(&self, request: BuildImage) -> Result<BuiltImage> {
         let resource = format!("{}/{}", request.app, request.service);
         let named = |error: Error| error.with_operation(OPERATION).with_resource(resource.clone());
-        refuse_secrets(&request.build).map_err(named)?;
+        check_secrets(&request).map_err(named)?;
         let image = self.build_somehow(&request).await.map_err(named)?;
         let digest = Digest::new(&image).map_err(|error| {
             named(Error::new(ErrorKind::Internal, "the Docker Engine's image id is no digest").with_source(error))
@@ -140,26 +153,33 @@ impl ImageBuilder for DockerBuilder {
     }
 }
 
-fn refuse_secrets(build: &BuildSpec) -> Result<()> {
-    if build.secrets.is_empty() {
+/// Refuses what this build of the crate cannot do.
+fn check_secrets(request: &BuildImage) -> Result<()> {
+    if let Some(id) = request.build.secrets.keys().find(|id| !request.secrets.contains_key(*id)) {
+        return Err(Error::new(ErrorKind::InvalidInput, format!("the value of the build secret {id} is not given")));
+    }
+    if request.secrets.is_empty() || cfg!(feature = "build-secrets") {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::Unsupported, "this build of Deployer cannot hand secrets to a build")
-        .with_help("give the secret to the running service instead, or hand in an image that is built elsewhere"))
+    Err(Error::new(ErrorKind::Unsupported, "this program was built without the means to hand secrets to a build")
+        .with_help("turn on the cargo feature `build-secrets` of deployer-local, or give the secret to the service"))
+}
+
+/// The image's labels.
+fn labels(request: &BuildImage) -> BTreeMap<&str, &str> {
+    let own = request.build.labels.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    own.chain([(ours::APP, request.app.as_str())]).collect()
 }
 
 fn query(request: &BuildImage, context: &BuildContext, version: Version) -> Vec<(&'static str, String)> {
     let build = &request.build;
-    let mut labels: BTreeMap<&str, &str> =
-        build.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-    labels.insert(ours::APP, request.app.as_str());
     let mut query = vec![
         ("dockerfile", context.dockerfile().to_owned()),
         ("version", if version == Version::BuildKit { "2" } else { "1" }.to_owned()),
         ("rm", "1".to_owned()),
         // A build that fails leaves a container behind otherwise.
         ("forcerm", "1".to_owned()),
-        ("labels", serde_json::json!(labels).to_string()),
+        ("labels", serde_json::json!(labels(request)).to_string()),
         ("buildargs", serde_json::json!(build.args).to_string()),
     ];
     if build.no_cache {

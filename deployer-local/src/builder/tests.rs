@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use bollard::query_parameters::RemoveImageOptionsBuilder;
-use deployer_core::{AppName, Call, Progress, ServiceName, Timestamp};
+use deployer_core::{AppName, BuildSpec, Call, Progress, ServiceName, Timestamp};
 
 use super::*;
 

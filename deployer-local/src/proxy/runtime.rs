@@ -56,6 +56,8 @@ impl Control {
             let mut stream = connect(&self.directory, socket).await?;
             stream.write_all(line.as_bytes()).await?;
             stream.write_all(b"\n").await?;
+            // The master keeps the connection open for more unless it is told that there will be none.
+            stream.shutdown().await?;
             let mut answer = Vec::new();
             stream.read_to_end(&mut answer).await?;
             Ok(String::from_utf8_lossy(&answer).into_owned())

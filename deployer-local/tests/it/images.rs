@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::panic::{AssertUnwindSafe, resume_unwind};
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use bollard::Docker;
@@ -14,7 +13,8 @@ use bollard::query_parameters::{
 };
 use deployer_core::{
     AppName, BuildImage, BuildSpec, BuiltImage, Call, Digest, ErrorKind, ImageBuilder, PinnedImage, Progress,
-    ProgressSink, PruneImages, PublishImage, Registry, ResolveImage, Result, SecretRef, ServiceName, Timestamp,
+    ProgressSink, PruneImages, PublishImage, Registry, ResolveImage, Result, SecretRef, SecretValue, ServiceName,
+    Timestamp,
 };
 use deployer_local::{DockerBuilder, Engine, EngineRegistry};
 use futures_util::FutureExt as _;
@@ -346,14 +346,43 @@ async fn what_lost_its_name_is_pruned_by_its_label() {
     .await;
 }
 
+async fn build_with_secret(bench: &Bench, text: &str, value: Option<&str>) -> Result<BuiltImage> {
+    let mut build = bench.dockerfile(text);
+    build.secrets.insert("token".to_owned(), SecretRef::new("of-the-test"));
+    let service = ServiceName::new("web").unwrap();
+    let values = value.into_iter().map(|value| ("token".to_owned(), SecretValue::new(value))).collect();
+    let request = BuildImage::new(call(), bench.app.clone(), service, build, values, Arc::new(Seen::default()));
+    bench.builder.build(request).await
+}
+
+#[cfg(not(feature = "build-secrets"))]
 #[tokio::test]
-async fn build_secrets_are_refused_before_anything_is_sent() {
+async fn build_secrets_are_refused_without_the_means() {
     with_app(async |bench| {
-        let mut build = BuildSpec::new(Path::new("nowhere"));
-        build.secrets.insert("token".to_owned(), SecretRef::new("token"));
-        let error = bench.build(build).await.unwrap_err();
+        let error = build_with_secret(bench, "FROM scratch", Some("hush")).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
-        assert!(error.help().is_some());
+        assert!(error.help().is_some_and(|help| help.contains("build-secrets")), "{error}");
+        let error = build_with_secret(bench, "FROM scratch", None).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    })
+    .await;
+}
+
+#[cfg(feature = "build-secrets")]
+#[tokio::test]
+async fn build_secrets_are_read_while_building_and_stay_out_of_the_image() {
+    with_app(async |bench| {
+        let run = "RUN --mount=type=secret,id=token test \"$(cat /run/secrets/token)\" = 'hush hush'";
+        let text = format!("FROM {BASE}\nLABEL of={}\n{run} && : {}\n", bench.app, bench.app);
+        let image = build_with_secret(bench, &text, Some("hush hush")).await.unwrap();
+        assert_eq!(image.reference, format!("deployer/{}/web:{}", bench.app, image.digest.short()));
+        let inspected = bench.docker.inspect_image(&image.reference).await.unwrap();
+        assert_eq!(inspected.repo_tags.unwrap(), [image.reference]);
+        assert_eq!(bench.labels(image.digest.as_str()).await["deployer.app"], bench.app.as_str());
+        let after = format!("FROM {BASE}\n{run} && : not {}\n", bench.app);
+        let error = build_with_secret(bench, &after, Some("another value")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Workload);
+        assert!(!format!("{error:?}").contains("another value"), "{error:?}");
     })
     .await;
 }

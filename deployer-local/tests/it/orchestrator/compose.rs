@@ -1,4 +1,4 @@
-//! The real `docker-compose` on what was launched.
+//! The real Compose on what was launched.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -17,12 +17,13 @@ volumes:
 ";
 
 fn docker_compose(directory: &Path, app: &TestApp, arguments: &[&str]) -> String {
-    let output: Output = Command::new("docker-compose")
-        .current_dir(directory)
-        .args(["--no-ansi", "-p", app.name.as_str()])
-        .args(arguments)
-        .output()
-        .expect("docker-compose must be installed");
+    let run = |program: &str, first: &[&str]| -> std::io::Result<Output> {
+        let project = ["--ansi", "never", "-p", app.name.as_str()];
+        Command::new(program).current_dir(directory).args(first).args(project).args(arguments).output()
+    };
+    // Newer installations have it as a part of the `docker` command only.
+    let output = run("docker-compose", &[]).or_else(|_| run("docker", &["compose"]));
+    let output = output.expect("docker-compose must be installed");
     let both = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&both).into_owned();
     assert!(output.status.success(), "docker-compose {arguments:?}: {text}");
