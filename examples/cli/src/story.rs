@@ -322,7 +322,7 @@ mod tests {
     fn told(images: &[&str]) -> Vec<String> {
         let world = World::new();
         for image in images {
-            world.add_image_with_ports(image, &[80]);
+            world.add_image(image);
         }
         world.on_image("shop:bad", Behaviour::crash_loop(3));
         simulate(async {

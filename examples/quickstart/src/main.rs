@@ -75,7 +75,7 @@ async fn story(stage: &mut Stage, chapters: &mut Vec<Chapter>) -> Result<()> {
     seen.stayed("v2")?;
     chapters.push(Chapter::new("deploy v3 (broken)", &record).with_traffic(seen.untouched()));
 
-    println!("\n4. Roll back to v1. It is still warm, so only the traffic moves.");
+    println!("\n4. Roll back to v1, by its number. Nothing is built; if it is still warm, only the traffic moves.");
     let traffic = Traffic::start(stage.ingress).await?;
     let record = stage.run(stage.deployer.rollback(&stage.app, Some(ReleaseNumber(1)))).await?;
     expect(record.verdict.as_ref(), "promoted")?;

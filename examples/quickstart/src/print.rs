@@ -86,13 +86,15 @@ pub(crate) fn table(chapters: &[Chapter]) {
     }
     let row = |cells: [&str; 7]| {
         let [name, verdict, took, first, all, sent, lost] = cells;
-        println!("{name:<19} {verdict:<12} {took:>8} {first:>15} {all:>15} {sent:>9} {lost:>6}");
+        let line = format!("{name:<19} {verdict:<12} {took:>8} {first:>15} {all:>15} {sent:>9} {lost:>6}");
+        println!("{}", line.trim_end());
     };
     println!();
     row(["", "", "", "first request", "all requests", "requests", ""]);
     row(["step", "verdict", "verdict", "on new version", "on new version", "sent", "lost"]);
     for chapter in chapters {
-        let time = |time: Option<Duration>| time.map_or_else(|| "-".to_owned(), |time| Human(time).to_string());
+        let time =
+            |time: Option<Duration>| time.map_or_else(|| "-".to_owned(), |time| format!("{} ms", time.as_millis()));
         let count = |count: Option<u64>| count.map_or_else(|| "-".to_owned(), |count| count.to_string());
         let moved = chapter.moved;
         row([

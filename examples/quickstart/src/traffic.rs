@@ -39,7 +39,7 @@ impl Traffic {
         let ended = self.running.started().elapsed();
         answered(&self.running, self.running.snapshot().answered + SETTLED).await?;
         let report = self.running.stop().await;
-        if report.lost > 0 || report.lagged() {
+        if report.lost > 0 || report.unsent > 0 {
             println!("\n{report}");
         }
         Ok(Seen { report, began: self.began, ended })
