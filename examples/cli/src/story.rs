@@ -5,8 +5,8 @@ use std::fmt;
 use std::time::Duration;
 
 use deployer_core::{
-    Action, ChangeKind, Entry, Event, EventKind, GateAnswer, Health, HookPoint, Human, InstanceId, InstancePhase,
-    JournalEvent, Outcome, Plan, RevisionId, ServiceName, Step, StepId, Timestamp,
+    Action, ChangeKind, DivertReason, Entry, Event, EventKind, GateAnswer, Health, HookPoint, Human, InstanceId,
+    InstancePhase, JournalEvent, Outcome, Plan, RevisionId, ServiceName, Step, StepId, Timestamp,
 };
 
 /// Something to tell.
@@ -102,9 +102,13 @@ impl Story {
                 told.extend(changes(plan));
                 told
             }
-            JournalEvent::Diverted { plan, .. } => {
+            JournalEvent::Diverted { reason, plan } => {
                 self.follow(plan);
-                vec![whole(event.to_string())]
+                vec![match reason {
+                    // The step that failed has told why.
+                    DivertReason::Failed { .. } => whole("bringing back what was there before"),
+                    DivertReason::Cancelled { .. } => whole(event.to_string()),
+                }]
             }
             JournalEvent::StepStarted { step, attempt: 1 } => self.step(*step).and_then(begins).into_iter().collect(),
             JournalEvent::StepFinished { step, outcome, detail } => {
@@ -113,11 +117,7 @@ impl Story {
                 let Some((plan, step)) = plan.and_then(|plan| Some((plan, plan.step(*step)?))) else {
                     return Vec::new();
                 };
-                let mut told: Vec<Told> = ends(plan, step, *outcome).into_iter().collect();
-                if let Some(service) = step.action.service() {
-                    told.extend(detail.iter().map(|line| about(service, format!("| {line}"))));
-                }
-                told
+                detail.iter().map(|line| of(step, format!("| {line}"))).chain(ends(plan, step, *outcome)).collect()
             }
             JournalEvent::StepRetried { step, error, .. } => {
                 let Some(step) = self.step(*step) else { return Vec::new() };
@@ -172,7 +172,8 @@ impl Story {
         };
         if grew {
             self.troubles.remove(id);
-            return vec![about(service, format!("{count} of {wanted} ready"))];
+            let told = about(service, format!("{count} of {wanted} ready"));
+            return vec![if count < wanted as usize { told.passing() } else { told }];
         }
         let trouble = match (phase, health) {
             (Some(InstancePhase::Exited), _) => "has exited",
@@ -333,7 +334,8 @@ mod tests {
                 let (mut story, mut text) = (Story::default(), String::new());
                 while let Some(event) = deployment.next_event().await {
                     for line in story.tell(&event).iter().filter(|line| line.lasting) {
-                        text.push_str(&format!("{}: {}\n", line.service.as_ref().map_or("", AsRef::as_ref), line.text));
+                        let service = line.service.as_ref().map_or("", AsRef::as_ref);
+                        text.push_str(&format!("{service}: {}\n", without_hashes(&line.text)));
                     }
                 }
                 deployment.finished().await.unwrap();
@@ -343,10 +345,66 @@ mod tests {
         })
     }
 
+    /// Hashes change with every field that the model gets.
+    fn without_hashes(text: &str) -> String {
+        let is_hash = |word: &str| word.len() == 12 && word.bytes().all(|b| b.is_ascii_hexdigit());
+        let words = text.split_inclusive([' ', '@']).map(|word| {
+            let bare = word.trim_end_matches([' ', '@', ':', ',']);
+            if is_hash(bare) { word.replace(bare, "...") } else { word.to_owned() }
+        });
+        words.collect()
+    }
+
+    /// The revision in the first instance's name.
+    fn revision(text: &str) -> &str {
+        text.strip_prefix("web: shop-web-").and_then(|rest| rest.split_once('-')).unwrap().0
+    }
+
     #[test]
     fn a_deployment_is_told_in_a_few_lines() {
         let told = told(&["shop:v1", "shop:v2", "shop:bad"]);
-        assert_eq!(told[0], "");
+        let first = "\
+web: making its image ready
+web: shop:v1 is ...
+: this is release v1
+: deploy v1
+web: new
+web: starting 3 instances
+web: 3 of 3 ready
+web: all traffic goes to ...
+: verified: v1 is what serves
+";
+        assert_eq!(told[0], first);
+        let second = "\
+web: making its image ready
+web: shop:v2 is ...
+: this is release v2
+: deploy v2, v1 serves now
+web: changed (image: shop:v1 -> shop:v2)
+web: starting 3 instances
+web: 3 of 3 ready
+web: all traffic goes to ...
+: verified: v2 is what serves
+web: ... is stopped
+";
+        assert_eq!(told[1], second);
+    }
+
+    #[test]
+    fn a_deployment_that_fails_says_why_once() {
+        let told = told(&["shop:v1", "shop:bad"]);
+        let (_, failed) = told[1].split_once("web: starting 3 instances\n").unwrap();
+        let instance =
+            |ordinal| format!("web: shop-web-{}-{ordinal} has exited and is started again\n", revision(failed));
+        let expected = format!(
+            "{}{}{}web: failed: shop-web-{revision}-1 of web@...: exited with code 3, crashed 2 times\n\
+             : bringing back what was there before\n: verified: v1 is what serves\nweb: ... is stopped\n",
+            instance(1),
+            instance(2),
+            instance(3),
+            revision = revision(failed),
+        );
+        assert_eq!(failed, expected);
     }
 
     #[test]
