@@ -42,6 +42,8 @@ pub(crate) struct Driver {
     pub(crate) releases: Arc<BTreeMap<ReleaseNumber, Arc<Release>>>,
     watch: Watch,
     observed: Observed,
+    /// Revisions that stood by before this deployment, and stay if it is brought back.
+    warm: BTreeSet<RevisionId>,
     tasks: JoinSet<Finished>,
     signals_at: Timestamp,
     renewed_at: Timestamp,
@@ -72,6 +74,7 @@ impl Driver {
         state: State,
         releases: BTreeMap<ReleaseNumber, Arc<Release>>,
         observed: Observed,
+        warm: BTreeSet<RevisionId>,
     ) -> Self {
         let now = calls.clock.now();
         Self {
@@ -84,6 +87,7 @@ impl Driver {
             releases: Arc::new(releases),
             watch: Watch::default(),
             observed,
+            warm,
             tasks: JoinSet::new(),
             signals_at: now - SIGNALS,
             renewed_at: now,
@@ -251,9 +255,8 @@ impl Driver {
         let record = &self.state.record;
         let baseline = record.baseline.and_then(|number| self.releases.get(&number)).map(Arc::clone);
         let target = record.target.and_then(|number| self.releases.get(&number)).map(Arc::clone);
-        let warm = BTreeSet::new();
-        let request =
-            PlanRequest::new(&record.app, &record.id, baseline.as_deref(), target.as_deref(), &self.observed, &warm);
+        let (baseline, target) = (baseline.as_deref(), target.as_deref());
+        let request = PlanRequest::new(&record.app, &record.id, baseline, target, &self.observed, &self.warm);
         let drains = self.backend.orchestrator.capabilities().drains;
         let plan = plan_back(&request.with_failed_baseline().with_drains(drains));
         self.watch.clear();

@@ -50,6 +50,7 @@ pub(crate) struct Planned {
     pub(crate) plan: Plan,
     pub(crate) baseline: Option<ReleaseNumber>,
     observed: Observed,
+    warm: BTreeSet<RevisionId>,
 }
 
 /// What a preview was made from: its plan, and the release that served.
@@ -155,14 +156,15 @@ impl Tools {
         let known: Vec<&Release> = target.into_iter().chain(&serving).collect();
         let observed = self.observe(app, &known).await?;
         let warm = self.warm(app, history).await?;
-        let request = PlanRequest::new(app, id, target, serving.as_ref(), &observed, &warm)
+        let standby = if matches!(kind, DeploymentKind::Deploy) { &warm } else { &BTreeSet::new() };
+        let request = PlanRequest::new(app, id, target, serving.as_ref(), &observed, standby)
             .with_drains(self.backend.orchestrator.capabilities().drains);
         let plan = match kind {
             DeploymentKind::Deploy => plan_forward(&request),
             DeploymentKind::Rollback { .. } => plan_back(&request),
             DeploymentKind::Destroy { volumes } => plan_back(&request.with_volumes(volumes)),
         };
-        Ok(Planned { plan, baseline, observed })
+        Ok(Planned { plan, baseline, observed, warm })
     }
 }
 
@@ -260,7 +262,8 @@ impl Run {
             let resumed = JournalEvent::Resumed { owner: self.tools.owner.clone() };
             self.write(&mut state, &lease, vec![resumed]).await?;
             let observed = self.tools.observe(&self.app, &[]).await?;
-            self.drive(state, lease.clone(), observed).await
+            let warm = self.tools.warm(&self.app, &self.tools.history(&self.app).await?).await?;
+            self.drive(state, lease.clone(), observed, warm).await
         };
         let result = result.await;
         self.tools.give_back(&lease).await;
@@ -359,10 +362,16 @@ impl Run {
         let request = Append::new(state.record.clone(), lease.fence, vec![entry.clone()]);
         append(&self.tools.backend, &self.tools.calls, request).await?;
         self.events.send(EventKind::Journal { entry: Box::new(entry) });
-        self.drive(state, lease.clone(), planned.observed).await
+        self.drive(state, lease.clone(), planned.observed, planned.warm).await
     }
 
-    async fn drive(&self, state: State, lease: Lease, observed: Observed) -> Result<DeploymentRecord> {
+    async fn drive(
+        &self,
+        state: State,
+        lease: Lease,
+        observed: Observed,
+        warm: BTreeSet<RevisionId>,
+    ) -> Result<DeploymentRecord> {
         let mut releases = BTreeMap::new();
         let mut wanted: BTreeSet<ReleaseNumber> =
             state.record.target.into_iter().chain(state.record.baseline).collect();
@@ -381,6 +390,7 @@ impl Run {
             state,
             releases,
             observed,
+            warm,
         );
         driver.run().await
     }
