@@ -8,6 +8,8 @@ use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use super::act::{Act, SHORT, observe};
+use super::append::append;
+use super::ask::Ask;
 use super::calls::Calls;
 use super::decide::{Command, Decision, View, decide};
 use super::diagnose;
@@ -15,7 +17,7 @@ use super::event::{EventKind, Events};
 use super::watch::Watch;
 use crate::backend::{
     Append, Backend, Gate, GateAnswer, GateQuestion, Lease, LogQuery, ObserveApp, ObservedInstance, Outcome,
-    RemoveTask, Signal, SmokeRequest,
+    RemoveTask, Signal,
 };
 use crate::error::{Error, ErrorKind, Result, Retry};
 use crate::journal::{DeploymentRecord, DivertReason, Entry, Failure, JournalEvent, State};
@@ -371,35 +373,18 @@ impl Driver {
 
     /// Asks a gate in the background.
     fn ask(&mut self, step: StepId, gate: GateSpec, revision: RevisionId, weight: u8) {
-        let (backend, calls) = (self.backend.clone(), self.calls.clone());
-        let (app, deployment) = (self.state.record.app.clone(), self.state.record.id.clone());
-        let registered = match &gate.check {
+        let callback = match &gate.check {
             GateCheck::Callback { name } => self.gates.get(name).map(Arc::clone),
             _ => None,
         };
+        let ask = Ask {
+            backend: self.backend.clone(),
+            calls: self.calls.clone(),
+            question: GateQuestion::new(self.state.record.app.clone(), self.state.record.id.clone(), revision, weight),
+            callback,
+        };
         self.tasks.spawn(async move {
-            let resource = format!("gate {}", gate.name);
-            let answer = match &gate.check {
-                GateCheck::Callback { name } => match registered {
-                    Some(callback) => {
-                        let question = GateQuestion::new(app, deployment, revision, weight);
-                        calls.make("gate.ask", resource, false, SHORT, callback.ask(question)).await
-                    }
-                    None => {
-                        let message = format!("no gate is registered under the name {name:?}");
-                        let help = "register it with `DeployerBuilder::gate`";
-                        Err(Error::new(ErrorKind::NotFound, message).with_help(help))
-                    }
-                },
-                GateCheck::Smoke { path, port, status, contains } => {
-                    let deadline = calls.clock.now() + SHORT;
-                    let request = SmokeRequest::new(deadline, app, revision, *port, path.clone());
-                    let smoke = backend.orchestrator.smoke(request);
-                    let answers = calls.make("orchestrator.smoke", resource, false, SHORT, smoke).await;
-                    answers.map(|answers| judge_smoke(&answers, *status, contains.as_deref()))
-                }
-                _ => Err(Error::new(ErrorKind::Internal, "the gate is not asked by a call")),
-            };
+            let answer = ask.put(&gate).await;
             Finished::Gate { step, gate: gate.name, answer }
         });
     }
@@ -558,32 +543,6 @@ impl Driver {
     }
 }
 
-/// Appends to a journal. An append of which nobody knows whether it happened is looked up before it is tried again.
-pub(crate) async fn append(backend: &Backend, calls: &Calls, request: Append) -> Result<()> {
-    let id = request.record.id.clone();
-    let mut pause = BACKOFF;
-    for attempt in 1..=ATTEMPTS {
-        let write = backend.store.append(request.clone());
-        let error = match calls.make("store.append", id.to_string(), true, SHORT, write).await {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
-        };
-        let first = request.entries.first().map_or(0, |entry| entry.seq);
-        let read = backend.store.journal(&id, first);
-        let found = calls.make("store.journal", id.to_string(), false, SHORT, read).await;
-        if found.is_ok_and(|found| found == request.entries) {
-            return Ok(());
-        }
-        let hopeless = matches!(error.retry(), Retry::Never | Retry::Exhausted) || error.kind() == ErrorKind::Conflict;
-        if hopeless || attempt == ATTEMPTS {
-            return Err(error);
-        }
-        calls.clock.sleep(pause).await;
-        pause *= 2;
-    }
-    Ok(())
-}
-
 /// Whether a step makes a backend call when it begins.
 fn makes_call(action: &Action) -> bool {
     !matches!(action, Action::AwaitHealthy { .. } | Action::Ask { .. } | Action::Hold { .. } | Action::Verify { .. })
@@ -604,26 +563,6 @@ fn next_attempt(error: &Error, attempt: u32, now: Timestamp) -> Option<Timestamp
         Retry::After(pause) => Some(now + pause),
         Retry::Never | Retry::Exhausted => None,
     }
-}
-
-fn judge_smoke(answers: &[crate::backend::SmokeAnswer], status: u16, contains: Option<&str>) -> GateAnswer {
-    if answers.is_empty() {
-        return GateAnswer::Inconclusive { detail: "no instance runs".to_owned() };
-    }
-    for answer in answers {
-        let instance = &answer.instance;
-        let short = instance.as_str().get(..12).unwrap_or(instance.as_str());
-        let detail = match &answer.answer {
-            Err(why) => format!("{short} did not answer: {why}"),
-            Ok((found, _)) if *found != status => format!("{short} answered {found} instead of {status}"),
-            Ok((_, body)) => match contains {
-                Some(text) if !body.contains(text) => format!("the answer of {short} does not contain {text:?}"),
-                _ => continue,
-            },
-        };
-        return GateAnswer::Fail { detail };
-    }
-    GateAnswer::Pass { detail: format!("{} instances answered {status}", answers.len()) }
 }
 
 fn flatten(result: std::result::Result<Finished, tokio::task::JoinError>) -> Option<Finished> {

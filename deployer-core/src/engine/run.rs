@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::act::{SHORT, observe};
+use super::append::append;
 use super::calls::Calls;
-use super::driver::{Driver, append};
+use super::driver::Driver;
 use super::event::{EventKind, Events};
 use super::history::History;
 use super::prepare::Prepare;
