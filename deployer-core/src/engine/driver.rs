@@ -21,7 +21,7 @@ use crate::backend::{
 };
 use crate::error::{Error, ErrorKind, Result, Retry};
 use crate::journal::{DeploymentRecord, DivertReason, Entry, Failure, JournalEvent, State};
-use crate::model::{GateCheck, GateSpec, InstanceId, Release, ReleaseNumber, RevisionId, Timestamp};
+use crate::model::{GateCheck, GateSpec, InstanceId, Readiness, Release, ReleaseNumber, RevisionId, Timestamp};
 use crate::plan::{Action, Observed, PlanRequest, StepId, StepWeight, plan_back};
 
 /// How often a step's call is tried before it counts as failed.
@@ -269,8 +269,7 @@ impl Driver {
     async fn observe_for_plan(&mut self) -> Result<Observed> {
         let mut pause = BACKOFF;
         loop {
-            let probe = self.probes(|_| true);
-            let request = ObserveApp::new(self.state.record.app.clone()).with_probe(probe);
+            let request = ObserveApp::new(self.state.record.app.clone()).with_probe(self.probes());
             match observe(&self.backend, &self.calls, request).await {
                 Ok(observed) => return Ok(observed),
                 Err(error) if error.retry() == Retry::Never => return Err(error),
@@ -288,21 +287,7 @@ impl Driver {
     }
 
     async fn look(&mut self) {
-        let waiting: BTreeSet<RevisionId> = self
-            .watch
-            .waiting
-            .keys()
-            .filter_map(|step| self.state.plan.step(*step))
-            .flat_map(|step| match &step.action {
-                Action::AwaitHealthy { revision, .. } | Action::Hold { revision, .. } => vec![revision.clone()],
-                Action::Verify { release, .. } => {
-                    self.releases.get(release).map(|r| r.revisions().into_values().collect()).unwrap_or_default()
-                }
-                _ => Vec::new(),
-            })
-            .collect();
-        let probe = self.probes(|revision| waiting.contains(revision));
-        let request = ObserveApp::new(self.state.record.app.clone()).with_probe(probe);
+        let request = ObserveApp::new(self.state.record.app.clone()).with_probe(self.probes());
         match observe(&self.backend, &self.calls, request).await {
             Ok(observed) => {
                 self.tell_changes(&observed);
@@ -314,17 +299,10 @@ impl Driver {
         }
     }
 
-    fn probes(&self, wanted: impl Fn(&RevisionId) -> bool) -> BTreeMap<RevisionId, crate::model::Readiness> {
-        let mut probes = BTreeMap::new();
-        for release in self.releases.values() {
-            for (name, service) in &release.services {
-                let revision = service.revision(name);
-                if wanted(&revision) {
-                    probes.insert(revision, service.effective_readiness());
-                }
-            }
-        }
-        probes
+    /// How the instances of every release that is known are probed: one that nobody asks would pass for ready.
+    fn probes(&self) -> BTreeMap<RevisionId, Readiness> {
+        let services = self.releases.values().flat_map(|release| &release.services);
+        services.map(|(name, service)| (service.revision(name), service.effective_readiness())).collect()
     }
 
     /// Tells which instances have changed since the last look.
