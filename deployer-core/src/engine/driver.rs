@@ -44,6 +44,8 @@ pub(crate) struct Driver {
     pub(crate) releases: Arc<BTreeMap<ReleaseNumber, Arc<Release>>>,
     watch: Watch,
     observed: Observed,
+    /// Whether a step has begun to wait since the last look.
+    unseen: bool,
     /// Revisions that stood by before this deployment, and stay if it is brought back.
     warm: BTreeSet<RevisionId>,
     tasks: JoinSet<Finished>,
@@ -89,6 +91,7 @@ impl Driver {
             releases: Arc::new(releases),
             watch: Watch::default(),
             observed,
+            unseen: false,
             warm,
             tasks: JoinSet::new(),
             signals_at: now - SIGNALS,
@@ -146,13 +149,14 @@ impl Driver {
             self.take(result, &mut entries).await?;
         }
         self.take_signals(&mut entries).await?;
-        if self.is_looking() {
-            self.look().await;
-        }
+        self.unseen |= !self.watch.waiting.is_empty();
         // What was just written may allow more, and all of it goes into one append.
         let mut acts = Vec::new();
         let mut asks = Vec::new();
         let wake_at = loop {
+            if std::mem::take(&mut self.unseen) {
+                self.look().await;
+            }
             let decision = self.decide();
             if decision.commands.is_empty() {
                 break decision.wake_at;
@@ -206,8 +210,8 @@ impl Driver {
                     Ok(false)
                 } else {
                     self.watch.begin(step, self.calls.clock.now());
-                    // It may be true already, but that has to be looked at first.
-                    self.look().await;
+                    // What it waits for may be true already, but that has to be looked at first.
+                    self.unseen = true;
                     Ok(true)
                 }
             }
@@ -279,11 +283,6 @@ impl Driver {
             pause = (pause * 2).min(Duration::from_secs(5));
             self.renew_lease().await?;
         }
-    }
-
-    /// Whether a step waits for something that can be seen.
-    fn is_looking(&self) -> bool {
-        !self.watch.waiting.is_empty()
     }
 
     async fn look(&mut self) {
