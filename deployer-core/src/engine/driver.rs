@@ -42,6 +42,8 @@ pub(crate) struct Driver {
     pub(crate) releases: Arc<BTreeMap<ReleaseNumber, Arc<Release>>>,
     watch: Watch,
     observed: Observed,
+    /// The standby of the release that served before. If that comes back, so does its standby.
+    warm: BTreeSet<RevisionId>,
     tasks: JoinSet<Finished>,
     signals_at: Timestamp,
     renewed_at: Timestamp,
@@ -84,10 +86,17 @@ impl Driver {
             releases: Arc::new(releases),
             watch: Watch::default(),
             observed,
+            warm: BTreeSet::new(),
             tasks: JoinSet::new(),
             signals_at: now - SIGNALS,
             renewed_at: now,
         }
+    }
+
+    /// Leaves these revisions as they are if what served before is brought back.
+    pub(crate) fn with_warm(mut self, warm: BTreeSet<RevisionId>) -> Self {
+        self.warm = warm;
+        self
     }
 
     /// Takes turns until the deployment has ended.
@@ -251,9 +260,8 @@ impl Driver {
         let record = &self.state.record;
         let baseline = record.baseline.and_then(|number| self.releases.get(&number)).map(Arc::clone);
         let target = record.target.and_then(|number| self.releases.get(&number)).map(Arc::clone);
-        let warm = BTreeSet::new();
-        let request =
-            PlanRequest::new(&record.app, &record.id, baseline.as_deref(), target.as_deref(), &self.observed, &warm);
+        let (baseline, target) = (baseline.as_deref(), target.as_deref());
+        let request = PlanRequest::new(&record.app, &record.id, baseline, target, &self.observed, &self.warm);
         let drains = self.backend.orchestrator.capabilities().drains;
         let plan = plan_back(&request.with_failed_baseline().with_drains(drains));
         self.watch.clear();

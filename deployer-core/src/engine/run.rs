@@ -154,7 +154,11 @@ impl Tools {
         };
         let known: Vec<&Release> = target.into_iter().chain(&serving).collect();
         let observed = self.observe(app, &known).await?;
-        let warm = self.warm(app, history).await?;
+        let warm = match kind {
+            DeploymentKind::Deploy => self.warm(app, history).await?,
+            // The standby of a release that is found wanting has no use.
+            _ => BTreeSet::new(),
+        };
         let request = PlanRequest::new(app, id, target, serving.as_ref(), &observed, &warm)
             .with_drains(self.backend.orchestrator.capabilities().drains);
         let plan = match kind {
@@ -372,6 +376,12 @@ impl Run {
                 releases.insert(number, Arc::new(release));
             }
         }
+        let mut warm = self.tools.warm(&self.app, &self.tools.history(&self.app).await?).await?;
+        if let Some(target) = state.record.target.and_then(|target| releases.get(&target)) {
+            // If it comes to the way back, these were found wanting.
+            let wanting: BTreeSet<RevisionId> = target.revisions().into_values().collect();
+            warm.retain(|revision| !wanting.contains(revision));
+        }
         let driver = Driver::new(
             self.tools.backend.clone(),
             self.tools.calls.clone(),
@@ -382,7 +392,7 @@ impl Run {
             releases,
             observed,
         );
-        driver.run().await
+        driver.with_warm(warm).run().await
     }
 
     async fn write(&self, state: &mut State, lease: &Lease, events: Vec<JournalEvent>) -> Result<()> {

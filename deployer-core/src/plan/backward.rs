@@ -53,13 +53,13 @@ fn to_release(draft: &mut Draft<'_>, request: &PlanRequest<'_>, target: &Release
             continue;
         }
         for (revision, release) in request.observed.revisions(&name) {
-            if Some(&revision) != current.as_ref() {
+            if Some(&revision) != current.as_ref() && !request.warm.contains(&revision) {
                 ends.push(draft.retire(&[proof], StepWeight::CleanUp, &revision, release));
             }
         }
         ends.extend(fewer(draft, request, target, &name, proof));
     }
-    let pools = target.revisions().into_values().collect();
+    let pools = target.revisions().into_values().chain(request.warm.iter().cloned()).collect();
     draft.add(&ends, StepWeight::CleanUp, Action::Tidy { release: Some(target.number), pools });
 }
 
