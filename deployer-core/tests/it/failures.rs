@@ -1,5 +1,6 @@
 //! Deployments that fail: what was there before serves again, nothing is left over, and the verdict says why.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -267,8 +268,13 @@ fn the_standby_of_what_served_before_outlives_a_failure() {
         world.on_image("web:v3", Behaviour::crash_loop(3));
         assert_eq!(deploy(&deployer, version(3)).await.word(), "rolled-back");
         let status = deployer.status(&app()).await.unwrap();
-        let up: Vec<_> = status.services[0].revisions.iter().map(|up| (up.release.0, up.weight)).collect();
-        assert_eq!(up, [(1, Some(0)), (2, Some(100))], "version 1 is still warm, of version 3 nothing is left");
+        let revisions = &status.services[0].revisions;
+        let up: BTreeMap<u64, Option<u8>> = revisions.iter().map(|up| (up.release.0, up.weight)).collect();
+        assert_eq!(
+            up,
+            BTreeMap::from([(1, Some(0)), (2, Some(100))]),
+            "version 1 is still warm, of version 3 nothing is left"
+        );
         world.assert_no_violations();
     });
 }
