@@ -8,6 +8,8 @@ use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use super::act::{Act, SHORT, observe};
+use super::append::append;
+use super::ask::Ask;
 use super::calls::Calls;
 use super::decide::{Command, Decision, View, decide};
 use super::diagnose;
@@ -15,11 +17,11 @@ use super::event::{EventKind, Events};
 use super::watch::Watch;
 use crate::backend::{
     Append, Backend, Gate, GateAnswer, GateQuestion, Lease, LogQuery, ObserveApp, ObservedInstance, Outcome,
-    RemoveTask, Signal, SmokeRequest,
+    RemoveTask, Signal,
 };
 use crate::error::{Error, ErrorKind, Result, Retry};
 use crate::journal::{DeploymentRecord, DivertReason, Entry, Failure, JournalEvent, State};
-use crate::model::{GateCheck, GateSpec, InstanceId, Release, ReleaseNumber, RevisionId, Timestamp};
+use crate::model::{GateCheck, GateSpec, InstanceId, Readiness, Release, ReleaseNumber, RevisionId, Timestamp};
 use crate::plan::{Action, Observed, PlanRequest, StepId, StepWeight, plan_back};
 
 /// How often a step's call is tried before it counts as failed.
@@ -42,7 +44,7 @@ pub(crate) struct Driver {
     pub(crate) releases: Arc<BTreeMap<ReleaseNumber, Arc<Release>>>,
     watch: Watch,
     observed: Observed,
-    /// The standby of the release that served before. If that comes back, so does its standby.
+    /// Revisions that stood by before this deployment, and stay if it is brought back.
     warm: BTreeSet<RevisionId>,
     tasks: JoinSet<Finished>,
     signals_at: Timestamp,
@@ -74,6 +76,7 @@ impl Driver {
         state: State,
         releases: BTreeMap<ReleaseNumber, Arc<Release>>,
         observed: Observed,
+        warm: BTreeSet<RevisionId>,
     ) -> Self {
         let now = calls.clock.now();
         Self {
@@ -86,17 +89,11 @@ impl Driver {
             releases: Arc::new(releases),
             watch: Watch::default(),
             observed,
-            warm: BTreeSet::new(),
+            warm,
             tasks: JoinSet::new(),
             signals_at: now - SIGNALS,
             renewed_at: now,
         }
-    }
-
-    /// Leaves these revisions as they are if what served before is brought back.
-    pub(crate) fn with_warm(mut self, warm: BTreeSet<RevisionId>) -> Self {
-        self.warm = warm;
-        self
     }
 
     /// Takes turns until the deployment has ended.
@@ -272,8 +269,7 @@ impl Driver {
     async fn observe_for_plan(&mut self) -> Result<Observed> {
         let mut pause = BACKOFF;
         loop {
-            let probe = self.probes(|_| true);
-            let request = ObserveApp::new(self.state.record.app.clone()).with_probe(probe);
+            let request = ObserveApp::new(self.state.record.app.clone()).with_probe(self.probes());
             match observe(&self.backend, &self.calls, request).await {
                 Ok(observed) => return Ok(observed),
                 Err(error) if error.retry() == Retry::Never => return Err(error),
@@ -291,21 +287,7 @@ impl Driver {
     }
 
     async fn look(&mut self) {
-        let waiting: BTreeSet<RevisionId> = self
-            .watch
-            .waiting
-            .keys()
-            .filter_map(|step| self.state.plan.step(*step))
-            .flat_map(|step| match &step.action {
-                Action::AwaitHealthy { revision, .. } | Action::Hold { revision, .. } => vec![revision.clone()],
-                Action::Verify { release, .. } => {
-                    self.releases.get(release).map(|r| r.revisions().into_values().collect()).unwrap_or_default()
-                }
-                _ => Vec::new(),
-            })
-            .collect();
-        let probe = self.probes(|revision| waiting.contains(revision));
-        let request = ObserveApp::new(self.state.record.app.clone()).with_probe(probe);
+        let request = ObserveApp::new(self.state.record.app.clone()).with_probe(self.probes());
         match observe(&self.backend, &self.calls, request).await {
             Ok(observed) => {
                 self.tell_changes(&observed);
@@ -317,17 +299,10 @@ impl Driver {
         }
     }
 
-    fn probes(&self, wanted: impl Fn(&RevisionId) -> bool) -> BTreeMap<RevisionId, crate::model::Readiness> {
-        let mut probes = BTreeMap::new();
-        for release in self.releases.values() {
-            for (name, service) in &release.services {
-                let revision = service.revision(name);
-                if wanted(&revision) {
-                    probes.insert(revision, service.effective_readiness());
-                }
-            }
-        }
-        probes
+    /// How the instances of every release that is known are probed: one that nobody asks would pass for ready.
+    fn probes(&self) -> BTreeMap<RevisionId, Readiness> {
+        let services = self.releases.values().flat_map(|release| &release.services);
+        services.map(|(name, service)| (service.revision(name), service.effective_readiness())).collect()
     }
 
     /// Tells which instances have changed since the last look.
@@ -376,35 +351,18 @@ impl Driver {
 
     /// Asks a gate in the background.
     fn ask(&mut self, step: StepId, gate: GateSpec, revision: RevisionId, weight: u8) {
-        let (backend, calls) = (self.backend.clone(), self.calls.clone());
-        let (app, deployment) = (self.state.record.app.clone(), self.state.record.id.clone());
-        let registered = match &gate.check {
+        let callback = match &gate.check {
             GateCheck::Callback { name } => self.gates.get(name).map(Arc::clone),
             _ => None,
         };
+        let ask = Ask {
+            backend: self.backend.clone(),
+            calls: self.calls.clone(),
+            question: GateQuestion::new(self.state.record.app.clone(), self.state.record.id.clone(), revision, weight),
+            callback,
+        };
         self.tasks.spawn(async move {
-            let resource = format!("gate {}", gate.name);
-            let answer = match &gate.check {
-                GateCheck::Callback { name } => match registered {
-                    Some(callback) => {
-                        let question = GateQuestion::new(app, deployment, revision, weight);
-                        calls.make("gate.ask", resource, false, SHORT, callback.ask(question)).await
-                    }
-                    None => {
-                        let message = format!("no gate is registered under the name {name:?}");
-                        let help = "register it with `DeployerBuilder::gate`";
-                        Err(Error::new(ErrorKind::NotFound, message).with_help(help))
-                    }
-                },
-                GateCheck::Smoke { path, port, status, contains } => {
-                    let deadline = calls.clock.now() + SHORT;
-                    let request = SmokeRequest::new(deadline, app, revision, *port, path.clone());
-                    let smoke = backend.orchestrator.smoke(request);
-                    let answers = calls.make("orchestrator.smoke", resource, false, SHORT, smoke).await;
-                    answers.map(|answers| judge_smoke(&answers, *status, contains.as_deref()))
-                }
-                _ => Err(Error::new(ErrorKind::Internal, "the gate is not asked by a call")),
-            };
+            let answer = ask.put(&gate).await;
             Finished::Gate { step, gate: gate.name, answer }
         });
     }
@@ -563,32 +521,6 @@ impl Driver {
     }
 }
 
-/// Appends to a journal. An append of which nobody knows whether it happened is looked up before it is tried again.
-pub(crate) async fn append(backend: &Backend, calls: &Calls, request: Append) -> Result<()> {
-    let id = request.record.id.clone();
-    let mut pause = BACKOFF;
-    for attempt in 1..=ATTEMPTS {
-        let write = backend.store.append(request.clone());
-        let error = match calls.make("store.append", id.to_string(), true, SHORT, write).await {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
-        };
-        let first = request.entries.first().map_or(0, |entry| entry.seq);
-        let read = backend.store.journal(&id, first);
-        let found = calls.make("store.journal", id.to_string(), false, SHORT, read).await;
-        if found.is_ok_and(|found| found == request.entries) {
-            return Ok(());
-        }
-        let hopeless = matches!(error.retry(), Retry::Never | Retry::Exhausted) || error.kind() == ErrorKind::Conflict;
-        if hopeless || attempt == ATTEMPTS {
-            return Err(error);
-        }
-        calls.clock.sleep(pause).await;
-        pause *= 2;
-    }
-    Ok(())
-}
-
 /// Whether a step makes a backend call when it begins.
 fn makes_call(action: &Action) -> bool {
     !matches!(action, Action::AwaitHealthy { .. } | Action::Ask { .. } | Action::Hold { .. } | Action::Verify { .. })
@@ -609,26 +541,6 @@ fn next_attempt(error: &Error, attempt: u32, now: Timestamp) -> Option<Timestamp
         Retry::After(pause) => Some(now + pause),
         Retry::Never | Retry::Exhausted => None,
     }
-}
-
-fn judge_smoke(answers: &[crate::backend::SmokeAnswer], status: u16, contains: Option<&str>) -> GateAnswer {
-    if answers.is_empty() {
-        return GateAnswer::Inconclusive { detail: "no instance runs".to_owned() };
-    }
-    for answer in answers {
-        let instance = &answer.instance;
-        let short = instance.as_str().get(..12).unwrap_or(instance.as_str());
-        let detail = match &answer.answer {
-            Err(why) => format!("{short} did not answer: {why}"),
-            Ok((found, _)) if *found != status => format!("{short} answered {found} instead of {status}"),
-            Ok((_, body)) => match contains {
-                Some(text) if !body.contains(text) => format!("the answer of {short} does not contain {text:?}"),
-                _ => continue,
-            },
-        };
-        return GateAnswer::Fail { detail };
-    }
-    GateAnswer::Pass { detail: format!("{} instances answered {status}", answers.len()) }
 }
 
 fn flatten(result: std::result::Result<Finished, tokio::task::JoinError>) -> Option<Finished> {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::act::{SHORT, observe};
+use super::append::append;
 use super::calls::Calls;
-use super::driver::{Driver, append};
+use super::driver::Driver;
 use super::event::{EventKind, Events};
 use super::history::History;
 use super::prepare::Prepare;
@@ -50,6 +51,7 @@ pub(crate) struct Planned {
     pub(crate) plan: Plan,
     pub(crate) baseline: Option<ReleaseNumber>,
     observed: Observed,
+    warm: BTreeSet<RevisionId>,
 }
 
 /// What a preview was made from: its plan, and the release that served.
@@ -154,19 +156,16 @@ impl Tools {
         };
         let known: Vec<&Release> = target.into_iter().chain(&serving).collect();
         let observed = self.observe(app, &known).await?;
-        let warm = match kind {
-            DeploymentKind::Deploy => self.warm(app, history).await?,
-            // The standby of a release that is found wanting has no use.
-            _ => BTreeSet::new(),
-        };
-        let request = PlanRequest::new(app, id, target, serving.as_ref(), &observed, &warm)
+        let warm = self.warm(app, history).await?;
+        let standby = if matches!(kind, DeploymentKind::Deploy) { &warm } else { &BTreeSet::new() };
+        let request = PlanRequest::new(app, id, target, serving.as_ref(), &observed, standby)
             .with_drains(self.backend.orchestrator.capabilities().drains);
         let plan = match kind {
             DeploymentKind::Deploy => plan_forward(&request),
             DeploymentKind::Rollback { .. } => plan_back(&request),
             DeploymentKind::Destroy { volumes } => plan_back(&request.with_volumes(volumes)),
         };
-        Ok(Planned { plan, baseline, observed })
+        Ok(Planned { plan, baseline, observed, warm })
     }
 }
 
@@ -264,7 +263,8 @@ impl Run {
             let resumed = JournalEvent::Resumed { owner: self.tools.owner.clone() };
             self.write(&mut state, &lease, vec![resumed]).await?;
             let observed = self.tools.observe(&self.app, &[]).await?;
-            self.drive(state, lease.clone(), observed).await
+            let warm = self.tools.warm(&self.app, &self.tools.history(&self.app).await?).await?;
+            self.drive(state, lease.clone(), observed, warm).await
         };
         let result = result.await;
         self.tools.give_back(&lease).await;
@@ -363,10 +363,16 @@ impl Run {
         let request = Append::new(state.record.clone(), lease.fence, vec![entry.clone()]);
         append(&self.tools.backend, &self.tools.calls, request).await?;
         self.events.send(EventKind::Journal { entry: Box::new(entry) });
-        self.drive(state, lease.clone(), planned.observed).await
+        self.drive(state, lease.clone(), planned.observed, planned.warm).await
     }
 
-    async fn drive(&self, state: State, lease: Lease, observed: Observed) -> Result<DeploymentRecord> {
+    async fn drive(
+        &self,
+        state: State,
+        lease: Lease,
+        observed: Observed,
+        warm: BTreeSet<RevisionId>,
+    ) -> Result<DeploymentRecord> {
         let mut releases = BTreeMap::new();
         let mut wanted: BTreeSet<ReleaseNumber> =
             state.record.target.into_iter().chain(state.record.baseline).collect();
@@ -375,12 +381,6 @@ impl Run {
             if let Some(release) = self.tools.release(&self.app, number).await? {
                 releases.insert(number, Arc::new(release));
             }
-        }
-        let mut warm = self.tools.warm(&self.app, &self.tools.history(&self.app).await?).await?;
-        if let Some(target) = state.record.target.and_then(|target| releases.get(&target)) {
-            // If it comes to the way back, these were found wanting.
-            let wanting: BTreeSet<RevisionId> = target.revisions().into_values().collect();
-            warm.retain(|revision| !wanting.contains(revision));
         }
         let driver = Driver::new(
             self.tools.backend.clone(),
@@ -391,8 +391,9 @@ impl Run {
             state,
             releases,
             observed,
+            warm,
         );
-        driver.with_warm(warm).run().await
+        driver.run().await
     }
 
     async fn write(&self, state: &mut State, lease: &Lease, events: Vec<JournalEvent>) -> Result<()> {

@@ -53,6 +53,23 @@ fn what_does_not_start_is_rolled_back_with_the_evidence() {
 }
 
 #[test]
+fn what_stood_by_before_still_does_afterwards() {
+    let (world, deployer) = world();
+    simulate(async {
+        for version in 1..=2 {
+            deploy_well(&deployer, only(web(version).with_strategy(crate::shop::blue_green(600)))).await;
+        }
+        world.on_image("web:v3", Behaviour::crash_loop(3));
+        let verdict = deploy(&deployer, only(web(3))).await;
+        assert_eq!(verdict.word(), "rolled-back");
+        crate::shop::assert_traffic(&deployer, 2).await;
+        let status = deployer.status(&app()).await.unwrap();
+        let standing_by = status.services[0].revisions.iter().find(|revision| revision.release.0 == 1).unwrap();
+        assert_eq!((standing_by.weight, standing_by.instances.len()), (Some(0), 3));
+    });
+}
+
+#[test]
 fn a_crash_loop_is_not_waited_for_until_the_deadline() {
     let (world, deployer) = world();
     simulate(async {
