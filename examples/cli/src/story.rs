@@ -53,11 +53,10 @@ impl Story {
         }
     }
 
-    /// How many steps of a service are done, and how many there are.
-    pub(crate) fn progress(&self, service: &ServiceName) -> (usize, usize) {
-        let steps = self.plan.iter().flat_map(|plan| &plan.steps);
-        let of_service = steps.filter(|step| step.action.service() == Some(service));
-        of_service.fold((0, 0), |(done, all), step| (done + usize::from(self.done.contains(&step.id)), all + 1))
+    /// How many steps of a service are done, and how many there are; none before there is a plan.
+    pub(crate) fn steps(&self, service: &ServiceName) -> Option<(usize, usize)> {
+        let steps = self.plan.as_ref()?.steps.iter().filter(|step| step.action.service() == Some(service));
+        Some(steps.fold((0, 0), |(done, all), step| (done + usize::from(self.done.contains(&step.id)), all + 1)))
     }
 
     /// What an event has to tell.
