@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
@@ -48,6 +49,7 @@ pub(crate) struct Driver {
     unseen: bool,
     /// Revisions that stood by before this deployment, and stay if it is brought back.
     warm: BTreeSet<RevisionId>,
+    cancelled: watch::Receiver<Option<String>>,
     tasks: JoinSet<Finished>,
     signals_at: Timestamp,
     renewed_at: Timestamp,
@@ -79,6 +81,7 @@ impl Driver {
         releases: BTreeMap<ReleaseNumber, Arc<Release>>,
         observed: Observed,
         warm: BTreeSet<RevisionId>,
+        cancelled: watch::Receiver<Option<String>>,
     ) -> Self {
         let now = calls.clock.now();
         Self {
@@ -93,6 +96,7 @@ impl Driver {
             observed,
             unseen: false,
             warm,
+            cancelled,
             tasks: JoinSet::new(),
             signals_at: now - SIGNALS,
             renewed_at: now,
@@ -437,27 +441,34 @@ impl Driver {
 
     async fn take_signals(&mut self, entries: &mut Vec<Entry>) -> Result<()> {
         let now = self.calls.clock.now();
-        if now < self.signals_at + SIGNALS {
-            return Ok(());
+        let by = self.cancelled.borrow().clone();
+        let mut signals: Vec<Signal> = by.map(|by| Signal::Cancel { by }).into_iter().collect();
+        if now >= self.signals_at + SIGNALS {
+            self.signals_at = now;
+            signals.extend(self.stored_signals().await);
         }
-        self.signals_at = now;
-        let id = self.state.record.id.clone();
-        let read = self.backend.store.signals(&id);
-        let signals = match self.calls.make("store.signals", id.to_string(), false, SHORT, read).await {
-            Ok(signals) => signals,
-            Err(error) => {
-                tracing::warn!(%error, "signals cannot be read now");
-                return Ok(());
-            }
-        };
         for signal in signals {
-            // A cancellation that comes too late has nothing to cancel.
-            let late = matches!(signal, Signal::Cancel { .. }) && self.state.is_verified();
-            if !late && !self.state.signals.contains(&signal) {
+            // A cancellation that comes too late has nothing to cancel, and one is enough.
+            let cancels = |signal: &Signal| matches!(signal, Signal::Cancel { .. });
+            let void = cancels(&signal) && (self.state.is_verified() || self.state.signals.iter().any(cancels));
+            if !void && !self.state.signals.contains(&signal) {
                 self.write(entries, JournalEvent::Signalled { signal })?;
             }
         }
         Ok(())
+    }
+
+    /// The signals that were left for this deployment; none, if they cannot be read now.
+    async fn stored_signals(&self) -> Vec<Signal> {
+        let id = self.state.record.id.clone();
+        let read = self.backend.store.signals(&id);
+        match self.calls.make("store.signals", id.to_string(), false, SHORT, read).await {
+            Ok(signals) => signals,
+            Err(error) => {
+                tracing::warn!(%error, "signals cannot be read now");
+                Vec::new()
+            }
+        }
     }
 
     /// Forgets the one-off tasks of this deployment. What cannot be removed is found again by a later prune.

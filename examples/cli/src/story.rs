@@ -396,7 +396,7 @@ web: ... is stopped
         let instance =
             |ordinal| format!("web: shop-web-{}-{ordinal} has exited and is started again\n", revision(failed));
         let expected = format!(
-            "{}{}{}web: failed: shop-web-{revision}-1 of web@...: exited with code 3, crashed 2 times\n\
+            "{}{}{}web: failed: shop-web-{revision}-1 of web@...: exited with code 3\n\
              : bringing back what was there before\n: verified: v1 is what serves\nweb: ... is stopped\n",
             instance(1),
             instance(2),
