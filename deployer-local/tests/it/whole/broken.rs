@@ -48,7 +48,7 @@ fn broken(place: &Place, taken: u16) -> Vec<Broken> {
         Broken {
             name: "its command does not exist",
             spec: changed(&|spec| service(spec, "web").workload.command = Some(vec!["/nope".to_owned()])),
-            says: says(&["/nope", "check command and entrypoint"]),
+            says: says(&["/nope", "check the entrypoint and command"]),
         },
         Broken {
             name: "its port is taken",

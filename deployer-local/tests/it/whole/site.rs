@@ -16,8 +16,8 @@ use bollard::query_parameters::{
 };
 use deployer_core::compose::ComposeReader;
 use deployer_core::{
-    AppName, AppSpec, DeployOptions, Deployer, DeployerBuilder, Deployment, DeploymentRecord, ServiceName, ServiceSpec,
-    Verdict,
+    AppName, AppSpec, DeployOptions, Deployer, DeployerBuilder, Deployment, DeploymentKind, DeploymentRecord,
+    ServiceName, ServiceSpec, Verdict,
 };
 use deployer_local::{IngressOptions, LocalBackend, LocalOptions};
 use deployer_testkit::load::{Load, Mode, Report};
@@ -164,37 +164,49 @@ impl Site {
         instances
     }
 
-    /// Checks that what runs is what shall: the instances of the release that serves, those that stand by since the last
-    /// promotion, a proxy for each service that listens, the ingress, and nothing else in any state.
-    pub(crate) async fn assert_no_strays(&self) {
+    /// What of the application runs and should not, or should and does not: it shall have the instances of the release
+    /// that serves, those that stand by since the last deployment, a proxy for each service that listens, and nothing
+    /// else in any state.
+    pub(crate) async fn strays(&self) -> Vec<String> {
         let status = self.deployer.status(self.app()).await.unwrap();
-        assert_eq!((&status.open, &status.drift), (&None, &Vec::new()));
+        let mut strays = status.drift;
+        strays.extend(status.open.map(|open| format!("{} has no verdict", open.id)));
         let history = self.deployer.history(self.app()).await.unwrap();
         let promotion = history.iter().find(|record| record.verdict.as_ref().is_some_and(Verdict::is_promoted));
-        let mut wanted: BTreeMap<String, usize> = BTreeMap::new();
+        // What somebody went back from does not stand by.
+        let deployed = promotion.filter(|record| record.kind == DeploymentKind::Deploy);
+        let standby = deployed.and_then(|record| record.baseline);
+        let mut missing: BTreeSet<String> = BTreeSet::new();
         for release in self.deployer.releases(self.app(), 100).await.unwrap() {
             let serves = status.serving == Some(release.number);
-            let stands_by = promotion.is_some_and(|record| record.baseline == Some(release.number));
             for (name, service) in &release.services {
+                if serves && service.listens() {
+                    missing.insert(format!("{}-{name}-proxy", self.app()));
+                }
                 // What is not blue/green does not stand by.
-                if serves || (stands_by && !service.strategy.keep_warm().is_zero()) {
-                    wanted.insert(service.revision(name).to_string(), service.replicas as usize);
+                if serves || (standby == Some(release.number) && !service.strategy.keep_warm().is_zero()) {
+                    let revision = service.revision(name);
+                    missing.extend((1..=service.replicas).map(|number| format!("{revision} {number}")));
                 }
             }
         }
-        let mut found: BTreeMap<String, usize> = BTreeMap::new();
-        let mut others = BTreeSet::new();
         for container in self.containers().await {
-            let name = container.names.unwrap_or_default().concat();
             let labels = container.labels.unwrap_or_default();
-            match (labels["deployer.role"].as_str(), labels.get("deployer.revision")) {
-                ("instance", Some(revision)) => *found.entry(revision.clone()).or_default() += 1,
-                _ => drop(others.insert(name)),
+            let is = match (labels.get("deployer.revision"), labels.get("deployer.ordinal")) {
+                (Some(revision), Some(number)) => format!("{revision} {number}"),
+                _ => container.names.unwrap_or_default().concat().trim_start_matches('/').to_owned(),
+            };
+            if !missing.remove(&is) {
+                strays.push(format!("{is} should not be there"));
             }
         }
-        assert_eq!(found, wanted, "containers by revision, found and wanted");
-        let proxies = ["web", "worker", "cache"].map(|service| format!("/{}-{service}-proxy", self.app()));
-        assert_eq!(others, BTreeSet::from(proxies), "containers that are no instances");
+        strays.extend(missing.into_iter().map(|missing| format!("{missing} is missing")));
+        strays
+    }
+
+    /// Checks that what runs is what shall.
+    pub(crate) async fn assert_no_strays(&self) {
+        assert_eq!(self.strays().await, Vec::<String>::new());
     }
 
     /// Everything on the engine that belongs to the application or its ingress, by name.
@@ -232,8 +244,7 @@ struct Left {
 impl Left {
     async fn look(docker: &Docker, app: &str, ingress: &str) -> Self {
         let filter = |label: &str| HashMap::from([("label".to_owned(), vec![format!("{label}={app}")])]);
-        let mut left =
-            Self { containers: Vec::new(), networks: Vec::new(), volumes: Vec::new(), images: Vec::new() };
+        let mut left = Self { containers: Vec::new(), networks: Vec::new(), volumes: Vec::new(), images: Vec::new() };
         let named = HashMap::from([("name".to_owned(), vec![format!("^/{ingress}$")])]);
         for filter in [filter("deployer.app"), filter("com.docker.compose.project"), named] {
             let all = ListContainersOptionsBuilder::default().all(true).filters(&filter).build();
