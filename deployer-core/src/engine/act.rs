@@ -94,7 +94,7 @@ impl Act {
         releases: &BTreeMap<RevisionId, ReleaseNumber>,
     ) -> Result<Outcome> {
         let mut outcome = Outcome::AlreadyThere;
-        if self.registers() {
+        let routing = if self.registers() {
             let observed = self.observe(releases).await?;
             for revision in weights.iter().filter(|(_, weight)| **weight > 0).map(|(revision, _)| revision) {
                 let Some(release) = releases.get(revision) else { continue };
@@ -107,9 +107,12 @@ impl Act {
                 }
                 outcome = outcome.and(self.set_targets(&release, revision, targets).await?);
             }
-        }
-        let observe = self.backend.balancer.observe(&self.app);
-        let routing = self.calls.make("balancer.observe", self.app.to_string(), false, SHORT, observe).await?;
+            // Other targets are no other weights: the version that was seen is still the current one.
+            observed.routing
+        } else {
+            let observe = self.backend.balancer.observe(&self.app);
+            self.calls.make("balancer.observe", self.app.to_string(), false, SHORT, observe).await?
+        };
         let routing = routing.into_iter().find(|routing| routing.service == *service).ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "the load balancer does not know the service")
                 .with_resource(service.as_str())

@@ -200,8 +200,14 @@ impl Driver {
                     Ok(false)
                 } else {
                     self.watch.begin(step, self.calls.clock.now());
-                    // It may be true already, but that has to be looked at first.
-                    self.look().await;
+                    // It may be true already, but that has to be looked at first. What was decided so far does not wait
+                    // for that.
+                    let record = self.state.record.clone();
+                    let decided = std::mem::take(entries);
+                    let (written, seen) =
+                        tokio::join!(self.write_down(record, decided), self.observe_what_is_awaited());
+                    written?;
+                    self.saw(seen);
                     Ok(true)
                 }
             }
@@ -282,6 +288,11 @@ impl Driver {
     }
 
     async fn look(&mut self) {
+        let seen = self.observe_what_is_awaited().await;
+        self.saw(seen);
+    }
+
+    async fn observe_what_is_awaited(&self) -> Result<Observed> {
         let waiting: BTreeSet<RevisionId> = self
             .watch
             .waiting
@@ -297,7 +308,11 @@ impl Driver {
             .collect();
         let probe = self.probes(|revision| waiting.contains(revision));
         let request = ObserveApp::new(self.state.record.app.clone()).with_probe(probe);
-        match observe(&self.backend, &self.calls, request).await {
+        observe(&self.backend, &self.calls, request).await
+    }
+
+    fn saw(&mut self, seen: Result<Observed>) {
+        match seen {
             Ok(observed) => {
                 self.tell_changes(&observed);
                 self.observed = observed;
@@ -542,10 +557,14 @@ impl Driver {
     }
 
     async fn append(&mut self, entries: Vec<Entry>) -> Result<()> {
+        self.write_down(self.state.record.clone(), entries).await
+    }
+
+    async fn write_down(&self, record: DeploymentRecord, entries: Vec<Entry>) -> Result<()> {
         if entries.is_empty() {
             return Ok(());
         }
-        let request = Append::new(self.state.record.clone(), self.lease.fence, entries.clone());
+        let request = Append::new(record, self.lease.fence, entries.clone());
         append(&self.backend, &self.calls, request).await?;
         for entry in entries {
             self.events.send(EventKind::Journal { entry: Box::new(entry) });

@@ -49,6 +49,7 @@ pub(crate) struct Run {
 pub(crate) struct Planned {
     pub(crate) plan: Plan,
     pub(crate) baseline: Option<ReleaseNumber>,
+    pub(crate) observed: Observed,
 }
 
 impl Tools {
@@ -158,7 +159,7 @@ impl Tools {
             DeploymentKind::Rollback { .. } => plan_back(&request),
             DeploymentKind::Destroy { volumes } => plan_back(&request.with_volumes(volumes)),
         };
-        Ok(Planned { plan, baseline })
+        Ok(Planned { plan, baseline, observed })
     }
 }
 
@@ -258,7 +259,8 @@ impl Run {
             }
             let resumed = JournalEvent::Resumed { owner: self.tools.owner.clone() };
             self.write(&mut state, &lease, vec![resumed]).await?;
-            self.drive(state, lease.clone()).await
+            let seen = self.tools.observe(&self.app, &[]).await?;
+            self.drive(state, lease.clone(), seen).await
         };
         let result = result.await;
         self.tools.give_back(&lease).await;
@@ -357,22 +359,20 @@ impl Run {
         let request = Append::new(state.record.clone(), lease.fence, vec![entry.clone()]);
         append(&self.tools.backend, &self.tools.calls, request).await?;
         self.events.send(EventKind::Journal { entry: Box::new(entry) });
-        self.drive(state, lease.clone()).await
+        // Under the lease nothing but a crash has changed since the plan was made, and what waits for that looks again.
+        self.drive(state, lease.clone(), planned.observed).await
     }
 
-    async fn drive(&self, state: State, lease: Lease) -> Result<DeploymentRecord> {
+    async fn drive(&self, state: State, lease: Lease, observed: Observed) -> Result<DeploymentRecord> {
         let mut releases = BTreeMap::new();
         let mut wanted: BTreeSet<ReleaseNumber> =
             state.record.target.into_iter().chain(state.record.baseline).collect();
-        let seen = self.tools.observe(&self.app, &[]).await?;
-        wanted.extend(seen.app.instances.iter().map(|instance| instance.release));
+        wanted.extend(observed.app.instances.iter().map(|instance| instance.release));
         for number in wanted {
             if let Some(release) = self.tools.release(&self.app, number).await? {
                 releases.insert(number, Arc::new(release));
             }
         }
-        let known: Vec<&Release> = releases.values().map(AsRef::as_ref).collect();
-        let observed = self.tools.observe(&self.app, &known).await?;
         let driver = Driver::new(
             self.tools.backend.clone(),
             self.tools.calls.clone(),

@@ -1,17 +1,21 @@
 //! How long a deployment takes beyond what the engine itself needs.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, RemoveContainerOptionsBuilder, StartContainerOptions,
 };
-use deployer_core::{Action, AppSpec, Deployment, EnvValue, ImageSource, JournalEvent, PinnedImage, ServiceName};
+use deployer_core::{
+    Action, AppSpec, Deployment, EnvValue, ImageSource, Intercept, JournalEvent, PinnedImage, ServiceName,
+};
 use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::calls::Calls;
 use crate::site::{Site, promoted, service};
 use crate::statistics::Times;
 
@@ -20,8 +24,12 @@ const PACE: Duration = Duration::from_millis(5);
 const MEMORY: i64 = 64 << 20;
 const NANO_CPUS: i64 = 500_000_000;
 
-pub(crate) async fn measure(rounds: u64) -> bool {
-    let site = Site::new("floor").await;
+pub(crate) async fn measure(rounds: u64, show_calls: bool) -> bool {
+    let mut site = Site::new("floor").await;
+    let calls = Arc::new(Calls::default());
+    if show_calls {
+        site.deployer = site.place.deployer().await.intercept(Arc::clone(&calls) as Arc<dyn Intercept>).build();
+    }
     // Builds the images.
     site.deploy_well(site.version("v2")).await;
     site.deploy_well(site.version("v1")).await;
@@ -34,14 +42,22 @@ pub(crate) async fn measure(rounds: u64) -> bool {
     for round in 1..=rounds {
         let plain = floor.add(three_containers(&site, &image, round).await);
 
-        let deployment = site.deploy(only_web(&site, round));
-        let (moved, answered) = until_served(&site, deployment, &format!("r{round}")).await;
-        let deployed = ours.add(moved.max(answered));
+        let began = Instant::now();
+        let mut deployment = site.deploy(only_web(&site, round));
+        moved(&mut deployment).await;
+        let served = answered(&site, &format!("r{round}")).await;
+        calls.print(began, served);
+        let deployed = ours.add(served - began);
+        // To its end, so that what comes next has the engine for itself.
+        promoted(deployment).await;
 
-        let rollback = site.deployer.rollback(site.app(), None);
-        let to = format!("r{}", round - 1);
-        let (moved, answered) = until_served(&site, rollback, &to).await;
-        let (moved, answered) = (warm.add(moved), back.add(answered));
+        let began = Instant::now();
+        let mut rollback = site.deployer.rollback(site.app(), None);
+        let before = format!("r{}", round - 1);
+        let (at, served) = tokio::join!(moved(&mut rollback), answered(&site, &before));
+        calls.print(began, at.max(served));
+        let (moved, answered) = (warm.add(at - began), back.add(served - began));
+        promoted(rollback).await;
         println!(
             "round {round}: floor {plain:.1} ms, deployed {deployed:.1} ms, rolled back {moved:.1} ms, answered {answered:.1} ms"
         );
@@ -127,31 +143,26 @@ async fn answers(address: IpAddr) -> bool {
     asked.await.unwrap_or(false)
 }
 
-/// How long it takes until a deployment that has just begun has moved the traffic, and until this version answers
-/// through the ingress. Waits for the end of the deployment then, so that the next one has the engine for itself.
-async fn until_served(site: &Site, mut deployment: Deployment, version: &str) -> (Duration, Duration) {
-    let began = Instant::now();
-    let moved = async {
-        let mut shifts = Vec::new();
-        while let Some(event) = deployment.next_event().await {
-            match event.journal() {
-                Some(JournalEvent::Opened { plan, .. }) => {
-                    let steps = plan.steps.iter().filter(|step| matches!(step.action, Action::Shift { .. }));
-                    shifts = steps.map(|step| step.id).collect();
-                }
-                Some(JournalEvent::StepFinished { step, .. }) if shifts.contains(step) => return began.elapsed(),
-                _ => {}
+/// Waits until a deployment has moved the traffic.
+async fn moved(deployment: &mut Deployment) -> Instant {
+    let mut shifts = Vec::new();
+    while let Some(event) = deployment.next_event().await {
+        match event.journal() {
+            Some(JournalEvent::Opened { plan, .. }) => {
+                let steps = plan.steps.iter().filter(|step| matches!(step.action, Action::Shift { .. }));
+                shifts = steps.map(|step| step.id).collect();
             }
+            Some(JournalEvent::StepFinished { step, .. }) if shifts.contains(step) => return Instant::now(),
+            _ => {}
         }
-        panic!("the traffic was never moved");
-    };
-    let answered = async {
-        while site.get("/version").await.1 != version {
-            tokio::time::sleep(PACE).await;
-        }
-        began.elapsed()
-    };
-    let times = tokio::join!(moved, answered);
-    promoted(deployment).await;
-    times
+    }
+    panic!("the traffic was never moved");
+}
+
+/// Waits until this version answers through the ingress.
+async fn answered(site: &Site, version: &str) -> Instant {
+    while site.get("/version").await.1 != version {
+        tokio::time::sleep(PACE).await;
+    }
+    Instant::now()
 }
