@@ -3,19 +3,24 @@
 use std::collections::HashMap;
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bollard::query_parameters::EventsOptionsBuilder;
-use deployer_core::{AppSpec, ImageSource, JournalEvent, Port};
+use deployer_core::{AppSpec, ImageSource, Intercept, JournalEvent, Port};
 use futures_util::StreamExt as _;
 
+use crate::calls::Calls;
 use crate::site::{Site, service};
 
 /// What the engine said about the site's containers, and when, in milliseconds since 1970.
 type Said = Arc<Mutex<Vec<(u64, String)>>>;
 
-pub(crate) async fn measure() -> bool {
-    let site = Site::new("diagnosis").await;
+pub(crate) async fn measure(show_calls: bool) -> bool {
+    let mut site = Site::new("diagnosis").await;
+    let calls = Arc::new(Calls::default());
+    if show_calls {
+        site.deployer = site.place.deployer().await.intercept(Arc::clone(&calls) as Arc<dyn Intercept>).build();
+    }
     site.deploy_well(site.version("v1")).await;
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().port();
@@ -58,7 +63,9 @@ pub(crate) async fn measure() -> bool {
     let mut slowest = 0.0_f64;
     let mut lost = 0;
     for (name, spec, evidence, at_once) in releases {
+        let began = Instant::now();
         let (diagnosed, verdict, cause) = one(&site, spec, evidence).await;
+        calls.print(began, Instant::now());
         if at_once {
             slowest = slowest.max(diagnosed);
         }
@@ -81,8 +88,8 @@ async fn one(site: &Site, spec: AppSpec, evidence: &str) -> (f64, f64, String) {
     let mut deployment = site.deploy(spec);
     let mut diagnosed = None;
     while let Some(event) = deployment.next_event().await {
-        if let Some(JournalEvent::Diverted { .. }) = event.journal() {
-            diagnosed = Some(millis());
+        if let Some(JournalEvent::StepFailed { .. }) = event.journal() {
+            diagnosed.get_or_insert_with(millis);
         }
     }
     let ended = deployment.finished().await;

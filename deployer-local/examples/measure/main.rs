@@ -6,7 +6,7 @@
 //!   containers made by plain calls of the Engine API; and how long a warm rollback takes to move the traffic; with
 //!   `--calls` also where that time goes
 //! - `killed [--moments 20] [--seed 1]`: kills the deploying process at random moments and lets another one go on
-//! - `diagnosis`: how long it takes from the first evidence that a release cannot work until it is rolled back
+//! - `diagnosis [--calls]`: how long it takes from the first evidence that a release cannot work until it is rolled back
 //!
 //! Each prints a table, and a last line for machines.
 
@@ -40,7 +40,7 @@ async fn main() -> ExitCode {
         ("losses", Ok(rounds), ..) => losses::measure(if rounds == 0 { 50 } else { rounds }).await,
         ("floor", Ok(rounds), ..) => floor::measure(if rounds == 0 { 10 } else { rounds }, show_calls).await,
         ("killed", _, Ok(moments), Ok(seed)) => killed::measure(moments, seed).await,
-        ("diagnosis", ..) => diagnosis::measure().await,
+        ("diagnosis", ..) => diagnosis::measure(show_calls).await,
         _ => {
             eprintln!("usage: measure losses|floor|killed|diagnosis [--rounds N] [--calls] [--moments N] [--seed N]");
             return ExitCode::from(2);
