@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::backend::{
     Backend, Clock, Gate, Intercept, LogQuery, LogStream, NoSecrets, ReleaseQuery, Secrets, Signal, SystemClock,
@@ -14,6 +15,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{DeploymentKind, DeploymentRecord, Entry};
 use crate::model::{AppName, AppSpec, DeploymentId, GitState, Provenance, Release, ReleaseNumber};
 use crate::plan::Plan;
+
+/// How long looking something up may take.
+const READ: Duration = Duration::from_secs(30);
 
 /// Deploys applications to one [`Backend`], and brings them back.
 ///
@@ -256,13 +260,13 @@ impl Deployer {
             return Err(Error::new(ErrorKind::InvalidInput, "a destruction is not applied from a preview")
                 .with_help("call `Deployer::destroy`"));
         };
-        match preview.kind {
-            DeploymentKind::Rollback { .. } => Ok(self.rollback(&release.app, Some(release.number))),
-            _ => {
-                let basis = Some((preview.plan, preview.baseline));
-                Ok(self.begin(release.app.clone(), None, move |run| run.release(release, basis, false)))
+        let (app, basis) = (release.app.clone(), Some((preview.plan, preview.baseline)));
+        Ok(match preview.kind {
+            DeploymentKind::Rollback { .. } => {
+                self.begin(app, None, move |run| run.rollback(Some(release.number), basis))
             }
-        }
+            _ => self.begin(app, None, move |run| run.release(release, basis, false)),
+        })
     }
 
     /// Deploys a spec: builds, pins, starts, checks, moves traffic, and keeps it or brings back what was there before.
@@ -279,7 +283,7 @@ impl Deployer {
     /// # Panics
     /// Outside of a Tokio runtime.
     pub fn rollback(&self, app: &AppName, to: Option<ReleaseNumber>) -> Deployment {
-        self.begin(app.clone(), None, move |run| run.rollback(to, false))
+        self.begin(app.clone(), None, move |run| run.rollback(to, None))
     }
 
     /// Removes everything of an application: instances, routes, networks and, if asked for, volumes with their data.
@@ -288,7 +292,7 @@ impl Deployer {
     /// # Panics
     /// Outside of a Tokio runtime.
     pub fn destroy(&self, app: &AppName, volumes: bool) -> Deployment {
-        self.begin(app.clone(), None, move |run| run.destroy(volumes, false))
+        self.begin(app.clone(), None, move |run| run.destroy(volumes))
     }
 
     /// Goes on with the deployment of an application that has no verdict yet, if there is one: its process was killed,
@@ -304,7 +308,7 @@ impl Deployer {
         Ok(open.map(|id| self.begin(app.clone(), Some(id), Run::resume)))
     }
 
-    /// Asks the deployment that is under way to stop and to bring back what was there before.
+    /// Asks the deployment of an application that is under way, in whatever process, to stop and to bring back what was there before.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if none is under way.
@@ -341,7 +345,8 @@ impl Deployer {
     /// # Errors
     /// What reading the store can fail with.
     pub async fn releases(&self, app: &AppName, limit: u32) -> Result<Vec<Release>> {
-        self.tools.backend.store.releases(ReleaseQuery::new(app.clone(), limit)).await
+        let read = self.tools.backend.store.releases(ReleaseQuery::new(app.clone(), limit));
+        self.tools.calls.make("store.releases", app.to_string(), false, READ, read).await
     }
 
     /// The journal of a deployment.
@@ -349,7 +354,8 @@ impl Deployer {
     /// # Errors
     /// What reading the store can fail with.
     pub async fn journal(&self, deployment: &DeploymentId) -> Result<Vec<Entry>> {
-        self.tools.backend.store.journal(deployment, 1).await
+        let read = self.tools.backend.store.journal(deployment, 1);
+        self.tools.calls.make("store.journal", deployment.to_string(), false, READ, read).await
     }
 
     /// The names of all applications that the store knows.
@@ -357,7 +363,7 @@ impl Deployer {
     /// # Errors
     /// What reading the store can fail with.
     pub async fn apps(&self) -> Result<Vec<AppName>> {
-        self.tools.backend.store.apps().await
+        self.tools.calls.make("store.apps", "all", false, READ, self.tools.backend.store.apps()).await
     }
 
     /// What instances and tasks have written.
@@ -365,7 +371,8 @@ impl Deployer {
     /// # Errors
     /// What the orchestrator can fail with.
     pub async fn logs(&self, query: LogQuery) -> Result<LogStream> {
-        self.tools.backend.orchestrator.logs(query).await
+        let app = query.app.to_string();
+        self.tools.calls.make("orchestrator.logs", app, false, READ, self.tools.backend.orchestrator.logs(query)).await
     }
 
     /// Clears away what an application cannot be rolled back to any more: releases, images, revisions that were kept
@@ -395,8 +402,9 @@ impl Deployer {
     {
         let id = id.unwrap_or_else(DeploymentId::fresh);
         let (events, receiver) = Events::new(app.clone(), id.clone(), Arc::clone(&self.tools.calls.clock));
-        let run = Run { tools: self.tools.clone(), app: app.clone(), id: id.clone(), events };
+        let (cancel, cancelled) = watch::channel(None);
+        let run = Run { tools: self.tools.clone(), app: app.clone(), id: id.clone(), events, cancelled };
         let task = tokio::spawn(work(run));
-        Deployment::new(app, id, receiver, task)
+        Deployment::new(app, id, receiver, cancel, task)
     }
 }

@@ -82,6 +82,8 @@ fn at_least(version: &str, oldest: &str) -> bool {
 pub(crate) fn classify(operation: &'static str, resource: impl Into<String>, error: DockerError) -> Error {
     let classified = match &error {
         DockerError::DockerResponseServerError { status_code, message } => by_status(*status_code, message),
+        // An error in the middle of a stream comes without a status: the engine's words are all there is.
+        DockerError::DockerStreamError { error } => by_status(500, error),
         DockerError::RequestTimeoutError => Error::new(ErrorKind::Timeout, "the Docker Engine did not answer in time"),
         DockerError::IOError { .. } | DockerError::HyperResponseError { .. } | DockerError::HttpClientError { .. } => {
             Error::new(ErrorKind::Unavailable, "the connection to the Docker Engine failed").with_source(error)
@@ -97,9 +99,9 @@ pub(crate) fn classify(operation: &'static str, resource: impl Into<String>, err
 fn by_status(status: u16, message: &str) -> Error {
     let text = message.to_ascii_lowercase();
     let has = |part: &str| text.contains(part);
-    let (kind, retry) = if has("port is already allocated") || has("address already in use") {
-        (ErrorKind::Exhausted, Retry::Never)
-    } else if has("no space left on device") || has("could not find an available") {
+    let taken = has("port is already allocated") || has("address already in use");
+    let used_up = has("no space left on device") || has("could not find an available");
+    let (kind, retry) = if taken || used_up {
         (ErrorKind::Exhausted, Retry::Never)
     } else if has("no such file or directory: unknown")
         || has("executable file not found")

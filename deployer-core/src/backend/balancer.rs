@@ -25,8 +25,9 @@ pub trait LoadBalancer: Debug + Send + Sync {
     /// weights and targets stay as they are.
     ///
     /// # Errors
-    /// [`Exhausted`](crate::ErrorKind::Exhausted) if an entry is taken by another application or another program,
-    /// naming which.
+    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) if another application has the same route,
+    /// [`Exhausted`](crate::ErrorKind::Exhausted) if an address is taken by another application or program, naming which
+    /// if that can be told.
     async fn ensure(&self, request: EnsureRoutes) -> Result<Outcome>;
 
     /// What is there for an application: one element for each service that has an entry.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::calls::Calls;
 use crate::backend::{
-    Backend, EnsureApp, EnsureRoutes, Launch, ObserveApp, Outcome, Reduce, RemoveApp, RetainRoutes, SetTargets,
-    SetWeights, StartTask, Target, TargetRegistration,
+    Backend, EnsureApp, EnsureRoutes, Launch, ObserveApp, ObservedPool, Outcome, Reduce, RemoveApp, RetainRoutes,
+    SetTargets, SetWeights, StartTask, Target, TargetRegistration, TargetState,
 };
 use crate::error::{Error, ErrorKind, Result, Retry};
 use crate::model::{AppName, Release, ReleaseNumber, RevisionId, ServiceName, ServiceRelease};
@@ -94,8 +94,9 @@ impl Act {
         releases: &BTreeMap<RevisionId, ReleaseNumber>,
     ) -> Result<Outcome> {
         let mut outcome = Outcome::AlreadyThere;
-        let routing = if self.registers() {
-            let observed = self.observe(releases).await?;
+        let observed = self.observe(releases).await?;
+        let mut routing = observed.routing(service).cloned();
+        if self.registers() {
             for revision in weights.iter().filter(|(_, weight)| **weight > 0).map(|(revision, _)| revision) {
                 let Some(release) = releases.get(revision) else { continue };
                 let release = self.release(*release)?;
@@ -105,15 +106,18 @@ impl Act {
                     let error = Error::new(ErrorKind::Conflict, "no instance is ready to take the traffic");
                     return Err(error.with_resource(revision.to_string()).with_retry(Retry::Soon));
                 }
-                outcome = outcome.and(self.set_targets(&release, revision, targets).await?);
+                let pool = routing.as_ref().and_then(|routing| routing.pool(revision));
+                if !pool.is_some_and(|pool| is_in_rotation(pool, &targets)) {
+                    outcome = outcome.and(self.set_targets(&release, revision, targets).await?);
+                }
             }
-            // Other targets are no other weights: the version that was seen is still the current one.
-            observed.routing
-        } else {
+        }
+        if outcome != Outcome::AlreadyThere {
             let observe = self.backend.balancer.observe(&self.app);
-            self.calls.make("balancer.observe", self.app.to_string(), false, SHORT, observe).await?
-        };
-        let routing = routing.into_iter().find(|routing| routing.service == *service).ok_or_else(|| {
+            let fresh = self.calls.make("balancer.observe", self.app.to_string(), false, SHORT, observe).await?;
+            routing = fresh.into_iter().find(|routing| routing.service == *service);
+        }
+        let routing = routing.ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "the load balancer does not know the service")
                 .with_resource(service.as_str())
         })?;
@@ -249,4 +253,13 @@ fn ready_targets(observed: &Observed, revision: &RevisionId) -> Vec<Target> {
         Some(Target { instance: instance.id.clone(), address, draining: false })
     });
     targets.collect()
+}
+
+/// Whether a pool holds exactly these targets, and gives requests to all of them.
+fn is_in_rotation(pool: &ObservedPool, targets: &[Target]) -> bool {
+    let rotating = |target: &Target| {
+        let mut known = pool.targets.iter();
+        known.any(|known| known.instance == target.instance && known.state == TargetState::InService)
+    };
+    pool.targets.len() == targets.len() && targets.iter().all(rotating)
 }

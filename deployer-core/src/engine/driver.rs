@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use super::act::{Act, SHORT, observe};
+use super::append::append;
+use super::ask::Ask;
 use super::calls::Calls;
 use super::decide::{Command, Decision, View, decide};
 use super::diagnose;
@@ -15,11 +18,11 @@ use super::event::{EventKind, Events};
 use super::watch::Watch;
 use crate::backend::{
     Append, Backend, Gate, GateAnswer, GateQuestion, Lease, LogQuery, ObserveApp, ObservedInstance, Outcome,
-    RemoveTask, Signal, SmokeRequest,
+    RemoveTask, Signal,
 };
 use crate::error::{Error, ErrorKind, Result, Retry};
 use crate::journal::{DeploymentRecord, DivertReason, Entry, Failure, JournalEvent, State};
-use crate::model::{GateCheck, GateSpec, InstanceId, Release, ReleaseNumber, RevisionId, Timestamp};
+use crate::model::{GateCheck, GateSpec, InstanceId, Readiness, Release, ReleaseNumber, RevisionId, Timestamp};
 use crate::plan::{Action, Observed, PlanRequest, StepId, StepWeight, plan_back};
 
 /// How often a step's call is tried before it counts as failed.
@@ -42,6 +45,11 @@ pub(crate) struct Driver {
     pub(crate) releases: Arc<BTreeMap<ReleaseNumber, Arc<Release>>>,
     watch: Watch,
     observed: Observed,
+    /// Whether a step has begun to wait since the last look.
+    unseen: bool,
+    /// Revisions that stood by before this deployment, and stay if it is brought back.
+    warm: BTreeSet<RevisionId>,
+    cancelled: watch::Receiver<Option<String>>,
     tasks: JoinSet<Finished>,
     signals_at: Timestamp,
     renewed_at: Timestamp,
@@ -72,6 +80,8 @@ impl Driver {
         state: State,
         releases: BTreeMap<ReleaseNumber, Arc<Release>>,
         observed: Observed,
+        warm: BTreeSet<RevisionId>,
+        cancelled: watch::Receiver<Option<String>>,
     ) -> Self {
         let now = calls.clock.now();
         Self {
@@ -84,6 +94,9 @@ impl Driver {
             releases: Arc::new(releases),
             watch: Watch::default(),
             observed,
+            unseen: false,
+            warm,
+            cancelled,
             tasks: JoinSet::new(),
             signals_at: now - SIGNALS,
             renewed_at: now,
@@ -140,13 +153,14 @@ impl Driver {
             self.take(result, &mut entries).await?;
         }
         self.take_signals(&mut entries).await?;
-        if self.is_looking() {
-            self.look().await;
-        }
+        self.unseen |= !self.watch.waiting.is_empty();
         // What was just written may allow more, and all of it goes into one append.
         let mut acts = Vec::new();
         let mut asks = Vec::new();
         let wake_at = loop {
+            if std::mem::take(&mut self.unseen) {
+                self.look().await;
+            }
             let decision = self.decide();
             if decision.commands.is_empty() {
                 break decision.wake_at;
@@ -200,14 +214,8 @@ impl Driver {
                     Ok(false)
                 } else {
                     self.watch.begin(step, self.calls.clock.now());
-                    // It may be true already, but that has to be looked at first. What was decided so far does not wait
-                    // for that.
-                    let record = self.state.record.clone();
-                    let decided = std::mem::take(entries);
-                    let (written, seen) =
-                        tokio::join!(self.write_down(record, decided), self.observe_what_is_awaited());
-                    written?;
-                    self.saw(seen);
+                    // What it waits for may be true already, but that has to be looked at first.
+                    self.unseen = true;
                     Ok(true)
                 }
             }
@@ -220,7 +228,9 @@ impl Driver {
                 Ok(true)
             }
             Command::Fail { step, mut failure, output_of } => {
-                self.add_output(&mut failure, output_of).await;
+                for (evidence, instance) in failure.evidence.iter_mut().zip(output_of).take(3) {
+                    evidence.last_lines = self.output(instance).await;
+                }
                 self.watch.waiting.remove(&step);
                 self.write(entries, JournalEvent::StepFailed { step, failure })?;
                 Ok(true)
@@ -239,10 +249,7 @@ impl Driver {
                 Ok(true)
             }
             Command::Close { verdict } => {
-                let request = ObserveApp::new(self.state.record.app.clone());
-                if let Ok(observed) = observe(&self.backend, &self.calls, request).await {
-                    self.remove_tasks(&observed).await;
-                }
+                self.remove_tasks().await;
                 self.write(entries, JournalEvent::Closed { verdict })?;
                 Ok(false)
             }
@@ -253,16 +260,15 @@ impl Driver {
     async fn divert(&mut self, reason: DivertReason, entries: &mut Vec<Entry>) -> Result<()> {
         // What was decided so far is safe before anything else is asked.
         self.append(std::mem::take(entries)).await?;
+        self.remove_tasks().await;
         self.observed = self.observe_for_plan().await?;
-        // One that still runs must not go on beside what is done now.
-        self.remove_tasks(&self.observed).await;
         let record = &self.state.record;
         let baseline = record.baseline.and_then(|number| self.releases.get(&number)).map(Arc::clone);
         let target = record.target.and_then(|number| self.releases.get(&number)).map(Arc::clone);
-        let warm = BTreeSet::new();
-        let request =
-            PlanRequest::new(&record.app, &record.id, baseline.as_deref(), target.as_deref(), &self.observed, &warm);
-        let plan = plan_back(&request.with_drains(self.backend.orchestrator.capabilities().drains));
+        let (baseline, target) = (baseline.as_deref(), target.as_deref());
+        let request = PlanRequest::new(&record.app, &record.id, baseline, target, &self.observed, &self.warm);
+        let drains = self.backend.orchestrator.capabilities().drains;
+        let plan = plan_back(&request.with_failed_baseline().with_drains(drains));
         self.watch.clear();
         self.write(entries, JournalEvent::Diverted { reason, plan })
     }
@@ -271,8 +277,7 @@ impl Driver {
     async fn observe_for_plan(&mut self) -> Result<Observed> {
         let mut pause = BACKOFF;
         loop {
-            let probe = self.probes(|_| true);
-            let request = ObserveApp::new(self.state.record.app.clone()).with_probe(probe);
+            let request = ObserveApp::new(self.state.record.app.clone()).with_probe(self.probes());
             match observe(&self.backend, &self.calls, request).await {
                 Ok(observed) => return Ok(observed),
                 Err(error) if error.retry() == Retry::Never => return Err(error),
@@ -284,37 +289,9 @@ impl Driver {
         }
     }
 
-    /// Whether a step waits for something that can be seen.
-    fn is_looking(&self) -> bool {
-        !self.watch.waiting.is_empty()
-    }
-
     async fn look(&mut self) {
-        let seen = self.observe_what_is_awaited().await;
-        self.saw(seen);
-    }
-
-    async fn observe_what_is_awaited(&self) -> Result<Observed> {
-        let waiting: BTreeSet<RevisionId> = self
-            .watch
-            .waiting
-            .keys()
-            .filter_map(|step| self.state.plan.step(*step))
-            .flat_map(|step| match &step.action {
-                Action::AwaitHealthy { revision, .. } | Action::Hold { revision, .. } => vec![revision.clone()],
-                Action::Verify { release, .. } => {
-                    self.releases.get(release).map(|r| r.revisions().into_values().collect()).unwrap_or_default()
-                }
-                _ => Vec::new(),
-            })
-            .collect();
-        let probe = self.probes(|revision| waiting.contains(revision));
-        let request = ObserveApp::new(self.state.record.app.clone()).with_probe(probe);
-        observe(&self.backend, &self.calls, request).await
-    }
-
-    fn saw(&mut self, seen: Result<Observed>) {
-        match seen {
+        let request = ObserveApp::new(self.state.record.app.clone()).with_probe(self.probes());
+        match observe(&self.backend, &self.calls, request).await {
             Ok(observed) => {
                 self.tell_changes(&observed);
                 self.observed = observed;
@@ -325,17 +302,10 @@ impl Driver {
         }
     }
 
-    fn probes(&self, wanted: impl Fn(&RevisionId) -> bool) -> BTreeMap<RevisionId, crate::model::Readiness> {
-        let mut probes = BTreeMap::new();
-        for release in self.releases.values() {
-            for (name, service) in &release.services {
-                let revision = service.revision(name);
-                if wanted(&revision) {
-                    probes.insert(revision, service.effective_readiness());
-                }
-            }
-        }
-        probes
+    /// How the instances of every release that is known are probed: one that nobody asks would pass for ready.
+    fn probes(&self) -> BTreeMap<RevisionId, Readiness> {
+        let services = self.releases.values().flat_map(|release| &release.services);
+        services.map(|(name, service)| (service.revision(name), service.effective_readiness())).collect()
     }
 
     /// Tells which instances have changed since the last look.
@@ -384,35 +354,18 @@ impl Driver {
 
     /// Asks a gate in the background.
     fn ask(&mut self, step: StepId, gate: GateSpec, revision: RevisionId, weight: u8) {
-        let (backend, calls) = (self.backend.clone(), self.calls.clone());
-        let (app, deployment) = (self.state.record.app.clone(), self.state.record.id.clone());
-        let registered = match &gate.check {
+        let callback = match &gate.check {
             GateCheck::Callback { name } => self.gates.get(name).map(Arc::clone),
             _ => None,
         };
+        let ask = Ask {
+            backend: self.backend.clone(),
+            calls: self.calls.clone(),
+            question: GateQuestion::new(self.state.record.app.clone(), self.state.record.id.clone(), revision, weight),
+            callback,
+        };
         self.tasks.spawn(async move {
-            let resource = format!("gate {}", gate.name);
-            let answer = match &gate.check {
-                GateCheck::Callback { name } => match registered {
-                    Some(callback) => {
-                        let question = GateQuestion::new(app, deployment, revision, weight);
-                        calls.make("gate.ask", resource, false, SHORT, callback.ask(question)).await
-                    }
-                    None => {
-                        let message = format!("no gate is registered under the name {name:?}");
-                        let help = "register it with `DeployerBuilder::gate`";
-                        Err(Error::new(ErrorKind::NotFound, message).with_help(help))
-                    }
-                },
-                GateCheck::Smoke { path, port, status, contains } => {
-                    let deadline = calls.clock.now() + SHORT;
-                    let request = SmokeRequest::new(deadline, app, revision, *port, path.clone());
-                    let smoke = backend.orchestrator.smoke(request);
-                    let answers = calls.make("orchestrator.smoke", resource, false, SHORT, smoke).await;
-                    answers.map(|answers| judge_smoke(&answers, *status, contains.as_deref()))
-                }
-                _ => Err(Error::new(ErrorKind::Internal, "the gate is not asked by a call")),
-            };
+            let answer = ask.put(&gate).await;
             Finished::Gate { step, gate: gate.name, answer }
         });
     }
@@ -464,77 +417,67 @@ impl Driver {
         let failed: Vec<ObservedInstance> =
             self.observed.instances(revision).filter(|instance| instance.exit.is_some()).take(3).cloned().collect();
         failure.evidence = diagnose::evidence(&failed);
-        self.add_output(failure, failed.into_iter().map(|instance| instance.id)).await;
-    }
-
-    /// Adds what the first of the instances wrote that the evidence is about, in its order. All are asked at once: a
-    /// platform takes its time to answer about an instance that it starts again and again.
-    async fn add_output(&self, failure: &mut Failure, instances: impl IntoIterator<Item = InstanceId>) {
-        let mut asked = JoinSet::new();
-        for (index, instance) in instances.into_iter().take(3).enumerate() {
-            let output = self.output(instance);
-            asked.spawn(async move { (index, output.await) });
-        }
-        while let Some(answered) = asked.join_next().await {
-            if let Ok((index, lines)) = answered
-                && let Some(evidence) = failure.evidence.get_mut(index)
-            {
-                evidence.last_lines = lines;
-            }
+        for (evidence, instance) in failure.evidence.iter_mut().zip(failed) {
+            evidence.last_lines = self.output(instance.id).await;
         }
     }
 
     /// The last lines that an instance wrote; none, if they cannot be had.
-    fn output(&self, instance: InstanceId) -> impl Future<Output = Vec<String>> + Send + use<> {
+    async fn output(&self, instance: InstanceId) -> Vec<String> {
         let query =
             LogQuery::new(self.state.record.app.clone()).with_instance(instance.clone()).with_tail(EVIDENCE_LINES);
-        let (backend, calls) = (self.backend.clone(), self.calls.clone());
-        async move {
-            let read = async {
-                let mut stream = backend.orchestrator.logs(query).await?;
-                let mut lines = Vec::new();
-                while let Some(line) = std::future::poll_fn(|context| stream.as_mut().poll_next(context)).await {
-                    let line = line?;
-                    lines.push((line.stream, line.text));
-                }
-                Ok(lines)
-            };
-            let made = calls.make("orchestrator.logs", instance.to_string(), false, Duration::from_secs(2), read);
-            diagnose::last_lines(made.await.unwrap_or_default(), EVIDENCE_LINES as usize)
-        }
+        let read = async {
+            let mut stream = self.backend.orchestrator.logs(query).await?;
+            let mut lines = Vec::new();
+            while let Some(line) = std::future::poll_fn(|context| stream.as_mut().poll_next(context)).await {
+                let line = line?;
+                lines.push((line.stream, line.text));
+            }
+            Ok(lines)
+        };
+        let made = self.calls.make("orchestrator.logs", instance.to_string(), false, Duration::from_secs(2), read);
+        diagnose::last_lines(made.await.unwrap_or_default(), EVIDENCE_LINES as usize)
     }
 
     async fn take_signals(&mut self, entries: &mut Vec<Entry>) -> Result<()> {
         let now = self.calls.clock.now();
-        if now < self.signals_at + SIGNALS {
-            return Ok(());
+        let by = self.cancelled.borrow().clone();
+        let mut signals: Vec<Signal> = by.map(|by| Signal::Cancel { by }).into_iter().collect();
+        if now >= self.signals_at + SIGNALS {
+            self.signals_at = now;
+            signals.extend(self.stored_signals().await);
         }
-        self.signals_at = now;
-        let id = self.state.record.id.clone();
-        let read = self.backend.store.signals(&id);
-        let signals = match self.calls.make("store.signals", id.to_string(), false, SHORT, read).await {
-            Ok(signals) => signals,
-            Err(error) => {
-                tracing::warn!(%error, "signals cannot be read now");
-                return Ok(());
-            }
-        };
         for signal in signals {
-            // A cancellation that comes too late has nothing to cancel.
-            let late = matches!(signal, Signal::Cancel { .. }) && self.state.is_verified();
-            if !late && !self.state.signals.contains(&signal) {
+            // A cancellation that comes too late has nothing to cancel, and one is enough.
+            let cancels = |signal: &Signal| matches!(signal, Signal::Cancel { .. });
+            let void = cancels(&signal) && (self.state.is_verified() || self.state.signals.iter().any(cancels));
+            if !void && !self.state.signals.contains(&signal) {
                 self.write(entries, JournalEvent::Signalled { signal })?;
             }
         }
         Ok(())
     }
 
+    /// The signals that were left for this deployment; none, if they cannot be read now.
+    async fn stored_signals(&self) -> Vec<Signal> {
+        let id = self.state.record.id.clone();
+        let read = self.backend.store.signals(&id);
+        match self.calls.make("store.signals", id.to_string(), false, SHORT, read).await {
+            Ok(signals) => signals,
+            Err(error) => {
+                tracing::warn!(%error, "signals cannot be read now");
+                Vec::new()
+            }
+        }
+    }
+
     /// Forgets the one-off tasks of this deployment. What cannot be removed is found again by a later prune.
-    async fn remove_tasks(&self, observed: &Observed) {
+    async fn remove_tasks(&mut self) {
         let app = self.state.record.app.clone();
+        let Ok(observed) = observe(&self.backend, &self.calls, ObserveApp::new(app.clone())).await else { return };
         let id = self.state.record.id.as_str();
         let suffix = id.get(id.len().saturating_sub(10)..).unwrap_or(id);
-        for task in observed.app.tasks.iter().filter(|task| task.task.0.ends_with(suffix)) {
+        for task in observed.app.tasks.into_iter().filter(|task| task.task.0.ends_with(suffix)) {
             let call = self.calls.frame(task.task.to_string(), SHORT);
             let remove = self.backend.orchestrator.remove_task(RemoveTask::new(call, app.clone(), task.task.clone()));
             let made = self.calls.make("orchestrator.remove_task", task.task.to_string(), true, SHORT, remove);
@@ -576,46 +519,16 @@ impl Driver {
     }
 
     async fn append(&mut self, entries: Vec<Entry>) -> Result<()> {
-        self.write_down(self.state.record.clone(), entries).await
-    }
-
-    async fn write_down(&self, record: DeploymentRecord, entries: Vec<Entry>) -> Result<()> {
         if entries.is_empty() {
             return Ok(());
         }
-        let request = Append::new(record, self.lease.fence, entries.clone());
+        let request = Append::new(self.state.record.clone(), self.lease.fence, entries.clone());
         append(&self.backend, &self.calls, request).await?;
         for entry in entries {
             self.events.send(EventKind::Journal { entry: Box::new(entry) });
         }
         Ok(())
     }
-}
-
-/// Appends to a journal. An append of which nobody knows whether it happened is looked up before it is tried again.
-pub(crate) async fn append(backend: &Backend, calls: &Calls, request: Append) -> Result<()> {
-    let id = request.record.id.clone();
-    let mut pause = BACKOFF;
-    for attempt in 1..=ATTEMPTS {
-        let write = backend.store.append(request.clone());
-        let error = match calls.make("store.append", id.to_string(), true, SHORT, write).await {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
-        };
-        let first = request.entries.first().map_or(0, |entry| entry.seq);
-        let read = backend.store.journal(&id, first);
-        let found = calls.make("store.journal", id.to_string(), false, SHORT, read).await;
-        if found.is_ok_and(|found| found == request.entries) {
-            return Ok(());
-        }
-        let hopeless = matches!(error.retry(), Retry::Never | Retry::Exhausted) || error.kind() == ErrorKind::Conflict;
-        if hopeless || attempt == ATTEMPTS {
-            return Err(error);
-        }
-        calls.clock.sleep(pause).await;
-        pause *= 2;
-    }
-    Ok(())
 }
 
 /// Whether a step makes a backend call when it begins.
@@ -638,26 +551,6 @@ fn next_attempt(error: &Error, attempt: u32, now: Timestamp) -> Option<Timestamp
         Retry::After(pause) => Some(now + pause),
         Retry::Never | Retry::Exhausted => None,
     }
-}
-
-fn judge_smoke(answers: &[crate::backend::SmokeAnswer], status: u16, contains: Option<&str>) -> GateAnswer {
-    if answers.is_empty() {
-        return GateAnswer::Inconclusive { detail: "no instance runs".to_owned() };
-    }
-    for answer in answers {
-        let instance = &answer.instance;
-        let short = instance.as_str().get(..12).unwrap_or(instance.as_str());
-        let detail = match &answer.answer {
-            Err(why) => format!("{short} did not answer: {why}"),
-            Ok((found, _)) if *found != status => format!("{short} answered {found} instead of {status}"),
-            Ok((_, body)) => match contains {
-                Some(text) if !body.contains(text) => format!("the answer of {short} does not contain {text:?}"),
-                _ => continue,
-            },
-        };
-        return GateAnswer::Fail { detail };
-    }
-    GateAnswer::Pass { detail: format!("{} instances answered {status}", answers.len()) }
 }
 
 fn flatten(result: std::result::Result<Finished, tokio::task::JoinError>) -> Option<Finished> {

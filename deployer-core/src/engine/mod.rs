@@ -1,6 +1,8 @@
 //! Driving deployments: the only part that calls backends, sleeps or spawns.
 
 mod act;
+mod append;
+mod ask;
 mod calls;
 mod decide;
 mod deployment;

@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::act::{SHORT, observe};
+use super::append::append;
 use super::calls::Calls;
-use super::driver::{Driver, append};
+use super::driver::Driver;
 use super::event::{EventKind, Events};
 use super::history::History;
 use super::prepare::Prepare;
@@ -42,6 +45,8 @@ pub(crate) struct Run {
     pub(crate) app: AppName,
     pub(crate) id: DeploymentId,
     pub(crate) events: Events,
+    /// Who wants it to be cancelled, if anybody in this process does.
+    pub(crate) cancelled: watch::Receiver<Option<String>>,
 }
 
 /// What a plan was computed from and for.
@@ -49,8 +54,12 @@ pub(crate) struct Run {
 pub(crate) struct Planned {
     pub(crate) plan: Plan,
     pub(crate) baseline: Option<ReleaseNumber>,
-    pub(crate) observed: Observed,
+    observed: Observed,
+    warm: BTreeSet<RevisionId>,
 }
+
+/// What a preview was made from: its plan, and the release that served.
+pub(crate) type Basis = (Plan, Option<ReleaseNumber>);
 
 impl Tools {
     pub(crate) fn now(&self) -> Timestamp {
@@ -152,21 +161,22 @@ impl Tools {
         let known: Vec<&Release> = target.into_iter().chain(&serving).collect();
         let observed = self.observe(app, &known).await?;
         let warm = self.warm(app, history).await?;
-        let request = PlanRequest::new(app, id, target, serving.as_ref(), &observed, &warm)
+        let standby = if matches!(kind, DeploymentKind::Deploy) { &warm } else { &BTreeSet::new() };
+        let request = PlanRequest::new(app, id, target, serving.as_ref(), &observed, standby)
             .with_drains(self.backend.orchestrator.capabilities().drains);
         let plan = match kind {
             DeploymentKind::Deploy => plan_forward(&request),
             DeploymentKind::Rollback { .. } => plan_back(&request),
             DeploymentKind::Destroy { volumes } => plan_back(&request.with_volumes(volumes)),
         };
-        Ok(Planned { plan, baseline, observed })
+        Ok(Planned { plan, baseline, observed, warm })
     }
 }
 
 impl Run {
     /// Brings a spec to a new release.
     pub(crate) async fn deploy(
-        self,
+        mut self,
         spec: AppSpec,
         provenance: Provenance,
         supersede: bool,
@@ -179,7 +189,15 @@ impl Run {
             events: self.events.clone(),
             key: self.id.to_string(),
         };
-        let services = prepare.services(&spec).await?;
+        let services = tokio::select! {
+            services = prepare.services(&spec) => services?,
+            // Nobody asks any more once the handle is gone, and neither does the task exist then.
+            Ok(by) = self.cancelled.wait_for(Option::is_some) => {
+                let by = by.clone().unwrap_or_default();
+                let error = Error::new(ErrorKind::Cancelled, format!("cancelled by {by} before anything was touched"));
+                return Err(error.with_resource(self.app.to_string()));
+            }
+        };
         let release = self.tools.draft_release(&spec, services, provenance).await?;
         self.release(release, None, supersede).await
     }
@@ -188,7 +206,7 @@ impl Run {
     pub(crate) async fn release(
         self,
         release: Release,
-        basis: Option<(Plan, Option<ReleaseNumber>)>,
+        basis: Option<Basis>,
         supersede: bool,
     ) -> Result<DeploymentRecord> {
         let lease = self.lease(supersede).await?;
@@ -199,11 +217,7 @@ impl Run {
             self.events.send(EventKind::Released { release: put.number });
             let kind = DeploymentKind::Deploy;
             let planned = self.tools.plan(&self.app, &self.id, kind, Some(&put), &history).await?;
-            if let Some((before, baseline)) = basis
-                && (before.basis != planned.plan.basis || baseline != planned.baseline)
-            {
-                return Err(moved(&before, &planned));
-            }
+            planned.check(basis.as_ref())?;
             self.open(kind, Some(put.number), planned, &lease).await
         };
         let result = result.await;
@@ -212,8 +226,8 @@ impl Run {
     }
 
     /// Brings back a release that was kept.
-    pub(crate) async fn rollback(self, to: Option<ReleaseNumber>, supersede: bool) -> Result<DeploymentRecord> {
-        let lease = self.lease(supersede).await?;
+    pub(crate) async fn rollback(self, to: Option<ReleaseNumber>, basis: Option<Basis>) -> Result<DeploymentRecord> {
+        let lease = self.lease(false).await?;
         let result = async {
             let history = self.settle(&lease).await?;
             let number = to.or_else(|| history.last_known_good()).ok_or_else(|| {
@@ -226,6 +240,7 @@ impl Run {
             let from = history.serving().filter(|serving| *serving != number);
             let kind = DeploymentKind::Rollback { from };
             let planned = self.tools.plan(&self.app, &self.id, kind, Some(&target), &history).await?;
+            planned.check(basis.as_ref())?;
             self.open(kind, Some(number), planned, &lease).await
         };
         let result = result.await;
@@ -234,8 +249,8 @@ impl Run {
     }
 
     /// Removes everything of the application.
-    pub(crate) async fn destroy(self, volumes: bool, supersede: bool) -> Result<DeploymentRecord> {
-        let lease = self.lease(supersede).await?;
+    pub(crate) async fn destroy(self, volumes: bool) -> Result<DeploymentRecord> {
+        let lease = self.lease(false).await?;
         let result = async {
             let history = self.settle(&lease).await?;
             let kind = DeploymentKind::Destroy { volumes };
@@ -259,8 +274,9 @@ impl Run {
             }
             let resumed = JournalEvent::Resumed { owner: self.tools.owner.clone() };
             self.write(&mut state, &lease, vec![resumed]).await?;
-            let seen = self.tools.observe(&self.app, &[]).await?;
-            self.drive(state, lease.clone(), seen).await
+            let observed = self.tools.observe(&self.app, &[]).await?;
+            let warm = self.tools.warm(&self.app, &self.tools.history(&self.app).await?).await?;
+            self.drive(state, lease.clone(), observed, warm).await
         };
         let result = result.await;
         self.tools.give_back(&lease).await;
@@ -359,11 +375,16 @@ impl Run {
         let request = Append::new(state.record.clone(), lease.fence, vec![entry.clone()]);
         append(&self.tools.backend, &self.tools.calls, request).await?;
         self.events.send(EventKind::Journal { entry: Box::new(entry) });
-        // Under the lease nothing but a crash has changed since the plan was made, and what waits for that looks again.
-        self.drive(state, lease.clone(), planned.observed).await
+        self.drive(state, lease.clone(), planned.observed, planned.warm).await
     }
 
-    async fn drive(&self, state: State, lease: Lease, observed: Observed) -> Result<DeploymentRecord> {
+    async fn drive(
+        &self,
+        state: State,
+        lease: Lease,
+        observed: Observed,
+        warm: BTreeSet<RevisionId>,
+    ) -> Result<DeploymentRecord> {
         let mut releases = BTreeMap::new();
         let mut wanted: BTreeSet<ReleaseNumber> =
             state.record.target.into_iter().chain(state.record.baseline).collect();
@@ -382,6 +403,8 @@ impl Run {
             state,
             releases,
             observed,
+            warm,
+            self.cancelled.clone(),
         );
         driver.run().await
     }
@@ -402,12 +425,18 @@ impl Run {
     }
 }
 
-fn moved(before: &Plan, now: &Planned) -> Error {
-    let what =
-        if before.basis == now.plan.basis { "another release serves now" } else { "instances or weights changed" };
-    Error::new(ErrorKind::Conflict, "the world has moved since the plan was made")
-        .with_resource(before.app.to_string())
-        .with_context("what", what)
-        .with_help("plan again, and look at the new plan")
-        .with_retry(crate::error::Retry::Never)
+impl Planned {
+    /// Refuses if what a preview was made from is not so any more.
+    fn check(&self, basis: Option<&Basis>) -> Result<()> {
+        let what = match basis {
+            Some((before, _)) if before.basis != self.plan.basis => "instances or weights changed",
+            Some((_, baseline)) if *baseline != self.baseline => "another release serves now",
+            _ => return Ok(()),
+        };
+        Err(Error::new(ErrorKind::Conflict, "the world has moved since the plan was made")
+            .with_resource(self.plan.app.to_string())
+            .with_context("what", what)
+            .with_help("plan again, and look at the new plan")
+            .with_retry(crate::error::Retry::Never))
+    }
 }

@@ -31,6 +31,8 @@ pub struct PlanRequest<'a> {
     pub drains: bool,
     /// Whether volumes go too when nothing shall be left.
     pub volumes: bool,
+    /// Whether the revisions of the baseline have served, so that their stop scripts run before they are stopped.
+    pub baseline_served: bool,
 }
 
 impl<'a> PlanRequest<'a> {
@@ -44,13 +46,20 @@ impl<'a> PlanRequest<'a> {
         observed: &'a Observed,
         warm: &'a BTreeSet<RevisionId>,
     ) -> Self {
-        Self { app, deployment, target, baseline, observed, warm, drains: false, volumes: false }
+        Self { app, deployment, target, baseline, observed, warm, drains: false, volumes: false, baseline_served: true }
     }
 
     /// Says whether the orchestrator takes instances out of rotation by itself.
     #[must_use]
     pub fn with_drains(mut self, drains: bool) -> Self {
         self.drains = drains;
+        self
+    }
+
+    /// Says that the baseline is a release that failed before it served in earnest.
+    #[must_use]
+    pub fn with_failed_baseline(mut self) -> Self {
+        self.baseline_served = false;
         self
     }
 
@@ -153,6 +162,7 @@ impl<'a> Draft<'a> {
         let mut after = self.drain(after, weight, revision, fallback, 0);
         // Only a revision that has served has anything to say on its way out.
         if let Some(release) = known
+            && self.request.baseline_served
             && self.request.baseline.is_some_and(|baseline| baseline.number == release.number)
             && let Some(service) = release.services.get(name)
         {

@@ -1,5 +1,6 @@
 //! Deployments that fail: what was there before serves again, nothing is left over, and the verdict says why.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use deployer_core::{
 };
 use deployer_testkit::{Behaviour, World, simulate};
 
-use crate::shop::{app, deploy, deploy_well, only, shop, traffic, web, world};
+use crate::shop::{app, blue_green, deploy, deploy_well, only, shop, traffic, web, world};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -49,6 +50,23 @@ fn what_does_not_start_is_rolled_back_with_the_evidence() {
             }
         });
     }
+}
+
+#[test]
+fn what_stood_by_before_still_does_afterwards() {
+    let (world, deployer) = world();
+    simulate(async {
+        for version in 1..=2 {
+            deploy_well(&deployer, only(web(version).with_strategy(crate::shop::blue_green(600)))).await;
+        }
+        world.on_image("web:v3", Behaviour::crash_loop(3));
+        let verdict = deploy(&deployer, only(web(3))).await;
+        assert_eq!(verdict.word(), "rolled-back");
+        crate::shop::assert_traffic(&deployer, 2).await;
+        let status = deployer.status(&app()).await.unwrap();
+        let standing_by = status.services[0].revisions.iter().find(|revision| revision.release.0 == 1).unwrap();
+        assert_eq!((standing_by.weight, standing_by.instances.len()), (Some(0), 3));
+    });
 }
 
 #[test]
@@ -255,4 +273,25 @@ fn callbacks_answer_yes_no_or_cannot_be_asked() {
             assert!(found.to_string().contains(expected), "{found}");
         });
     }
+}
+
+#[test]
+fn the_standby_of_what_served_before_outlives_a_failure() {
+    let (world, deployer) = world();
+    simulate(async {
+        let version = |version| only(web(version).with_strategy(blue_green(600)));
+        deploy_well(&deployer, version(1)).await;
+        deploy_well(&deployer, version(2)).await;
+        world.on_image("web:v3", Behaviour::crash_loop(3));
+        assert_eq!(deploy(&deployer, version(3)).await.word(), "rolled-back");
+        let status = deployer.status(&app()).await.unwrap();
+        let revisions = &status.services[0].revisions;
+        let up: BTreeMap<u64, Option<u8>> = revisions.iter().map(|up| (up.release.0, up.weight)).collect();
+        assert_eq!(
+            up,
+            BTreeMap::from([(1, Some(0)), (2, Some(100))]),
+            "version 1 is still warm, of version 3 nothing is left"
+        );
+        world.assert_no_violations();
+    });
 }

@@ -41,6 +41,27 @@ fn cancelling_brings_back_what_was_there() {
 }
 
 #[test]
+fn a_handle_cancels_its_own_deployment_at_any_moment() {
+    for (pause, word) in [(0, "preparing"), (20, "holding")] {
+        let (world, deployer) = world();
+        simulate(async {
+            deploy_well(&deployer, only(web(1))).await;
+            let deployment = deployer.deploy(only(web(2).with_strategy(canary())), DeployOptions::default());
+            world.clock().sleep(pause * SECOND).await;
+            deployment.cancel("anna");
+            deployment.cancel("somebody who is late");
+            let ended = deployment.finished().await;
+            match ended {
+                Ok(record) => assert_eq!(record.verdict, Some(Verdict::Cancelled { by: "anna".into() }), "{word}"),
+                Err(error) => assert_eq!((error.kind(), word), (ErrorKind::Cancelled, "preparing")),
+            }
+            world.assert_serving("shop", "web", "web:v1", 3);
+            world.assert_no_violations();
+        });
+    }
+}
+
+#[test]
 fn a_second_deployment_is_refused_or_supersedes_the_first() {
     let (world, deployer) = world();
     simulate(async {
@@ -101,8 +122,11 @@ async fn killed_at(world: &World, call: usize, after_effect: bool) -> bool {
     deploy_well(&healthy, spec(1)).await;
     traffic(world);
     let killer = KilledAt::new(call, after_effect);
-    let doomed =
-        Deployer::builder(world.backend()).clock(world.clock()).lease_ttl(3 * SECOND).intercept(killer.clone()).build();
+    let doomed = Deployer::builder(world.backend())
+        .clock(world.clock())
+        .lease_ttl(3 * SECOND)
+        .intercept(Arc::<KilledAt>::clone(&killer))
+        .build();
     let deployment = doomed.deploy(spec(2), DeployOptions::default());
     // Long enough for everything that it can still do.
     world.clock().sleep(15 * SECOND).await;
@@ -180,7 +204,10 @@ fn a_lost_reply_changes_nothing() {
             deploy_well(&healthy, shop(web(1), 1, 1)).await;
             traffic(&world);
             let lossy = Arc::new(LosesReply { call, seen: AtomicUsize::new(0) });
-            let deployer = Deployer::builder(world.backend()).clock(world.clock()).intercept(lossy.clone()).build();
+            let deployer = Deployer::builder(world.backend())
+                .clock(world.clock())
+                .intercept(Arc::<LosesReply>::clone(&lossy))
+                .build();
             let result = deployer.deploy(shop(web(2), 2, 1), DeployOptions::default()).finished().await;
             let record = match result {
                 Ok(record) => record,

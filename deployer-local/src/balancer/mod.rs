@@ -194,7 +194,7 @@ impl HaproxyBalancer {
             return Ok(Seen::default());
         }
         let live = proxy.live().await?;
-        let leaving = if live.is_some() { proxy.leaving().await } else { BTreeMap::new() };
+        let leaving = if live.is_some() { proxy.leaving().await? } else { BTreeMap::new() };
         Ok(Seen { wanted, live, leaving })
     }
 
@@ -257,6 +257,11 @@ impl LoadBalancer for HaproxyBalancer {
 
     async fn ensure(&self, request: EnsureRoutes) -> Result<Outcome> {
         let named = |error: Error| error.with_operation("balancer.ensure");
+        if self.engine.is_desktop() {
+            let message = "proxies on Docker Desktop cannot be reached from here";
+            return Err(named(Error::new(ErrorKind::Unsupported, message))
+                .with_help("use a Docker Engine that runs on this host itself, without a virtual machine"));
+        }
         let mut turn = self.ledger.open().await.map_err(named)?;
         let before = turn.state.clone();
         let release = &request.release;

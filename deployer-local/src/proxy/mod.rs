@@ -20,7 +20,7 @@ pub(crate) use container::{Addresses, ContainerSpec, EngineChooses, Place, Reser
 pub(crate) use runtime::{Live, LiveServer};
 
 use container::{Condition, Container};
-use runtime::{Control, parse_live, parse_processes, parse_stats, show_live};
+use runtime::{Control, Processes, parse_live, parse_processes, parse_sessions, show_live};
 
 const APPLY: &str = "proxy.apply";
 
@@ -79,18 +79,25 @@ impl Proxy {
     }
 
     /// The requests that workers of earlier configurations still work on, by backend and server.
-    pub(crate) async fn leaving(&self) -> BTreeMap<(String, String), u64> {
+    ///
+    /// # Errors
+    /// `Unavailable` if the master does not answer. That none are left is never guessed: instances are stopped for it.
+    pub(crate) async fn leaving(&self) -> Result<BTreeMap<(String, String), u64>> {
         let mut in_flight = BTreeMap::new();
-        let processes = self.control.ask_master("show proc").await.ok().and_then(|text| parse_processes(&text));
-        for pid in processes.unwrap_or_default().leaving {
-            // It may be gone by now, and then it works on nothing.
-            let command = format!("@!{pid} {}", runtime::SHOW_SERVER_STATS);
-            let Ok(text) = self.control.ask_master(&command).await else { continue };
-            for (server, traffic) in parse_stats(&text) {
-                *in_flight.entry(server).or_default() += traffic.in_flight;
+        for pid in self.processes().await.map_err(|error| self.silent(error))?.leaving {
+            let answer = self.control.ask_master(&format!("@!{pid} show sess")).await;
+            let answer = answer.map_err(|error| self.silent(error))?;
+            for (server, count) in parse_sessions(&answer) {
+                *in_flight.entry(server).or_default() += count;
             }
         }
-        in_flight
+        Ok(in_flight)
+    }
+
+    async fn processes(&self) -> io::Result<Processes> {
+        let answer = self.control.ask_master("show proc").await?;
+        parse_processes(&answer)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the proxy's answer makes no sense"))
     }
 
     /// Makes it run with this configuration. Answers whether anything had to be changed.
@@ -205,7 +212,11 @@ impl Proxy {
             renamed.map_err(|error| self.unwritable(error))
         };
         rename("haproxy.cfg.new", "haproxy.cfg")?;
-        self.control.ask_master("reload").await.map_err(|error| self.silent(error))?;
+        match self.control.ask_master("reload").await {
+            // The master begins anew and may cut the connection over it; whether it worked is looked at below.
+            Err(error) if error.kind() != io::ErrorKind::ConnectionReset => return Err(self.silent(error)),
+            _ => {}
+        }
         let layout = wanted.layout();
         match self.wait_until(container, |live| live.layout == layout).await {
             Ok(live) => {
@@ -226,17 +237,20 @@ impl Proxy {
         let mut round = 0_u32;
         loop {
             let error = match self.ask_live().await {
-                Ok(live) if good(&live) => return Ok(live),
+                // The master answers a little later than the new worker.
+                Ok(live) if good(&live) => match self.processes().await {
+                    Ok(_) => return Ok(live),
+                    Err(error) => error,
+                },
                 Ok(_) => io::Error::new(io::ErrorKind::TimedOut, "it still runs its old configuration"),
                 Err(error) => error,
             };
             round += 1;
             if round.is_multiple_of(5) {
-                let processes = self.control.ask_master("show proc").await.ok().and_then(|text| parse_processes(&text));
-                let failed = processes.is_some_and(|processes| processes.failed_reloads > 0);
+                let failed = self.processes().await.is_ok_and(|processes| processes.failed_reloads > 0);
                 let ended = match container.condition().await? {
                     Condition::Running => false,
-                    Condition::Restarting => !container::faults(&container.last_lines().await).is_empty(),
+                    Condition::Restarting => self.is_hopeless(&container.last_lines().await),
                     Condition::Missing | Condition::Stopped => true,
                 };
                 if failed || ended {
@@ -248,6 +262,13 @@ impl Proxy {
             }
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    /// Whether starting it again would not help. In networks of the engine its name server listens on an address of the
+    /// container too, on a port that it chooses anew with every start and that may by chance be one of ours.
+    fn is_hopeless(&self, lines: &str) -> bool {
+        let by_chance = matches!(self.spec.place, Place::Networks(_)) && container::refused_bind(lines).is_some();
+        !by_chance && !container::faults(lines).is_empty()
     }
 
     /// Fails if another program listens on an address that the proxy is to listen on: found out here, the running proxy

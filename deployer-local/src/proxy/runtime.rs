@@ -127,7 +127,7 @@ pub(crate) fn show_live() -> Vec<String> {
 }
 
 /// Asks for the statistics of servers only.
-pub(crate) const SHOW_SERVER_STATS: &str = "show stat -1 4 -1";
+const SHOW_SERVER_STATS: &str = "show stat -1 4 -1";
 
 /// Reads the answer to [`show_live`]. What makes no sense is left out.
 pub(crate) fn parse_live(text: &str) -> Live {
@@ -169,7 +169,7 @@ fn parse_servers(text: &str) -> BTreeMap<(String, String), LiveServer> {
 }
 
 /// Reads the answer to [`SHOW_SERVER_STATS`].
-pub(crate) fn parse_stats(text: &str) -> BTreeMap<(String, String), Traffic> {
+fn parse_stats(text: &str) -> BTreeMap<(String, String), Traffic> {
     let mut stats = BTreeMap::new();
     let mut lines = text.lines().skip_while(|line| !line.starts_with("# pxname,"));
     let header: Vec<&str> = lines.next().unwrap_or_default().trim_start_matches("# ").split(',').collect();
@@ -196,6 +196,19 @@ pub(crate) fn parse_stats(text: &str) -> BTreeMap<(String, String), Traffic> {
 
 /// The columns that count answers by the class of their status.
 const ANSWERS: [&str; 6] = ["hrsp_1xx", "hrsp_2xx", "hrsp_3xx", "hrsp_4xx", "hrsp_5xx", "hrsp_other"];
+
+/// Reads the answer to `show sess`: how many requests or connections each server works on. A worker that is leaving
+/// shows no statistics any more, but it does show these.
+pub(crate) fn parse_sessions(text: &str) -> BTreeMap<(String, String), u64> {
+    let mut sessions = BTreeMap::new();
+    for line in text.lines() {
+        let word = |start| line.split(' ').find_map(|word: &str| word.strip_prefix(start));
+        if let (Some(backend), Some(server)) = (word("be="), word("srv=")) {
+            *sessions.entry((backend.to_owned(), server.to_owned())).or_default() += 1;
+        }
+    }
+    sessions
+}
 
 /// The processes of one HAProxy, from the master's `show proc`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -274,6 +287,15 @@ shop:web,abc-1,1,2,30,1,0,http,25,4,3,20,L4OK,,
     }
 
     #[test]
+    fn sessions_are_read() {
+        let text = "0x1: proto=tcpv4 src=127.0.0.1:1 fe=in be=shop:web srv=abc-1 ts=00 age=1s\n\
+                    0x2: proto=tcpv4 src=127.0.0.1:2 fe=in be=shop:web srv=abc-1 ts=00 age=1s\n\
+                    0x3: proto=unix_stream fe=GLOBAL be=<NONE> srv=<none> ts=00 age=0s\n";
+        let sessions = parse_sessions(text);
+        assert_eq!(sessions[&("shop:web".to_owned(), "abc-1".to_owned())], 2);
+    }
+
+    #[test]
     fn garbage_is_harmless() {
         let mut seed = 7_u32;
         for length in 0..2000 {
@@ -288,6 +310,7 @@ shop:web,abc-1,1,2,30,1,0,http,25,4,3,20,L4OK,,
                 .collect();
             let text = String::from_utf8_lossy(&bytes);
             parse_live(&text);
+            parse_sessions(&text);
             parse_processes(&text);
         }
     }

@@ -292,9 +292,10 @@ async fn serve(mut stream: TcpStream, name: &str, slow: Arc<Semaphore>, finish: 
             slow.add_permits(1);
             finish.notified().await;
         }
+        let last = String::from_utf8_lossy(&buffer).to_ascii_lowercase().contains("connection: close");
         buffer.clear();
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len());
-        if stream.write_all(answer.as_bytes()).await.is_err() {
+        if stream.write_all(answer.as_bytes()).await.is_err() || last {
             return;
         }
     }

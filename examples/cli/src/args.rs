@@ -1,0 +1,111 @@
+//! The arguments.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use deployer_core::{ReleaseNumber, ServiceName};
+
+use crate::exit;
+
+/// Deploys Compose applications to this machine's Docker Engine without losing a request, and brings them back.
+#[derive(Debug, Parser)]
+#[command(name = "deployer", version, after_help = exit::HELP, subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every subcommand takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Global {
+    /// The Compose file [default: compose.yaml, compose.yml, docker-compose.yaml or docker-compose.yml]
+    #[arg(short, long, global = true, value_name = "PATH")]
+    pub(crate) file: Option<PathBuf>,
+    /// The application's name, whatever the Compose file says
+    #[arg(short, long, global = true, value_name = "NAME")]
+    pub(crate) project: Option<String>,
+    /// Where releases and the history are kept [default: deployer in $XDG_STATE_HOME or ~/.local/state; for root
+    /// /var/lib/deployer]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Where the ingress listens for HTTP requests
+    #[arg(long, global = true, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    pub(crate) http: SocketAddr,
+    /// Write JSON to standard output: one document, or for what takes a while one event per line and the record last
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Say what is wrong with the Compose file
+    Check,
+    /// Say what `deploy` would do; images are built, nothing that runs is touched
+    Plan,
+    /// Build, start, check, move traffic, and keep it or bring back what was there before
+    Deploy {
+        /// Why, for the history
+        #[arg(short, long, value_name = "TEXT")]
+        message: Option<String>,
+        /// Stop a deployment that is under way where it is, and go on from there
+        #[arg(long)]
+        supersede: bool,
+    },
+    /// Bring back an earlier release: the last one that was good unless told otherwise
+    Rollback {
+        /// The release, such as v3
+        #[arg(long, value_name = "RELEASE")]
+        to: Option<ReleaseNumber>,
+    },
+    /// Show what serves, what runs, and where the two differ
+    Status,
+    /// Show the deployments, newest first
+    History {
+        /// How many
+        #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+        limit: usize,
+    },
+    /// Show what instances and tasks have written
+    Logs {
+        /// Go on with what is written from now on
+        #[arg(short, long)]
+        follow: bool,
+        /// The Compose file; here without its short form, since `-f` is `--follow`
+        // Has the id of the global option and takes its place: both end up in `Global::file`.
+        #[arg(long, value_name = "PATH")]
+        file: Option<PathBuf>,
+        /// Only the last lines of each instance
+        #[arg(long, value_name = "N")]
+        tail: Option<u32>,
+        /// Only of these services
+        services: Vec<ServiceName>,
+    },
+    /// Stop the deployment that is under way and bring back what was there before
+    Cancel {
+        /// Why, for the history
+        #[arg(short, long, value_name = "TEXT")]
+        message: Option<String>,
+    },
+    /// Go on with a deployment whose process was killed
+    Resume,
+    /// Let the deployment that is under way pass its approval gates
+    Promote,
+    /// Clear away what cannot be rolled back to any more
+    Prune {
+        /// How many good releases to keep
+        #[arg(long, value_name = "N", default_value_t = 10)]
+        keep: u32,
+    },
+    /// Remove everything of the application but its history
+    Destroy {
+        /// Remove volumes, and with them the data, too
+        #[arg(long)]
+        volumes: bool,
+        /// Do not ask on a terminal
+        #[arg(short, long)]
+        yes: bool,
+    },
+}

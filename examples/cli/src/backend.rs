@@ -1,0 +1,74 @@
+//! Puts a `Deployer` together: Docker, HAProxy and SQLite on this machine, secrets from the environment.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use deployer_core::{Deployer, Error, ErrorKind, Result, Secrets};
+use deployer_local::{HostSecrets, IngressOptions, LocalBackend, LocalOptions};
+
+use crate::args::Global;
+
+/// Environment variables that begin with this are secrets: `DEPLOYER_SECRET_DB` is the secret `DB`.
+const SECRET_PREFIX: &str = "DEPLOYER_SECRET_";
+
+/// The deployer that these arguments describe.
+pub(crate) async fn deployer(global: &Global) -> Result<Deployer> {
+    let state_dir = match &global.state_dir {
+        Some(dir) => dir.clone(),
+        None => default_state_dir(|name| std::env::var_os(name).map(PathBuf::from), is_root())?,
+    };
+    let secrets: Arc<dyn Secrets> = Arc::new(HostSecrets::new().with_env_prefix(SECRET_PREFIX));
+    let options = LocalOptions::new(state_dir)
+        .with_ingress(IngressOptions::default().with_http(global.http))
+        .with_secrets(Arc::clone(&secrets));
+    let backend = LocalBackend::connect(options).await?;
+    Ok(Deployer::builder(backend).secrets(secrets).build())
+}
+
+/// Who asks, in words for the history.
+pub(crate) fn author() -> Option<String> {
+    let name = |variable| std::env::var(variable).ok().filter(|name| !name.is_empty());
+    name("SUDO_USER").or_else(|| name("USER")).or_else(|| name("LOGNAME"))
+}
+
+fn default_state_dir(variable: impl Fn(&str) -> Option<PathBuf>, root: bool) -> Result<PathBuf> {
+    // A relative path is to be ignored, says the XDG Base Directory Specification; so is an empty one.
+    let path = |name| variable(name).filter(|path: &PathBuf| path.is_absolute());
+    if let Some(state) = path("XDG_STATE_HOME") {
+        return Ok(state.join("deployer"));
+    }
+    if root {
+        return Ok(PathBuf::from("/var/lib/deployer"));
+    }
+    path("HOME").map(|home| home.join(".local/state/deployer")).ok_or_else(|| {
+        Error::new(ErrorKind::InvalidInput, "there is no place for the state: neither XDG_STATE_HOME nor HOME is set")
+            .with_help("name a directory with --state-dir")
+    })
+}
+
+/// Whether root runs this program. The standard library does not say; the owner of its own process does.
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(variables: &[(&str, &str)], root: bool) -> Option<String> {
+        let lookup = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, path)| path.into());
+        default_state_dir(lookup, root).ok().map(|path| path.display().to_string())
+    }
+
+    #[test]
+    fn state_is_kept_where_the_platform_says() {
+        let home = [("HOME", "/home/me")];
+        assert_eq!(place(&home, false).as_deref(), Some("/home/me/.local/state/deployer"));
+        assert_eq!(place(&home, true).as_deref(), Some("/var/lib/deployer"));
+        let xdg = [("HOME", "/home/me"), ("XDG_STATE_HOME", "/state")];
+        assert_eq!(place(&xdg, false).as_deref(), Some("/state/deployer"));
+        assert_eq!(place(&xdg, true).as_deref(), Some("/state/deployer"));
+        assert_eq!(place(&[("XDG_STATE_HOME", "relative")], false), None);
+    }
+}
