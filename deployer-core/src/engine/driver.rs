@@ -161,7 +161,7 @@ impl Driver {
         let mut asks = Vec::new();
         let wake_at = loop {
             if std::mem::take(&mut self.unseen) {
-                self.look().await;
+                self.look_and_append(&mut entries).await?;
             }
             let decision = self.decide();
             if decision.commands.is_empty() {
@@ -230,9 +230,7 @@ impl Driver {
                 Ok(true)
             }
             Command::Fail { step, mut failure, output_of } => {
-                for (evidence, instance) in failure.evidence.iter_mut().zip(output_of).take(3) {
-                    evidence.last_lines = self.output(instance).await;
-                }
+                self.add_output(&mut failure, output_of).await;
                 self.watch.waiting.remove(&step);
                 self.write(entries, JournalEvent::StepFailed { step, failure })?;
                 Ok(true)
@@ -251,7 +249,10 @@ impl Driver {
                 Ok(true)
             }
             Command::Close { verdict } => {
-                self.remove_tasks().await;
+                let request = ObserveApp::new(self.state.record.app.clone());
+                if let Ok(observed) = observe(&self.backend, &self.calls, request).await {
+                    self.remove_tasks(&observed).await;
+                }
                 self.write(entries, JournalEvent::Closed { verdict })?;
                 Ok(false)
             }
@@ -262,8 +263,9 @@ impl Driver {
     async fn divert(&mut self, reason: DivertReason, entries: &mut Vec<Entry>) -> Result<()> {
         // What was decided so far is safe before anything else is asked.
         self.append(std::mem::take(entries)).await?;
-        self.remove_tasks().await;
         self.observed = self.observe_for_plan().await?;
+        // One that still runs must not go on beside what is done now.
+        self.remove_tasks(&self.observed).await;
         let record = &self.state.record;
         let baseline = record.baseline.and_then(|number| self.releases.get(&number)).map(Arc::clone);
         let target = record.target.and_then(|number| self.releases.get(&number)).map(Arc::clone);
@@ -292,8 +294,24 @@ impl Driver {
     }
 
     async fn look(&mut self) {
+        let seen = self.observe_all().await;
+        self.saw(seen);
+    }
+
+    /// Looks. Whoever listens does not wait with what was decided so far for the platform's answer.
+    async fn look_and_append(&mut self, entries: &mut Vec<Entry>) -> Result<()> {
+        let (written, seen) = tokio::join!(self.append(std::mem::take(entries)), self.observe_all());
+        self.saw(seen);
+        written
+    }
+
+    async fn observe_all(&self) -> Result<Observed> {
         let request = ObserveApp::new(self.state.record.app.clone()).with_probe(self.probes());
-        match observe(&self.backend, &self.calls, request).await {
+        observe(&self.backend, &self.calls, request).await
+    }
+
+    fn saw(&mut self, seen: Result<Observed>) {
+        match seen {
             Ok(observed) => {
                 self.tell_changes(&observed);
                 self.observed = observed;
@@ -424,26 +442,44 @@ impl Driver {
         let failed: Vec<ObservedInstance> =
             self.observed.instances(revision).filter(|instance| instance.exit.is_some()).take(3).cloned().collect();
         failure.evidence = diagnose::evidence(&failed);
-        for (evidence, instance) in failure.evidence.iter_mut().zip(failed) {
-            evidence.last_lines = self.output(instance.id).await;
+        self.add_output(failure, failed.into_iter().map(|instance| instance.id)).await;
+    }
+
+    /// Adds what the first of the instances wrote that the evidence is about, in its order. All are asked at once: a
+    /// platform takes its time to answer about an instance that it starts again and again.
+    async fn add_output(&self, failure: &mut Failure, instances: impl IntoIterator<Item = InstanceId>) {
+        let mut asked = JoinSet::new();
+        for (index, instance) in instances.into_iter().take(3).enumerate() {
+            let output = self.output(instance);
+            asked.spawn(async move { (index, output.await) });
+        }
+        while let Some(answered) = asked.join_next().await {
+            if let Ok((index, lines)) = answered
+                && let Some(evidence) = failure.evidence.get_mut(index)
+            {
+                evidence.last_lines = lines;
+            }
         }
     }
 
     /// The last lines that an instance wrote; none, if they cannot be had.
-    async fn output(&self, instance: InstanceId) -> Vec<String> {
+    fn output(&self, instance: InstanceId) -> impl Future<Output = Vec<String>> + Send + use<> {
         let query =
             LogQuery::new(self.state.record.app.clone()).with_instance(instance.clone()).with_tail(EVIDENCE_LINES);
-        let read = async {
-            let mut stream = self.backend.orchestrator.logs(query).await?;
-            let mut lines = Vec::new();
-            while let Some(line) = std::future::poll_fn(|context| stream.as_mut().poll_next(context)).await {
-                let line = line?;
-                lines.push((line.stream, line.text));
-            }
-            Ok(lines)
-        };
-        let made = self.calls.make("orchestrator.logs", instance.to_string(), false, Duration::from_secs(2), read);
-        diagnose::last_lines(made.await.unwrap_or_default(), EVIDENCE_LINES as usize)
+        let (backend, calls) = (self.backend.clone(), self.calls.clone());
+        async move {
+            let read = async {
+                let mut stream = backend.orchestrator.logs(query).await?;
+                let mut lines = Vec::new();
+                while let Some(line) = std::future::poll_fn(|context| stream.as_mut().poll_next(context)).await {
+                    let line = line?;
+                    lines.push((line.stream, line.text));
+                }
+                Ok(lines)
+            };
+            let made = calls.make("orchestrator.logs", instance.to_string(), false, Duration::from_secs(2), read);
+            diagnose::last_lines(made.await.unwrap_or_default(), EVIDENCE_LINES as usize)
+        }
     }
 
     async fn take_signals(&mut self, entries: &mut Vec<Entry>) -> Result<()> {
@@ -479,12 +515,11 @@ impl Driver {
     }
 
     /// Forgets the one-off tasks of this deployment. What cannot be removed is found again by a later prune.
-    async fn remove_tasks(&mut self) {
+    async fn remove_tasks(&self, observed: &Observed) {
         let app = self.state.record.app.clone();
-        let Ok(observed) = observe(&self.backend, &self.calls, ObserveApp::new(app.clone())).await else { return };
         let id = self.state.record.id.as_str();
         let suffix = id.get(id.len().saturating_sub(10)..).unwrap_or(id);
-        for task in observed.app.tasks.into_iter().filter(|task| task.task.0.ends_with(suffix)) {
+        for task in observed.app.tasks.iter().filter(|task| task.task.0.ends_with(suffix)) {
             let call = self.calls.frame(task.task.to_string(), SHORT);
             let remove = self.backend.orchestrator.remove_task(RemoveTask::new(call, app.clone(), task.task.clone()));
             let made = self.calls.make("orchestrator.remove_task", task.task.to_string(), true, TASK, remove);
@@ -525,7 +560,7 @@ impl Driver {
         Ok(())
     }
 
-    async fn append(&mut self, entries: Vec<Entry>) -> Result<()> {
+    async fn append(&self, entries: Vec<Entry>) -> Result<()> {
         if entries.is_empty() {
             return Ok(());
         }

@@ -11,3 +11,5 @@ mod orchestrator;
 mod store;
 #[cfg(feature = "sqlite")]
 mod store_processes;
+#[cfg(feature = "sqlite")]
+mod whole;

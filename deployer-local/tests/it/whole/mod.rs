@@ -1,0 +1,12 @@
+//! Whole deployments of the quickstart's shop on the real engine, under load: what a user is promised, seen from outside.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod broken;
+mod inside;
+mod interrupted;
+mod killed;
+mod removal;
+mod site;
+mod versions;
+mod volumes;
