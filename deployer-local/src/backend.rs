@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use deployer_core::{Backend, NoSecrets, ReleaseStore, Result, Secrets};
 
-use crate::balancer::{HaproxyBalancer, IngressOptions};
+use crate::balancer::{HaproxyBalancer, IngressOptions, Placement};
 use crate::builder::DockerBuilder;
 use crate::engine::Engine;
 use crate::network::Networks;
@@ -86,10 +86,15 @@ impl LocalBackend {
         };
         let networks = Networks::new(engine.clone());
         let addresses = Arc::new(networks.clone());
+        let placement = options.ingress.placement.unwrap_or_else(|| Placement::of(&engine));
+        let (reach, place) = match placement {
+            Placement::HostNetwork => (Reach::Direct, "on this host"),
+            Placement::Relayed => (Reach::Relayed(engine.clone()), "reached through its API"),
+        };
         let balancer = HaproxyBalancer::with_addresses(engine.clone(), &options.state_dir, options.ingress, addresses)?;
-        let orchestrator = DockerOrchestrator::new(engine.clone(), networks, Reach::default(), options.secrets);
+        let orchestrator = DockerOrchestrator::new(engine.clone(), networks, reach, options.secrets);
         Ok(Backend::new(
-            format!("Docker {} on this host", engine.version()),
+            format!("Docker {} {place}", engine.version()),
             Arc::new(DockerBuilder::new(engine.clone())),
             Arc::new(EngineRegistry::new(engine)),
             Arc::new(orchestrator),

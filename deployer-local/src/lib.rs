@@ -51,7 +51,7 @@ mod subnet;
 mod time;
 
 pub use backend::{LocalBackend, LocalOptions};
-pub use balancer::{HaproxyBalancer, IngressOptions, TlsOptions};
+pub use balancer::{HaproxyBalancer, IngressOptions, Placement, TlsOptions};
 pub use builder::DockerBuilder;
 pub use engine::Engine;
 pub use orchestrator::DockerOrchestrator;
