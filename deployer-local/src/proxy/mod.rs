@@ -149,6 +149,7 @@ impl Proxy {
         }
         if self.spec.relayed {
             container.make().await?;
+            container.attach().await?;
         }
         self.write_files(container, wanted, "haproxy.cfg", true).await?;
         if let Err(error) = container.start().await {
@@ -320,7 +321,10 @@ impl Proxy {
         files.extend(wanted.maps());
         files.push((name.to_owned(), wanted.render()));
         if self.spec.relayed && fresh {
-            container.upload(CERTIFICATES, &self.certificates()?).await?;
+            let certificates = self.certificates()?;
+            if !certificates.is_empty() {
+                container.upload(CERTIFICATES, &certificates).await?;
+            }
         }
         self.put(container, files, fresh).await
     }

@@ -1,5 +1,6 @@
 //! The balancer with real HAProxy containers.
 
+mod relayed;
 mod stage;
 
 use std::collections::BTreeMap;
