@@ -17,7 +17,7 @@ use crate::registry::EngineRegistry;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LocalOptions {
-    /// Where the release store and the proxies' files are kept. The engine must see it under the same path.
+    /// Where the release store and the proxies' files are kept. An engine on this host must see it under the same path.
     pub state_dir: PathBuf,
     /// The proxy through which traffic from outside enters.
     pub ingress: IngressOptions,
@@ -61,7 +61,7 @@ impl LocalOptions {
     }
 }
 
-/// One host: Docker Engine, HAProxy and SQLite.
+/// One host, this one or that of an engine elsewhere: Docker Engine, HAProxy and SQLite.
 #[derive(Clone, Copy, Debug)]
 pub struct LocalBackend;
 

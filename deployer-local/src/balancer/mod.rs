@@ -27,10 +27,10 @@ use crate::proxy::{Addresses, Config, ContainerSpec, EngineChooses, Place, Proxy
 use observe::{Seen, Sight};
 use state::{AppState, Ledger, ServiceState, State, TargetEntry, Turn};
 
-/// A [`LoadBalancer`] of HAProxy containers, for an engine on this host.
+/// A [`LoadBalancer`] of HAProxy containers, for an engine on this host or one that only its API leads to: see
+/// [`Placement`].
 ///
-/// Traffic from outside enters through one ingress that all applications share; it is in the host's network and reaches
-/// every container. Calls between services go through a small proxy for each service, which answers to the service's
+/// Traffic from outside enters through one ingress that all applications share. Calls between services go through a small proxy for each service, which answers to the service's
 /// name in the application's networks. Both follow the same targets and weights, and both go on without this process.
 #[derive(Clone, Debug)]
 pub struct HaproxyBalancer {
@@ -42,8 +42,8 @@ pub struct HaproxyBalancer {
 }
 
 impl HaproxyBalancer {
-    /// The balancer with this ingress, which need not exist yet. Its files are kept in `state_dir`, which the engine
-    /// must see under the same path; all processes that use the ingress must name the same.
+    /// The balancer with this ingress, which need not exist yet. Its files are kept in `state_dir`, which an
+    /// engine on this host must see under the same path; all processes that use the ingress must name the same.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if the directory cannot be named absolutely.

@@ -20,8 +20,10 @@ use crate::time::EngineTime;
 /// The longest that one probe holds up an observation.
 const LONGEST: Duration = Duration::from_millis(250);
 
-/// The same where each probe is a program that the engine has to start, and how often such a one is asked at most.
-const LONGEST_RELAYED: Duration = Duration::from_secs(2);
+/// How much longer it may take where it is a program that the engine has to start first.
+const RELAYING: Duration = Duration::from_secs(2);
+
+/// How long one that has not passed yet is left alone then.
 const PAUSE_RELAYED: Duration = Duration::from_millis(300);
 
 /// How many failures in a row make one that has passed count as failing.
@@ -68,9 +70,9 @@ impl Prober {
         if let Some(seen) = passed.as_ref().filter(|seen| seen.asked.elapsed() < readiness.interval) {
             return seen.probed();
         }
-        let (longest, pause) = match path {
-            Path::Direct => (LONGEST, Duration::ZERO),
-            Path::Relayed(_) => (LONGEST_RELAYED, PAUSE_RELAYED),
+        let (more, pause) = match path {
+            Path::Direct => (Duration::ZERO, Duration::ZERO),
+            Path::Relayed(_) => (RELAYING, PAUSE_RELAYED),
         };
         if passed.is_none()
             && let Some(detail) = self.waiting(container, pause)
@@ -78,7 +80,7 @@ impl Prober {
             return Probed::NotYet(detail);
         }
         let asked = Instant::now();
-        let limit = readiness.timeout.min(longest);
+        let limit = readiness.timeout.min(LONGEST) + more;
         let answer = match timeout(limit, once(path, address, probe)).await {
             Ok(answer) => answer,
             Err(_) => Err(format!("no answer within {} ms", limit.as_millis())),
