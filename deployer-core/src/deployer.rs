@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::backend::{
     Backend, Clock, Gate, Intercept, LogQuery, LogStream, NoSecrets, ReleaseQuery, Secrets, Signal, SystemClock,
@@ -307,7 +308,7 @@ impl Deployer {
         Ok(open.map(|id| self.begin(app.clone(), Some(id), Run::resume)))
     }
 
-    /// Asks the deployment that is under way to stop and to bring back what was there before.
+    /// Asks the deployment of an application that is under way, in whatever process, to stop and to bring back what was there before.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if none is under way.
@@ -401,8 +402,9 @@ impl Deployer {
     {
         let id = id.unwrap_or_else(DeploymentId::fresh);
         let (events, receiver) = Events::new(app.clone(), id.clone(), Arc::clone(&self.tools.calls.clock));
-        let run = Run { tools: self.tools.clone(), app: app.clone(), id: id.clone(), events };
+        let (cancel, cancelled) = watch::channel(None);
+        let run = Run { tools: self.tools.clone(), app: app.clone(), id: id.clone(), events, cancelled };
         let task = tokio::spawn(work(run));
-        Deployment::new(app, id, receiver, task)
+        Deployment::new(app, id, receiver, cancel, task)
     }
 }

@@ -41,6 +41,8 @@ pub enum ErrorKind {
     Exhausted,
     /// The workload itself is at fault: it does not start, build, or answer.
     Workload,
+    /// It was cancelled before anything was touched.
+    Cancelled,
     /// Stored data cannot be read or breaks its own rules.
     Corrupt,
     /// A defect of this SDK or of a backend.
@@ -64,6 +66,7 @@ impl ErrorKind {
             Self::Unsupported => "unsupported",
             Self::Exhausted => "exhausted",
             Self::Workload => "workload",
+            Self::Cancelled => "cancelled",
             Self::Corrupt => "corrupt",
             Self::Internal => "internal",
         }

@@ -264,8 +264,10 @@ impl Wait<'_> {
             // Only time is missing: a look now and then is enough to see it break.
             return decision.wake((since + long_enough).min(view.now + self.view.poll.max(Duration::from_millis(100))));
         }
+        let crashes: u32 = instances.iter().map(|instance| instance.crashes).sum();
+        let looping = crashes > readiness.crashes_allowed;
         let hopeless: Vec<&ObservedInstance> =
-            instances.iter().copied().filter(|i| is_hopeless(i, readiness)).collect();
+            instances.iter().copied().filter(|i| is_hopeless(i) || (looping && i.crashes > 0)).collect();
         if let Some(first) = hopeless.first() {
             let summary = format!("{} of {revision}: {}", first.name, diagnose::describe(first));
             let mut failure = self.failure(ErrorKind::Workload, summary);
@@ -551,7 +553,8 @@ impl Wait<'_> {
     }
 }
 
-fn is_hopeless(instance: &ObservedInstance, readiness: &Readiness) -> bool {
+/// Whether an instance can only fail again.
+fn is_hopeless(instance: &ObservedInstance) -> bool {
     let unrecoverable = instance.exit.as_ref().is_some_and(|exit| exit.unrecoverable) && !instance.is_ready();
-    unrecoverable || instance.crashes > readiness.crashes_allowed || instance.phase == InstancePhase::Exited
+    unrecoverable || instance.phase == InstancePhase::Exited
 }

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::event::Event;
@@ -18,12 +18,13 @@ use crate::model::{AppName, DeploymentId};
 ///
 /// Dropping it stops driving the deployment where it is, as a crash of the process would: whatever has traffic keeps it,
 /// and any process can [`resume`](crate::Deployer::resume) the deployment when the lease has expired. To stop it in
-/// order, [`cancel`](crate::Deployer::cancel) it.
+/// order, [`cancel`](Deployment::cancel) it.
 #[must_use = "dropping a deployment stops driving it"]
 pub struct Deployment {
     app: AppName,
     id: DeploymentId,
     events: mpsc::UnboundedReceiver<Event>,
+    cancelled: watch::Sender<Option<String>>,
     task: JoinHandle<Result<DeploymentRecord>>,
 }
 
@@ -32,9 +33,10 @@ impl Deployment {
         app: AppName,
         id: DeploymentId,
         events: mpsc::UnboundedReceiver<Event>,
+        cancelled: watch::Sender<Option<String>>,
         task: JoinHandle<Result<DeploymentRecord>>,
     ) -> Self {
-        Self { app, id, events, task }
+        Self { app, id, events, cancelled, task }
     }
 
     /// The application.
@@ -52,6 +54,20 @@ impl Deployment {
     /// The next event; none when there will be no more. Cancel safe.
     pub async fn next_event(&mut self) -> Option<Event> {
         self.events.recv().await
+    }
+
+    /// Asks the deployment to stop and to bring back what was there before. While it is still preparing, it ends with an
+    /// error of kind [`Cancelled`](crate::ErrorKind::Cancelled): nothing was touched. Asking again changes nothing, and
+    /// once the new release is verified it is too late. [`Deployer::cancel`](crate::Deployer::cancel) does the same for a
+    /// deployment of another process.
+    pub fn cancel(&self, by: impl Into<String>) {
+        self.cancelled.send_if_modified(|wanted| {
+            let first = wanted.is_none();
+            if first {
+                *wanted = Some(by.into());
+            }
+            first
+        });
     }
 
     /// Waits for the end, and answers the deployment's record with its verdict. Events that were not read are dropped.

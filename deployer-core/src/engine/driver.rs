@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
@@ -21,7 +22,7 @@ use crate::backend::{
 };
 use crate::error::{Error, ErrorKind, Result, Retry};
 use crate::journal::{DeploymentRecord, DivertReason, Entry, Failure, JournalEvent, State};
-use crate::model::{GateCheck, GateSpec, InstanceId, Release, ReleaseNumber, RevisionId, Timestamp};
+use crate::model::{GateCheck, GateSpec, InstanceId, Readiness, Release, ReleaseNumber, RevisionId, Timestamp};
 use crate::plan::{Action, Observed, PlanRequest, StepId, StepWeight, plan_back};
 
 /// How often a step's call is tried before it counts as failed.
@@ -44,8 +45,11 @@ pub(crate) struct Driver {
     pub(crate) releases: Arc<BTreeMap<ReleaseNumber, Arc<Release>>>,
     watch: Watch,
     observed: Observed,
+    /// Whether a step has begun to wait since the last look.
+    unseen: bool,
     /// Revisions that stood by before this deployment, and stay if it is brought back.
     warm: BTreeSet<RevisionId>,
+    cancelled: watch::Receiver<Option<String>>,
     tasks: JoinSet<Finished>,
     signals_at: Timestamp,
     renewed_at: Timestamp,
@@ -77,6 +81,7 @@ impl Driver {
         releases: BTreeMap<ReleaseNumber, Arc<Release>>,
         observed: Observed,
         warm: BTreeSet<RevisionId>,
+        cancelled: watch::Receiver<Option<String>>,
     ) -> Self {
         let now = calls.clock.now();
         Self {
@@ -89,7 +94,9 @@ impl Driver {
             releases: Arc::new(releases),
             watch: Watch::default(),
             observed,
+            unseen: false,
             warm,
+            cancelled,
             tasks: JoinSet::new(),
             signals_at: now - SIGNALS,
             renewed_at: now,
@@ -146,13 +153,14 @@ impl Driver {
             self.take(result, &mut entries).await?;
         }
         self.take_signals(&mut entries).await?;
-        if self.is_looking() {
-            self.look().await;
-        }
+        self.unseen |= !self.watch.waiting.is_empty();
         // What was just written may allow more, and all of it goes into one append.
         let mut acts = Vec::new();
         let mut asks = Vec::new();
         let wake_at = loop {
+            if std::mem::take(&mut self.unseen) {
+                self.look().await;
+            }
             let decision = self.decide();
             if decision.commands.is_empty() {
                 break decision.wake_at;
@@ -206,8 +214,8 @@ impl Driver {
                     Ok(false)
                 } else {
                     self.watch.begin(step, self.calls.clock.now());
-                    // It may be true already, but that has to be looked at first.
-                    self.look().await;
+                    // What it waits for may be true already, but that has to be looked at first.
+                    self.unseen = true;
                     Ok(true)
                 }
             }
@@ -269,8 +277,7 @@ impl Driver {
     async fn observe_for_plan(&mut self) -> Result<Observed> {
         let mut pause = BACKOFF;
         loop {
-            let probe = self.probes(|_| true);
-            let request = ObserveApp::new(self.state.record.app.clone()).with_probe(probe);
+            let request = ObserveApp::new(self.state.record.app.clone()).with_probe(self.probes());
             match observe(&self.backend, &self.calls, request).await {
                 Ok(observed) => return Ok(observed),
                 Err(error) if error.retry() == Retry::Never => return Err(error),
@@ -282,27 +289,8 @@ impl Driver {
         }
     }
 
-    /// Whether a step waits for something that can be seen.
-    fn is_looking(&self) -> bool {
-        !self.watch.waiting.is_empty()
-    }
-
     async fn look(&mut self) {
-        let waiting: BTreeSet<RevisionId> = self
-            .watch
-            .waiting
-            .keys()
-            .filter_map(|step| self.state.plan.step(*step))
-            .flat_map(|step| match &step.action {
-                Action::AwaitHealthy { revision, .. } | Action::Hold { revision, .. } => vec![revision.clone()],
-                Action::Verify { release, .. } => {
-                    self.releases.get(release).map(|r| r.revisions().into_values().collect()).unwrap_or_default()
-                }
-                _ => Vec::new(),
-            })
-            .collect();
-        let probe = self.probes(|revision| waiting.contains(revision));
-        let request = ObserveApp::new(self.state.record.app.clone()).with_probe(probe);
+        let request = ObserveApp::new(self.state.record.app.clone()).with_probe(self.probes());
         match observe(&self.backend, &self.calls, request).await {
             Ok(observed) => {
                 self.tell_changes(&observed);
@@ -314,17 +302,10 @@ impl Driver {
         }
     }
 
-    fn probes(&self, wanted: impl Fn(&RevisionId) -> bool) -> BTreeMap<RevisionId, crate::model::Readiness> {
-        let mut probes = BTreeMap::new();
-        for release in self.releases.values() {
-            for (name, service) in &release.services {
-                let revision = service.revision(name);
-                if wanted(&revision) {
-                    probes.insert(revision, service.effective_readiness());
-                }
-            }
-        }
-        probes
+    /// How the instances of every release that is known are probed: one that nobody asks would pass for ready.
+    fn probes(&self) -> BTreeMap<RevisionId, Readiness> {
+        let services = self.releases.values().flat_map(|release| &release.services);
+        services.map(|(name, service)| (service.revision(name), service.effective_readiness())).collect()
     }
 
     /// Tells which instances have changed since the last look.
@@ -460,27 +441,34 @@ impl Driver {
 
     async fn take_signals(&mut self, entries: &mut Vec<Entry>) -> Result<()> {
         let now = self.calls.clock.now();
-        if now < self.signals_at + SIGNALS {
-            return Ok(());
+        let by = self.cancelled.borrow().clone();
+        let mut signals: Vec<Signal> = by.map(|by| Signal::Cancel { by }).into_iter().collect();
+        if now >= self.signals_at + SIGNALS {
+            self.signals_at = now;
+            signals.extend(self.stored_signals().await);
         }
-        self.signals_at = now;
-        let id = self.state.record.id.clone();
-        let read = self.backend.store.signals(&id);
-        let signals = match self.calls.make("store.signals", id.to_string(), false, SHORT, read).await {
-            Ok(signals) => signals,
-            Err(error) => {
-                tracing::warn!(%error, "signals cannot be read now");
-                return Ok(());
-            }
-        };
         for signal in signals {
-            // A cancellation that comes too late has nothing to cancel.
-            let late = matches!(signal, Signal::Cancel { .. }) && self.state.is_verified();
-            if !late && !self.state.signals.contains(&signal) {
+            // A cancellation that comes too late has nothing to cancel, and one is enough.
+            let cancels = |signal: &Signal| matches!(signal, Signal::Cancel { .. });
+            let void = cancels(&signal) && (self.state.is_verified() || self.state.signals.iter().any(cancels));
+            if !void && !self.state.signals.contains(&signal) {
                 self.write(entries, JournalEvent::Signalled { signal })?;
             }
         }
         Ok(())
+    }
+
+    /// The signals that were left for this deployment; none, if they cannot be read now.
+    async fn stored_signals(&self) -> Vec<Signal> {
+        let id = self.state.record.id.clone();
+        let read = self.backend.store.signals(&id);
+        match self.calls.make("store.signals", id.to_string(), false, SHORT, read).await {
+            Ok(signals) => signals,
+            Err(error) => {
+                tracing::warn!(%error, "signals cannot be read now");
+                Vec::new()
+            }
+        }
     }
 
     /// Forgets the one-off tasks of this deployment. What cannot be removed is found again by a later prune.

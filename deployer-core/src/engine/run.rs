@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::act::{SHORT, observe};
 use super::append::append;
 use super::calls::Calls;
@@ -43,6 +45,8 @@ pub(crate) struct Run {
     pub(crate) app: AppName,
     pub(crate) id: DeploymentId,
     pub(crate) events: Events,
+    /// Who wants it to be cancelled, if anybody in this process does.
+    pub(crate) cancelled: watch::Receiver<Option<String>>,
 }
 
 /// What a plan was computed from and for.
@@ -172,7 +176,7 @@ impl Tools {
 impl Run {
     /// Brings a spec to a new release.
     pub(crate) async fn deploy(
-        self,
+        mut self,
         spec: AppSpec,
         provenance: Provenance,
         supersede: bool,
@@ -185,7 +189,15 @@ impl Run {
             events: self.events.clone(),
             key: self.id.to_string(),
         };
-        let services = prepare.services(&spec).await?;
+        let services = tokio::select! {
+            services = prepare.services(&spec) => services?,
+            // Nobody asks any more once the handle is gone, and neither does the task exist then.
+            Ok(by) = self.cancelled.wait_for(Option::is_some) => {
+                let by = by.clone().unwrap_or_default();
+                let error = Error::new(ErrorKind::Cancelled, format!("cancelled by {by} before anything was touched"));
+                return Err(error.with_resource(self.app.to_string()));
+            }
+        };
         let release = self.tools.draft_release(&spec, services, provenance).await?;
         self.release(release, None, supersede).await
     }
@@ -392,6 +404,7 @@ impl Run {
             releases,
             observed,
             warm,
+            self.cancelled.clone(),
         );
         driver.run().await
     }

@@ -107,7 +107,7 @@ pub struct Readiness {
     /// How long to wait when nothing changes at all; any progress starts it anew.
     #[serde(with = "opt_millis")]
     pub progress_deadline: Option<Duration>,
-    /// How many times each instance may crash before the revision counts as failed.
+    /// How many times the instances of the revision may crash, all together, before it counts as failed.
     pub crashes_allowed: u32,
 }
 
@@ -120,7 +120,7 @@ impl Default for Readiness {
             min_healthy: None,
             deadline: Duration::from_secs(120),
             progress_deadline: None,
-            crashes_allowed: 1,
+            crashes_allowed: 2,
         }
     }
 }

@@ -46,6 +46,10 @@ fn to_release(draft: &mut Draft<'_>, request: &PlanRequest<'_>, target: &Release
     }
     let verify = Action::Verify { release: target.number, timeout: VERIFY_TIMEOUT };
     let proof = draft.step(&ends, verify);
+    // What has just failed is no standby, even if it was one before.
+    let failed = request.baseline.filter(|_| !request.baseline_served).map(Release::revisions).unwrap_or_default();
+    let warm: Vec<RevisionId> =
+        request.warm.iter().filter(|revision| !failed.values().any(|failed| failed == *revision)).cloned().collect();
     let mut ends = vec![proof];
     for name in request.observed.services() {
         let current = target.services.get(&name).map(|service| service.revision(&name));
@@ -53,13 +57,13 @@ fn to_release(draft: &mut Draft<'_>, request: &PlanRequest<'_>, target: &Release
             continue;
         }
         for (revision, release) in request.observed.revisions(&name) {
-            if Some(&revision) != current.as_ref() && !request.warm.contains(&revision) {
+            if Some(&revision) != current.as_ref() && !warm.contains(&revision) {
                 ends.push(draft.retire(&[proof], StepWeight::CleanUp, &revision, release));
             }
         }
         ends.extend(fewer(draft, request, target, &name, proof));
     }
-    let pools = target.revisions().into_values().chain(request.warm.iter().cloned()).collect();
+    let pools = target.revisions().into_values().chain(warm).collect();
     draft.add(&ends, StepWeight::CleanUp, Action::Tidy { release: Some(target.number), pools });
 }
 

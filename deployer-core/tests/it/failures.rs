@@ -1,5 +1,6 @@
 //! Deployments that fail: what was there before serves again, nothing is left over, and the verdict says why.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use deployer_core::{
 };
 use deployer_testkit::{Behaviour, World, simulate};
 
-use crate::shop::{app, deploy, deploy_well, only, shop, traffic, web, world};
+use crate::shop::{app, blue_green, deploy, deploy_well, only, shop, traffic, web, world};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -272,4 +273,25 @@ fn callbacks_answer_yes_no_or_cannot_be_asked() {
             assert!(found.to_string().contains(expected), "{found}");
         });
     }
+}
+
+#[test]
+fn the_standby_of_what_served_before_outlives_a_failure() {
+    let (world, deployer) = world();
+    simulate(async {
+        let version = |version| only(web(version).with_strategy(blue_green(600)));
+        deploy_well(&deployer, version(1)).await;
+        deploy_well(&deployer, version(2)).await;
+        world.on_image("web:v3", Behaviour::crash_loop(3));
+        assert_eq!(deploy(&deployer, version(3)).await.word(), "rolled-back");
+        let status = deployer.status(&app()).await.unwrap();
+        let revisions = &status.services[0].revisions;
+        let up: BTreeMap<u64, Option<u8>> = revisions.iter().map(|up| (up.release.0, up.weight)).collect();
+        assert_eq!(
+            up,
+            BTreeMap::from([(1, Some(0)), (2, Some(100))]),
+            "version 1 is still warm, of version 3 nothing is left"
+        );
+        world.assert_no_violations();
+    });
 }

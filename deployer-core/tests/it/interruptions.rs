@@ -41,6 +41,27 @@ fn cancelling_brings_back_what_was_there() {
 }
 
 #[test]
+fn a_handle_cancels_its_own_deployment_at_any_moment() {
+    for (pause, word) in [(0, "preparing"), (20, "holding")] {
+        let (world, deployer) = world();
+        simulate(async {
+            deploy_well(&deployer, only(web(1))).await;
+            let deployment = deployer.deploy(only(web(2).with_strategy(canary())), DeployOptions::default());
+            world.clock().sleep(pause * SECOND).await;
+            deployment.cancel("anna");
+            deployment.cancel("somebody who is late");
+            let ended = deployment.finished().await;
+            match ended {
+                Ok(record) => assert_eq!(record.verdict, Some(Verdict::Cancelled { by: "anna".into() }), "{word}"),
+                Err(error) => assert_eq!((error.kind(), word), (ErrorKind::Cancelled, "preparing")),
+            }
+            world.assert_serving("shop", "web", "web:v1", 3);
+            world.assert_no_violations();
+        });
+    }
+}
+
+#[test]
 fn a_second_deployment_is_refused_or_supersedes_the_first() {
     let (world, deployer) = world();
     simulate(async {

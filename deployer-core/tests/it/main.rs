@@ -4,6 +4,7 @@
 
 mod deploys;
 mod failures;
+mod golden;
 mod interruptions;
 mod plans;
 mod shop;

@@ -84,6 +84,13 @@ impl Show {
     }
 }
 
+const WHOLE: &str = "{spinner:.cyan} {elapsed:>4}  {wide_msg}";
+const BEFORE_THE_PLAN: &str = "  {spinner:.cyan} {prefix:<12} {wide_msg:.dim}";
+const WITH_STEPS: &str = "  {spinner:.cyan} {prefix:<12} {bar:16.green/dim} {pos:>2}/{len:<2} {wide_msg:.dim}";
+
+/// How often spinners turn.
+const TICK: Duration = Duration::from_millis(100);
+
 /// One bar for each service under one spinner for the whole, with the lines that last above them.
 #[derive(Debug)]
 struct Bars {
@@ -95,9 +102,9 @@ struct Bars {
 impl Bars {
     fn new() -> Self {
         let all = MultiProgress::new();
-        let whole = all.add(ProgressBar::new_spinner().with_style(style("{spinner:.cyan} {elapsed:>4}  {wide_msg}")));
+        let whole = all.add(ProgressBar::new_spinner().with_style(style(WHOLE)));
         whole.set_message("looking around");
-        whole.enable_steady_tick(Duration::from_millis(100));
+        whole.enable_steady_tick(TICK);
         Self { all, whole, services: BTreeMap::new() }
     }
 
@@ -107,23 +114,32 @@ impl Bars {
         }
         let bar = match &line.service {
             None => &self.whole,
+            // The plan leaves this service alone.
+            Some(service) if story.steps(service) == Some((0, 0)) => return,
             Some(service) => self.services.entry(service.clone()).or_insert_with(|| {
-                let bar = ProgressBar::new(0).with_style(
-                    style("  {spinner:.cyan} {prefix:<12} {bar:16.green/dim} {pos:>2}/{len:<2} {wide_msg:.dim}")
-                        .progress_chars("━━─"),
-                );
-                let bar = self.all.add(bar.with_prefix(service.to_string()));
-                bar.enable_steady_tick(Duration::from_millis(100));
+                let bar = ProgressBar::new(0).with_style(style(BEFORE_THE_PLAN)).with_prefix(service.to_string());
+                let bar = self.all.add(bar);
+                bar.enable_steady_tick(TICK);
                 bar
             }),
         };
         // Output of a build may hold what moves the cursor.
         bar.set_message(line.text.chars().filter(|c| !c.is_control()).collect::<String>());
-        for (service, bar) in &self.services {
-            let (done, steps) = story.progress(service);
-            bar.set_length(steps as u64);
-            bar.set_position(done as u64);
-        }
+        self.services.retain(|service, bar| match story.steps(service) {
+            Some((0, 0)) => {
+                bar.finish_and_clear();
+                false
+            }
+            Some((done, steps)) => {
+                if bar.length() == Some(0) {
+                    bar.set_style(style(WITH_STEPS).progress_chars("━━─"));
+                }
+                bar.set_length(steps as u64);
+                bar.set_position(done as u64);
+                true
+            }
+            None => true,
+        });
     }
 
     fn println(&self, text: &str) {
@@ -132,6 +148,10 @@ impl Bars {
     }
 
     fn clear(&self) {
+        // A bar that still ticks would be drawn again over what comes next.
+        for bar in self.services.values().chain([&self.whole]) {
+            bar.finish_and_clear();
+        }
         let _ = self.all.clear();
     }
 }

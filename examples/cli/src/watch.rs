@@ -1,6 +1,6 @@
 //! Drives a deployment to its verdict, shows it, and listens to Ctrl-C.
 
-use deployer_core::{Deployer, Deployment, ErrorKind, EventKind, Verdict};
+use deployer_core::{Deployment, ErrorKind, Verdict};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::exit::Exit;
@@ -10,65 +10,33 @@ use crate::show::Show;
 const CANCELLING: &str = "cancelling, bringing back what was there; press Ctrl-C again to stop watching and leave it \
                           (resume later)";
 
-/// What a deployment that is watched begins with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Begins {
-    /// With images to be built or pulled; nothing is touched until that is done.
-    ByPreparing,
-    /// At once.
-    AtOnce,
-}
-
 /// Watches a deployment to its end. The first Ctrl-C or SIGTERM cancels it, another Ctrl-C leaves it where it is.
-pub(crate) async fn watch(
-    deployer: &Deployer,
-    mut deployment: Deployment,
-    begins: Begins,
-    mut show: Show,
-) -> Result<Option<Verdict>, Fault> {
+pub(crate) async fn watch(mut deployment: Deployment, mut show: Show) -> Result<Option<Verdict>, Fault> {
     let mut stop = Stop::listen()?;
-    let mut preparing = begins == Begins::ByPreparing;
-    let mut open = false;
     let mut asked = false;
-    let mut sent = false;
     let mut written = Ok(());
     loop {
         tokio::select! {
             biased;
             event = deployment.next_event() => {
                 let Some(event) = event else { break };
-                preparing &= !matches!(event.kind, EventKind::Released { .. });
-                open |= event.journal().is_some();
                 // Whoever reads the progress may go; the deployment goes on.
                 written = written.and(show.event(&event));
             }
             by_interrupt = stop.wanted() => {
-                if asked && !preparing && !by_interrupt {
-                    continue;
-                }
-                if asked || preparing {
+                if asked && by_interrupt {
                     let id = deployment.id().clone();
                     // Dropped, it is driven no further.
                     drop(deployment);
-                    show.note(&if preparing {
-                        "stopped while preparing: nothing that runs was touched".to_owned()
-                    } else {
-                        format!("deployment {id} is left where it is: `deployer resume` goes on with it")
-                    });
+                    show.note(&format!("deployment {id} is left where it is: `deployer resume` goes on with it"));
                     show.leave();
-                    return if preparing { Ok(None) } else { Err(Fault::Interrupted) };
+                    return Err(Fault::Interrupted);
                 }
-                asked = true;
-                show.note(CANCELLING);
-            }
-        }
-        // Signals are for deployments that are in the journal; before that, `cancel` would meet somebody else's.
-        if asked && open && !sent {
-            sent = true;
-            match deployer.cancel(deployment.app(), by()).await {
-                // It has ended in the meantime: the verdict tells how.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                result => drop(result?),
+                if !asked {
+                    asked = true;
+                    show.note(CANCELLING);
+                    deployment.cancel(by());
+                }
             }
         }
     }
@@ -76,6 +44,11 @@ pub(crate) async fn watch(
         Ok(record) => {
             written.and(show.end(&record))?;
             Ok(record.verdict)
+        }
+        Err(error) if error.kind() == ErrorKind::Cancelled => {
+            show.note("stopped while preparing: nothing that runs was touched");
+            show.leave();
+            Ok(None)
         }
         Err(error) => {
             show.leave();

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
-use deployer_core::{AppName, Deployer, Deployment, DeploymentRecord, ErrorKind, EventKind, Retention, Verdict};
+use deployer_core::{AppName, Deployer, Deployment, DeploymentRecord, Retention, Verdict};
 use deployer_local::{IngressOptions, LocalBackend, LocalOptions};
 use tempfile::TempDir;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -38,27 +38,17 @@ impl Stage {
     /// Follows a deployment to its verdict. Ctrl-C cancels it, which brings back what was there before.
     pub(crate) async fn run(&mut self, mut deployment: Deployment) -> Result<DeploymentRecord> {
         let mut progress = Progress::default();
-        let (mut begun, mut open, mut interrupted) = (false, false, false);
         loop {
             tokio::select! {
                 biased;
                 event = deployment.next_event() => {
                     let Some(event) = event else { break };
-                    begun |= matches!(event.kind, EventKind::Released { .. } | EventKind::Journal { .. });
-                    open |= event.journal().is_some();
                     progress.event(&event);
                 }
                 Some(()) = async { tokio::select! { it = self.interrupt.recv() => it, it = self.terminate.recv() => it } } => {
-                    if !begun {
-                        // It has touched nothing, and can simply be dropped.
-                        return Err("interrupted".into());
-                    }
                     println!("  interrupted: bringing back what was there before");
-                    interrupted = true;
+                    deployment.cancel("Ctrl-C");
                 }
-            }
-            if open && std::mem::take(&mut interrupted) {
-                cancel(&self.deployer, &self.app).await?;
             }
         }
         Ok(deployment.finished().await?)
@@ -78,12 +68,5 @@ impl Stage {
         // The deployer has files open in it.
         drop(self.deployer);
         Ok(self.state.close()?)
-    }
-}
-
-async fn cancel(deployer: &Deployer, app: &AppName) -> Result<()> {
-    match deployer.cancel(app, "Ctrl-C").await {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        result => Ok(result.map(|_| ())?),
     }
 }

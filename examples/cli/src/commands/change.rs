@@ -9,7 +9,7 @@ use crate::args::Global;
 use crate::exit::Exit;
 use crate::fault::{Fault, problems_text, usage};
 use crate::show::Show;
-use crate::watch::{self, Begins, watch};
+use crate::watch::{self, watch};
 use crate::{backend, compose, output};
 
 pub(crate) async fn deploy(global: &Global, message: Option<String>, supersede: bool) -> Result<Exit, Fault> {
@@ -30,7 +30,7 @@ pub(crate) async fn deploy(global: &Global, message: Option<String>, supersede: 
     }
     let deployer = backend::deployer(global).await?;
     let deployment = deployer.deploy(app.spec, options);
-    let verdict = watch(&deployer, deployment, Begins::ByPreparing, Show::new(global.json)).await?;
+    let verdict = watch(deployment, Show::new(global.json)).await?;
     Ok(watch::exit(verdict.as_ref()))
 }
 
@@ -38,7 +38,7 @@ pub(crate) async fn rollback(global: &Global, to: Option<ReleaseNumber>) -> Resu
     let app = compose::app(global)?;
     let deployer = backend::deployer(global).await?;
     let deployment = deployer.rollback(&app, to);
-    let verdict = watch(&deployer, deployment, Begins::AtOnce, Show::new(global.json)).await?;
+    let verdict = watch(deployment, Show::new(global.json)).await?;
     Ok(watch::exit(verdict.as_ref()))
 }
 
@@ -63,7 +63,7 @@ pub(crate) async fn go_on(global: &Global, deployer: &Deployer, app: &AppName) -
     let Some(deployment) = deployer.resume(app).await? else { return Ok(None) };
     let mut show = Show::new(global.json);
     show.catch_up(&deployer.journal(deployment.id()).await?);
-    watch(deployer, deployment, Begins::AtOnce, show).await
+    watch(deployment, show).await
 }
 
 pub(crate) async fn destroy(global: &Global, volumes: bool, yes: bool) -> Result<Exit, Fault> {
@@ -73,7 +73,7 @@ pub(crate) async fn destroy(global: &Global, volumes: bool, yes: bool) -> Result
     }
     let deployer = backend::deployer(global).await?;
     let deployment = deployer.destroy(&app, volumes);
-    let verdict = watch(&deployer, deployment, Begins::AtOnce, Show::new(global.json)).await?;
+    let verdict = watch(deployment, Show::new(global.json)).await?;
     Ok(watch::exit(verdict.as_ref()))
 }
 

@@ -157,7 +157,7 @@ fn word(value: &impl serde::Serialize) -> String {
 }
 
 fn history_text(records: &[DeploymentRecord], releases: &[Release], now: Timestamp) -> String {
-    let mut table = Table::new(["WHEN", "WHAT", "FROM", "TO", ">TOOK", "VERDICT", "SOURCE", "BY", "NOTE"]);
+    let mut table = Table::new(["WHEN", "WHAT", "FROM", "TO", ">TOOK", "VERDICT", "SOURCE", "BY", "MESSAGE", "REASON"]);
     for record in records {
         let release = releases.iter().find(|release| Some(release.number) == record.target);
         let provenance = release.map(|release| &release.provenance);
@@ -168,12 +168,11 @@ fn history_text(records: &[DeploymentRecord], releases: &[Release], now: Timesta
             let name = git.tag.clone().unwrap_or(commit);
             if git.dirty { format!("{name}+") } else { name }
         });
-        let note = match &record.verdict {
+        let reason = match &record.verdict {
             Some(Verdict::Cancelled { by }) => Some(format!("by {by}")),
             Some(verdict) => verdict.cause().map(|cause| cause.summary.clone()),
             None => None,
         };
-        let note = note.or_else(|| own.and_then(|own| own.message.clone()));
         let number =
             |number: Option<deployer_core::ReleaseNumber>| number.map_or_else(|| "-".into(), |n| n.to_string());
         table.row([
@@ -185,7 +184,8 @@ fn history_text(records: &[DeploymentRecord], releases: &[Release], now: Timesta
             record.verdict.as_ref().map_or("under way", Verdict::word).to_owned(),
             source.unwrap_or_default(),
             own.and_then(|own| own.author.clone()).unwrap_or_default(),
-            note.unwrap_or_default(),
+            own.and_then(|own| own.message.clone()).unwrap_or_default(),
+            reason.unwrap_or_default(),
         ]);
     }
     table.to_string()
@@ -239,9 +239,9 @@ mod tests {
             record(2, json!({ "kind": "deploy" }), json!({ "verdict": "promoted", "leftovers": [] })),
         ];
         let expected = "\
-WHEN    WHAT      FROM  TO  TOOK  VERDICT      SOURCE     BY   NOTE
+WHEN    WHAT      FROM  TO  TOOK  VERDICT      SOURCE     BY   MESSAGE  REASON
 2m ago  rollback  v0    v1  3.4s  promoted
-2m ago  deploy    v2    v3  3.4s  rolled-back                  web exits at once
+2m ago  deploy    v2    v3  3.4s  rolled-back                           web exits at once
 2m ago  deploy    v1    v2  3.4s  promoted     01234567+  ann  faster
 ";
         assert_eq!(history_text(&records, &[release(2), release(1)], at(150_000)), expected);
