@@ -23,9 +23,9 @@
 //!   addresses that survive a restart.
 //! - **Load balancer**: one HAProxy as ingress for all applications of the host, and a small one for each service that
 //!   answers to the service's name inside its application. Traffic goes on when the deploying process has ended. Where
-//!   the engine is not this host's own (Docker Desktop, another host through `DOCKER_HOST`, rootless), proxies and probes
-//!   are reached through the engine's API alone, and a new published port is a pause of about a second: see
-//!   [`Placement`].
+//!   the engine is not this host's own (Docker Desktop, rootless), proxies and probes are reached through the engine's
+//!   API alone, and a new published port is a pause of about a second: see [`Placement`]. A socket that is forwarded from
+//!   another host cannot be told from one of our own: choose [`Placement::Relayed`] for it.
 //! - **Store**: releases, journals and leases in one SQLite file that several processes share. Leave the feature `sqlite`
 //!   out to hand in a store of your own.
 //!

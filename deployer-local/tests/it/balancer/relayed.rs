@@ -29,11 +29,6 @@ async fn serves(at: SocketAddr, name: &str) {
     eventually(name, async || matches!(get(at, "any", "/").await, Ok(answer) if answer.body == name)).await;
 }
 
-/// Waits for the proxies' answers: a master process answers a little later than its worker serves.
-async fn answers(stage: &Stage) {
-    eventually("an answer", async || stage.balancer.observe(&stage.app).await.is_ok()).await;
-}
-
 #[tokio::test]
 async fn a_relayed_ingress_does_what_the_other_does() {
     let stage = Stage::placed(Some(Placement::Relayed)).await;
@@ -75,7 +70,7 @@ async fn a_relayed_ingress_does_what_the_other_does() {
     let state = stage.observe().await;
     stage.docker.restart_container(&stage.options.name, None::<RestartContainerOptions>).await.unwrap();
     serves(port, "old").await;
-    answers(&stage).await;
+    stage.answers().await;
     assert_eq!(stage.observe().await.weights(), state.weights());
 
     stage.retain(None, Vec::new()).await;
@@ -186,7 +181,7 @@ async fn a_whole_deployment_through_the_engines_api_alone() {
 
     stage.docker.restart_container(&stage.options.name, None::<RestartContainerOptions>).await.unwrap();
     serves(port, "one").await;
-    answers(&stage).await;
+    stage.answers().await;
     let record = deployer.destroy(&stage.app, true).finished().await.unwrap();
     assert!(matches!(&record.verdict, Some(Verdict::Promoted { leftovers }) if leftovers.is_empty()), "{record:?}");
 }

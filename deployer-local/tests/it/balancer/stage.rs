@@ -128,6 +128,11 @@ impl Stage {
         all.remove(0)
     }
 
+    /// Waits for the proxies' answers: a master process answers a little later than its worker serves.
+    pub(super) async fn answers(&self) {
+        eventually("an answer", async || self.balancer.observe(&self.app).await.is_ok()).await;
+    }
+
     pub(super) fn weights(&self, version: &ObservedRouting, weights: &[(&RevisionId, u8)]) -> SetWeights {
         let weights = weights.iter().map(|(revision, weight)| ((*revision).clone(), *weight)).collect();
         SetWeights::new(call(), self.app.clone(), ServiceName::new("web").unwrap(), weights, version.version.clone())
