@@ -381,8 +381,7 @@ impl Deployer {
     /// # Errors
     /// [`Busy`](ErrorKind::Busy) if a deployment has no verdict yet; what the backend and the store can fail with.
     pub async fn prune(&self, app: &AppName, retention: Retention) -> Result<Pruned> {
-        let id = DeploymentId::fresh();
-        self.tools.prune(app, id.as_str(), retention).await
+        self.tools.prune(app, retention).await
     }
 
     fn prepare(&self, events: &Events, id: &DeploymentId) -> Prepare {

@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use super::calls::Calls;
 use crate::backend::{
-    Backend, EnsureApp, EnsureRoutes, Launch, ObserveApp, ObservedPool, Outcome, Reduce, RemoveApp, RetainRoutes,
-    SetTargets, SetWeights, StartTask, Target, TargetRegistration, TargetState,
+    Backend, EnsureApp, EnsureRoutes, Launch, ObserveApp, Outcome, Reduce, RemoveApp, RetainRoutes, SetTargets,
+    SetWeights, StartTask, Target, TargetRegistration,
 };
 use crate::error::{Error, ErrorKind, Result, Retry};
-use crate::model::{AppName, Release, ReleaseNumber, RevisionId, ServiceName, ServiceRelease};
+use crate::model::{AppName, InstanceId, Release, ReleaseNumber, RevisionId, ServiceName, ServiceRelease};
 use crate::plan::{Action, Observed};
 
 /// How long calls may take that change nothing or little.
 pub(super) const SHORT: Duration = Duration::from_secs(30);
+/// How long looking may take. The driver waits for it, and has a lease to renew meanwhile.
+const LOOK: Duration = Duration::from_secs(4);
 /// How long calls may take that start or stop something, beside grace periods.
 const LONG: Duration = Duration::from_secs(180);
 
@@ -51,8 +53,8 @@ impl Act {
                 let start = self.backend.orchestrator.start_task(request);
                 self.calls.make("orchestrator.start_task", task.to_string(), true, LONG, start).await
             }
-            Action::Shift { service, weights, expected, releases } => {
-                self.shift(service, weights, expected, releases).await
+            Action::Shift { service, weights, expected, releases, instances } => {
+                self.shift(service, weights, expected, releases, *instances).await
             }
             Action::Drain { release, revision, keep, .. } => self.drain(*release, revision, *keep).await,
             Action::Reduce { revision, keep } => self.reduce(revision, *keep).await,
@@ -92,7 +94,9 @@ impl Act {
         weights: &BTreeMap<RevisionId, u8>,
         expected: &[BTreeMap<RevisionId, u8>],
         releases: &BTreeMap<RevisionId, ReleaseNumber>,
+        instances: u32,
     ) -> Result<Outcome> {
+        let most = weights.values().max();
         let mut outcome = Outcome::AlreadyThere;
         let observed = self.observe(releases).await?;
         let mut routing = observed.routing(service).cloned();
@@ -102,14 +106,13 @@ impl Act {
                 let release = self.release(*release)?;
                 let wanted = release.services.get(service).map_or(0, |service| service.replicas);
                 let targets: Vec<Target> = ready_targets(&observed, revision);
-                if targets.is_empty() && wanted > 0 {
-                    let error = Error::new(ErrorKind::Conflict, "no instance is ready to take the traffic");
+                let needed = if weights.get(revision) == most { instances.max(1) } else { 1 };
+                if wanted > 0 && targets.len() < needed as usize {
+                    let message = format!("{} of {needed} instances are ready to take the traffic", targets.len());
+                    let error = Error::new(ErrorKind::Conflict, message);
                     return Err(error.with_resource(revision.to_string()).with_retry(Retry::Soon));
                 }
-                let pool = routing.as_ref().and_then(|routing| routing.pool(revision));
-                if !pool.is_some_and(|pool| is_in_rotation(pool, &targets)) {
-                    outcome = outcome.and(self.set_targets(&release, revision, targets).await?);
-                }
+                outcome = outcome.and(self.set_targets(&release, revision, targets).await?);
             }
         }
         if outcome != Outcome::AlreadyThere {
@@ -182,11 +185,12 @@ impl Act {
         }
         // What is gone leaves the pool, and what stays is in rotation again should it have been draining.
         let observed = self.observe(&BTreeMap::new()).await?;
-        let pooled = observed.routing(revision.service()).and_then(|routing| routing.pool(revision)).is_some();
-        if !pooled {
+        let Some(pool) = observed.routing(revision.service()).and_then(|routing| routing.pool(revision)) else {
             return Ok(outcome);
-        }
-        let staying = observed.instances(revision).take(keep as usize);
+        };
+        // One that was left out because it was not ready is not let in by the back door.
+        let pooled = |id: &InstanceId| pool.targets.iter().any(|target| target.instance == *id);
+        let staying = observed.instances(revision).take(keep as usize).filter(|instance| pooled(&instance.id));
         let targets = staying.filter_map(|instance| {
             let address = instance.address.clone()?;
             Some(Target { instance: instance.id.clone(), address, draining: false })
@@ -240,8 +244,8 @@ impl Act {
 pub(crate) async fn observe(backend: &Backend, calls: &Calls, request: ObserveApp) -> Result<Observed> {
     let app = request.app.clone();
     let name = app.to_string();
-    let running = calls.make("orchestrator.observe", name.clone(), false, SHORT, backend.orchestrator.observe(request));
-    let routing = calls.make("balancer.observe", name, false, SHORT, backend.balancer.observe(&app));
+    let running = calls.make("orchestrator.observe", name.clone(), false, LOOK, backend.orchestrator.observe(request));
+    let routing = calls.make("balancer.observe", name, false, LOOK, backend.balancer.observe(&app));
     let (running, routing) = tokio::join!(running, routing);
     Ok(Observed::new(running?, routing?))
 }
@@ -253,13 +257,4 @@ fn ready_targets(observed: &Observed, revision: &RevisionId) -> Vec<Target> {
         Some(Target { instance: instance.id.clone(), address, draining: false })
     });
     targets.collect()
-}
-
-/// Whether a pool holds exactly these targets, and gives requests to all of them.
-fn is_in_rotation(pool: &ObservedPool, targets: &[Target]) -> bool {
-    let rotating = |target: &Target| {
-        let mut known = pool.targets.iter();
-        known.any(|known| known.instance == target.instance && known.state == TargetState::InService)
-    };
-    pool.targets.len() == targets.len() && targets.iter().all(rotating)
 }

@@ -10,8 +10,8 @@ use crate::backend::{GateAnswer, InstancePhase, ObservedInstance, Outcome, Signa
 use crate::error::ErrorKind;
 use crate::journal::{DeploymentKind, DivertReason, Evidence, Failure, State, StepState, Verdict};
 use crate::model::{
-    GateCheck, GateSpec, Human, InstanceId, OnInconclusive, Readiness, Release, ReleaseNumber, RevisionId, Timestamp,
-    Workload,
+    GateCheck, GatePoint, GateSpec, Human, InstanceId, OnInconclusive, Readiness, Release, ReleaseNumber, RevisionId,
+    Timestamp, Workload,
 };
 use crate::plan::{Action, Observed, Step, StepId};
 
@@ -82,7 +82,7 @@ pub(super) fn decide(view: &View<'_>) -> Decision {
     });
     if let Some(by) = superseded {
         if idle {
-            decision.commands.push(Command::Close { verdict: Verdict::Superseded { by } });
+            decision.commands.push(Command::Close { verdict: state.abandoned(by) });
         }
         return decision;
     }
@@ -243,14 +243,19 @@ impl Wait<'_> {
             }
             Action::Verify { release, timeout } => match self.mismatch(*release) {
                 None => self.finish(decision, Vec::new(), None),
-                Some(mismatch) if elapsed >= *timeout => {
+                Some(mismatch) if self.view.now >= self.begun() + *timeout => {
                     let failure = self.failure(ErrorKind::Conflict, mismatch);
                     self.fail(decision, failure, Vec::new());
                 }
-                Some(_) => self.look_again(decision, self.since + *timeout),
+                Some(_) => self.look_again(decision, self.begun() + *timeout),
             },
             _ => {}
         }
+    }
+
+    /// Since when this process watches the step: what a process that is gone did not see does not count.
+    fn begun(&self) -> Timestamp {
+        self.since.max(self.waiting.since)
     }
 
     fn healthy(&self, decision: &mut Decision, revision: &RevisionId, wanted: u32, readiness: &Readiness) {
@@ -264,10 +269,11 @@ impl Wait<'_> {
             // Only time is missing: a look now and then is enough to see it break.
             return decision.wake((since + long_enough).min(view.now + self.view.poll.max(Duration::from_millis(100))));
         }
-        let crashes: u32 = instances.iter().map(|instance| instance.crashes).sum();
-        let looping = crashes > readiness.crashes_allowed;
+        // An instance that is ready may have crashed at some time of its life: that is no matter here.
+        let unready = || instances.iter().copied().filter(|instance| !instance.is_ready());
+        let looping = unready().map(|instance| instance.crashes).sum::<u32>() > readiness.crashes_allowed;
         let hopeless: Vec<&ObservedInstance> =
-            instances.iter().copied().filter(|i| is_hopeless(i) || (looping && i.crashes > 0)).collect();
+            unready().filter(|instance| is_hopeless(instance) || (looping && instance.crashes > 0)).collect();
         if let Some(first) = hopeless.first() {
             let summary = format!("{} of {revision}: {}", first.name, diagnose::describe(first));
             let mut failure = self.failure(ErrorKind::Workload, summary);
@@ -275,7 +281,7 @@ impl Wait<'_> {
                 first.exit.as_ref().and_then(|exit| diagnose::hint_for_exit(exit, &self.workload_of(revision)));
             return self.fail_with(decision, failure, &hopeless);
         }
-        let deadline = self.since + readiness.deadline;
+        let deadline = self.begun() + readiness.deadline;
         let progress = readiness.progress_deadline.map(|deadline| self.waiting.progress_at() + deadline);
         let stalled = progress.is_some_and(|progress| view.now >= progress);
         if view.now >= deadline || stalled {
@@ -321,7 +327,7 @@ impl Wait<'_> {
             }
             decision.wake(since + UNREADY_TOLERANCE);
         }
-        let end = self.since + duration;
+        let end = self.begun() + duration;
         let mut passed = true;
         for gate in gates {
             let patience = duration + gate.interval.saturating_mul(10).max(Duration::from_secs(10));
@@ -355,7 +361,7 @@ impl Wait<'_> {
         if let Some(state) = state {
             let last = state.last.as_ref();
             let detail = last.map(GateAnswer::detail).unwrap_or_default();
-            let late = view.now.since(self.since) >= patience;
+            let late = view.now.since(self.begun()) >= patience;
             let unclear = matches!(last, None | Some(GateAnswer::Inconclusive { .. }));
             let failed = if state.failures > gate.failures_allowed {
                 Some((ErrorKind::Workload, format!("gate {name} says no: {detail}")))
@@ -371,15 +377,23 @@ impl Wait<'_> {
                 return Some(false);
             }
         }
+        // One question at a time, and none once the step has failed.
+        let occupied = decision.commands.iter().any(|command| match command {
+            Command::Ask { step, .. } | Command::Fail { step, .. } => *step == self.step.id,
+            _ => false,
+        });
         let due = state.map_or(self.since, |state| state.asked_at + gate.interval);
-        if due <= view.now {
+        if due <= view.now && !occupied {
             decision.commands.push(self.question(gate, revision, weight));
         } else {
-            decision.wake(due);
+            decision.wake(due.max(view.now + view.poll));
         }
         match state.and_then(|state| state.last.as_ref()) {
             Some(GateAnswer::Pass { .. }) => Some(true),
-            Some(GateAnswer::Inconclusive { .. }) if gate.on_inconclusive == OnInconclusive::Proceed => Some(true),
+            Some(GateAnswer::Inconclusive { .. }) if gate.on_inconclusive == OnInconclusive::Proceed => {
+                // Before traffic there is time to wait for a better answer; a hold ends with its time.
+                (gate.at == GatePoint::Holding || view.now.since(self.begun()) >= patience).then_some(true)
+            }
             _ => None,
         }
     }
@@ -555,6 +569,5 @@ impl Wait<'_> {
 
 /// Whether an instance can only fail again.
 fn is_hopeless(instance: &ObservedInstance) -> bool {
-    let unrecoverable = instance.exit.as_ref().is_some_and(|exit| exit.unrecoverable) && !instance.is_ready();
-    unrecoverable || instance.phase == InstancePhase::Exited
+    instance.phase == InstancePhase::Exited || instance.exit.as_ref().is_some_and(|exit| exit.unrecoverable)
 }

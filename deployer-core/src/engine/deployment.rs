@@ -77,6 +77,7 @@ impl Deployment {
     /// backend or the store cannot be reached, another process has taken over. A deployment that failed and was rolled
     /// back is no error but a [verdict](crate::Verdict).
     pub async fn finished(mut self) -> Result<DeploymentRecord> {
+        self.events.close();
         let joined = (&mut self.task).await;
         match joined {
             Ok(result) => result,

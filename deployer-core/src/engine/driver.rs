@@ -21,7 +21,7 @@ use crate::backend::{
     RemoveTask, Signal,
 };
 use crate::error::{Error, ErrorKind, Result, Retry};
-use crate::journal::{DeploymentRecord, DivertReason, Entry, Failure, JournalEvent, State};
+use crate::journal::{DeploymentRecord, DivertReason, Entry, Failure, JournalEvent, State, StepState};
 use crate::model::{GateCheck, GateSpec, InstanceId, Readiness, Release, ReleaseNumber, RevisionId, Timestamp};
 use crate::plan::{Action, Observed, PlanRequest, StepId, StepWeight, plan_back};
 
@@ -31,6 +31,8 @@ const ATTEMPTS: u32 = 5;
 const BACKOFF: Duration = Duration::from_millis(100);
 /// How often signals are looked for.
 const SIGNALS: Duration = Duration::from_millis(250);
+/// How long removing a task may take. The driver waits for it, and has a lease to renew meanwhile.
+const TASK: Duration = Duration::from_secs(4);
 /// How many lines of output are kept as evidence.
 const EVIDENCE_LINES: u32 = 20;
 
@@ -376,6 +378,11 @@ impl Driver {
         match finished {
             Finished::Gate { step, gate, answer } => {
                 self.watch.running.remove(&step);
+                let asks = self.state.plan.step(step).is_some_and(|step| step.gates().any(|spec| spec.name == gate));
+                if !asks || !matches!(self.state.step_state(step), Some(StepState::Started { .. })) {
+                    // It comes too late to matter: its step has ended, or the plan is given up.
+                    return Ok(());
+                }
                 let answer = answer.map_err(|error| error.report());
                 self.write(entries, JournalEvent::GateAsked { step, gate, answer })
             }
@@ -480,7 +487,7 @@ impl Driver {
         for task in observed.app.tasks.into_iter().filter(|task| task.task.0.ends_with(suffix)) {
             let call = self.calls.frame(task.task.to_string(), SHORT);
             let remove = self.backend.orchestrator.remove_task(RemoveTask::new(call, app.clone(), task.task.clone()));
-            let made = self.calls.make("orchestrator.remove_task", task.task.to_string(), true, SHORT, remove);
+            let made = self.calls.make("orchestrator.remove_task", task.task.to_string(), true, TASK, remove);
             if let Err(error) = made.await {
                 tracing::warn!(%error, task = %task.task, "a task is left over");
             }

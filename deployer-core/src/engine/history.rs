@@ -21,10 +21,16 @@ impl History {
         if newest.verdict.is_some() { newest.serving() } else { newest.baseline }
     }
 
-    /// The deployment that brought what serves.
+    /// Whether the newest deployment ended with the wanted release serving.
+    pub(crate) fn ends_promoted(&self) -> bool {
+        self.0.first().is_some_and(is_promoted)
+    }
+
+    /// The deployment that brought what serves; not one that found it serving already.
     pub(crate) fn promoted(&self) -> Option<&DeploymentRecord> {
         let serving = self.serving()?;
-        self.0.iter().find(|record| is_promoted(record) && record.target == Some(serving))
+        let brought = |record: &&DeploymentRecord| record.target == Some(serving) && record.baseline != Some(serving);
+        self.0.iter().find(|record| is_promoted(record) && brought(record))
     }
 
     /// Releases that were promoted and not rolled back from since, newest promotion first.

@@ -17,15 +17,20 @@ use crate::backend::{
     AcquireLease, Append, Backend, DeploymentQuery, Gate, Lease, ObserveApp, ReleaseQuery, Secrets, Signal,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::{DeploymentKind, DeploymentRecord, Entry, JournalEvent, State, Verdict};
+use crate::journal::{DeploymentKind, DeploymentRecord, Entry, JournalEvent, State};
 use crate::model::{
     AppName, AppSpec, DeploymentId, PinnedImage, Provenance, Release, ReleaseNumber, RevisionId, ServiceName,
     ServiceRelease, Timestamp,
 };
 use crate::plan::{Observed, Plan, PlanRequest, plan_back, plan_forward};
 
-/// How many records are read to know an application's history.
-const HISTORY: u32 = 200;
+/// How many records are read at a time to know an application's history.
+const PAGE: u32 = 200;
+/// How many promoted releases are enough to know of, and how many records are read at the most to find them.
+const ENOUGH: usize = 20;
+const MOST: usize = 20_000;
+/// How long a deployment that was told to stop where it is may take to do so.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What a deployer works with.
 #[derive(Clone, Debug)]
@@ -67,8 +72,23 @@ impl Tools {
     }
 
     pub(crate) async fn history(&self, app: &AppName) -> Result<History> {
-        let read = self.backend.store.deployments(DeploymentQuery::new(app.clone(), HISTORY));
-        self.calls.make("store.deployments", app.to_string(), false, SHORT, read).await.map(History)
+        let mut records = Vec::new();
+        loop {
+            let mut query = DeploymentQuery::new(app.clone(), PAGE);
+            if let Some(last) = records.last() {
+                let last: &DeploymentRecord = last;
+                query = query.before(last.id.clone());
+            }
+            let read = self.backend.store.deployments(query);
+            let page = self.calls.make("store.deployments", app.to_string(), false, SHORT, read).await?;
+            let complete = page.len() < PAGE as usize;
+            records.extend(page);
+            let history = History(records);
+            if complete || history.good().len() >= ENOUGH || history.0.len() >= MOST {
+                return Ok(history);
+            }
+            records = history.0;
+        }
     }
 
     pub(crate) async fn release(&self, app: &AppName, number: ReleaseNumber) -> Result<Option<Release>> {
@@ -94,8 +114,10 @@ impl Tools {
         observe(&self.backend, &self.calls, ObserveApp::new(app.clone()).with_probe(probe)).await
     }
 
-    pub(crate) async fn acquire(&self, app: &AppName, owner_id: &str) -> Result<Lease> {
-        let request = AcquireLease::new(app.clone(), &self.owner, owner_id, self.lease_ttl, self.now());
+    /// Takes the lease as an owner that never was before: nobody else's is ever taken for our own.
+    pub(crate) async fn acquire(&self, app: &AppName, ttl: Duration) -> Result<Lease> {
+        let owner_id = DeploymentId::fresh();
+        let request = AcquireLease::new(app.clone(), &self.owner, owner_id.as_str(), ttl, self.now());
         let acquire = self.backend.store.acquire_lease(request);
         self.calls.make("store.acquire_lease", app.to_string(), true, SHORT, acquire).await
     }
@@ -215,6 +237,8 @@ impl Run {
             let put = self.tools.backend.store.put_release(release, lease.fence);
             let put = self.tools.calls.make("store.put_release", self.app.to_string(), true, SHORT, put).await?;
             self.events.send(EventKind::Released { release: put.number });
+            // They were pinned before the lease was taken.
+            self.check_images(&put).await?;
             let kind = DeploymentKind::Deploy;
             let planned = self.tools.plan(&self.app, &self.id, kind, Some(&put), &history).await?;
             planned.check(basis.as_ref())?;
@@ -229,8 +253,11 @@ impl Run {
     pub(crate) async fn rollback(self, to: Option<ReleaseNumber>, basis: Option<Basis>) -> Result<DeploymentRecord> {
         let lease = self.lease(false).await?;
         let result = async {
+            let interrupted = self.tools.history(&self.app).await?.open().is_some();
             let history = self.settle(&lease).await?;
-            let number = to.or_else(|| history.last_known_good()).ok_or_else(|| {
+            // From the middle of a deployment, what was there before it is the last that was good.
+            let midway = history.serving().filter(|_| interrupted && !history.ends_promoted());
+            let number = to.or(midway).or_else(|| history.last_known_good()).ok_or_else(|| {
                 Error::new(ErrorKind::NotFound, "there is no earlier release that was good")
                     .with_resource(self.app.to_string())
                     .with_help("name a release, or deploy a new one")
@@ -264,7 +291,7 @@ impl Run {
 
     /// Goes on with a deployment that another process began.
     pub(crate) async fn resume(self) -> Result<DeploymentRecord> {
-        let lease = self.patient_lease().await?;
+        let lease = self.patient_lease(Duration::ZERO).await?;
         let result = async {
             let read = self.tools.backend.store.journal(&self.id, 1);
             let entries = self.tools.calls.make("store.journal", self.id.to_string(), false, SHORT, read).await?;
@@ -303,7 +330,7 @@ impl Run {
 
     /// Takes the lease. If another deployment is under way and may be superseded, it is told to stop where it is.
     async fn lease(&self, supersede: bool) -> Result<Lease> {
-        let busy = match self.tools.acquire(&self.app, self.id.as_str()).await {
+        let busy = match self.tools.acquire(&self.app, self.tools.lease_ttl).await {
             Err(error) if error.kind() == ErrorKind::Busy && supersede => error,
             result => return result,
         };
@@ -312,14 +339,15 @@ impl Run {
         let request = crate::backend::SendSignal::new(other.id.clone(), signal, self.tools.now());
         let send = self.tools.backend.store.send_signal(request);
         self.tools.calls.make("store.send_signal", other.id.to_string(), true, SHORT, send).await?;
-        self.patient_lease().await
+        self.patient_lease(PATIENCE).await
     }
 
-    /// Takes the lease as soon as it is free, waiting for a holder that does not renew it, or that was told to stop.
-    async fn patient_lease(&self) -> Result<Lease> {
+    /// Takes the lease as soon as it is free, waiting for a holder that does not renew it, and this much longer for one
+    /// that does.
+    async fn patient_lease(&self, patience: Duration) -> Result<Lease> {
         let mut deadline = None;
         loop {
-            let busy = match self.tools.acquire(&self.app, self.id.as_str()).await {
+            let busy = match self.tools.acquire(&self.app, self.tools.lease_ttl).await {
                 Err(error) if error.kind() == ErrorKind::Busy => error,
                 result => return result,
             };
@@ -328,7 +356,7 @@ impl Run {
             let Some(holder) = holder else { continue };
             let now = self.tools.now();
             let deadline = *deadline.get_or_insert_with(|| {
-                let until = holder.expires_at + Duration::from_millis(50);
+                let until = holder.expires_at + Duration::from_millis(50) + patience;
                 self.events.send(EventKind::WaitingForLease { holder: holder.owner.clone(), until });
                 until
             });
@@ -347,7 +375,7 @@ impl Run {
         let entries = self.tools.calls.make("store.journal", open.id.to_string(), false, SHORT, read).await?;
         let mut state = State::fold(&entries)?;
         if state.record.verdict.is_none() {
-            let verdict = Verdict::Superseded { by: self.id.to_string() };
+            let verdict = state.abandoned(self.id.as_str());
             self.write(&mut state, lease, vec![JournalEvent::Closed { verdict }]).await?;
         }
         self.tools.history(&self.app).await

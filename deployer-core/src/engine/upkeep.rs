@@ -1,17 +1,21 @@
 //! Looking at an application, and clearing away what it does not need any more.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::act::SHORT;
 use super::run::Tools;
 use crate::backend::{
-    LeaseHolder, ObservedInstance, PruneImages, Reduce, ReleaseQuery, RemoveTask, RetainRoutes, Signal,
+    Call, Lease, LeaseHolder, ObservedInstance, PruneImages, Reduce, ReleaseQuery, RemoveTask, RetainRoutes, Signal,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::DeploymentRecord;
-use crate::model::{AppName, DeploymentId, Release, ReleaseNumber, RevisionId, Route, ServiceName};
+use crate::model::{AppName, DeploymentId, Release, ReleaseNumber, RevisionId, Route, ServiceName, Timestamp};
+
+/// How long stopping a revision may take.
+const STOP: Duration = Duration::from_secs(120);
 
 /// How an application is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -183,44 +187,13 @@ impl Tools {
         Ok(Signalled { deployment: open.id, driven })
     }
 
-    pub(crate) async fn prune(&self, app: &AppName, owner_id: &str, retention: Retention) -> Result<Pruned> {
-        let lease = self.acquire(app, owner_id).await?;
-        let result = self.prune_leased(app, lease.fence, owner_id, retention).await;
-        self.give_back(&lease).await;
+    pub(crate) async fn prune(&self, app: &AppName, retention: Retention) -> Result<Pruned> {
+        // No call takes longer than the lease holds.
+        let lease = self.acquire(app, self.lease_ttl.max(STOP * 2)).await?;
+        let mut pruning = Pruning { tools: self, lease, renewed_at: self.now() };
+        let result = pruning.prune(app, retention).await;
+        self.give_back(&pruning.lease).await;
         result
-    }
-
-    async fn prune_leased(&self, app: &AppName, fence: u64, key: &str, retention: Retention) -> Result<Pruned> {
-        let history = self.history(app).await?;
-        if let Some(open) = history.open() {
-            return Err(Error::new(ErrorKind::Busy, "a deployment has no verdict yet")
-                .with_resource(open.id.to_string())
-                .with_help("resume or cancel it first"));
-        }
-        let all = self.all_releases(app).await?;
-        let serving = history.serving();
-        let good = history.good();
-        let mut keep: BTreeSet<ReleaseNumber> = good.iter().take(retention.releases as usize).copied().collect();
-        keep.extend(serving);
-        if retention.releases > 0 {
-            keep.extend(history.last_known_good());
-        }
-        let warm = self.warm(app, &history).await?;
-        keep.extend(history.standby().filter(|_| !warm.is_empty()).map(|(release, _)| release));
-
-        let mut pruned = Pruned::default();
-        let current = all.iter().find(|release| Some(release.number) == serving);
-        self.stop_unneeded(app, key, current, &warm, &mut pruned).await?;
-
-        pruned.releases = all.iter().map(|release| release.number).filter(|number| !keep.contains(number)).collect();
-        let remove = self.backend.store.remove_releases(app, &pruned.releases, fence);
-        self.calls.make("store.remove_releases", app.to_string(), true, SHORT, remove).await?;
-        let kept = all.iter().filter(|release| keep.contains(&release.number));
-        let images = kept.flat_map(|release| release.services.values()).map(|service| service.image.digest.clone());
-        let request = PruneImages::new(self.calls.frame(key, SHORT), app.clone(), images.collect());
-        let prune = self.backend.registry.prune(request);
-        pruned.images = self.calls.make("registry.prune", app.to_string(), true, SHORT, prune).await?;
-        Ok(pruned)
     }
 
     async fn all_releases(&self, app: &AppName) -> Result<Vec<Release>> {
@@ -240,21 +213,76 @@ impl Tools {
             }
         }
     }
+}
+
+/// Clearing away, as long as the lease is ours.
+struct Pruning<'a> {
+    tools: &'a Tools,
+    lease: Lease,
+    renewed_at: Timestamp,
+}
+
+impl Pruning<'_> {
+    /// Makes sure that nobody else deploys meanwhile, and answers the frame of the next call.
+    async fn next_call(&mut self) -> Result<Call> {
+        let now = self.tools.now();
+        if now >= self.renewed_at + self.lease.ttl / 3 {
+            let renew = self.tools.backend.store.renew_lease(&self.lease, now);
+            let resource = self.lease.app.to_string();
+            self.lease = self.tools.calls.make("store.renew_lease", resource, true, SHORT, renew).await?;
+            self.renewed_at = now;
+        }
+        Ok(self.tools.calls.frame(&self.lease.owner_id, SHORT))
+    }
+
+    async fn prune(&mut self, app: &AppName, retention: Retention) -> Result<Pruned> {
+        let tools = self.tools;
+        let history = tools.history(app).await?;
+        if let Some(open) = history.open() {
+            return Err(Error::new(ErrorKind::Busy, "a deployment has no verdict yet")
+                .with_resource(open.id.to_string())
+                .with_help("resume or cancel it first"));
+        }
+        let all = tools.all_releases(app).await?;
+        let serving = history.serving();
+        let good = history.good();
+        let mut keep: BTreeSet<ReleaseNumber> = good.iter().take(retention.releases as usize).copied().collect();
+        keep.extend(serving);
+        if retention.releases > 0 {
+            keep.extend(history.last_known_good());
+        }
+        let warm = tools.warm(app, &history).await?;
+        keep.extend(history.standby().filter(|_| !warm.is_empty()).map(|(release, _)| release));
+
+        let mut pruned = Pruned::default();
+        let current = all.iter().find(|release| Some(release.number) == serving);
+        self.stop_unneeded(app, current, &warm, &mut pruned).await?;
+
+        pruned.releases = all.iter().map(|release| release.number).filter(|number| !keep.contains(number)).collect();
+        let call = self.next_call().await?;
+        let remove = tools.backend.store.remove_releases(app, &pruned.releases, self.lease.fence);
+        tools.calls.make("store.remove_releases", app.to_string(), true, SHORT, remove).await?;
+        let kept = all.iter().filter(|release| keep.contains(&release.number));
+        let images = kept.flat_map(|release| release.services.values()).map(|service| service.image.digest.clone());
+        let prune = tools.backend.registry.prune(PruneImages::new(call, app.clone(), images.collect()));
+        pruned.images = tools.calls.make("registry.prune", app.to_string(), true, SHORT, prune).await?;
+        Ok(pruned)
+    }
 
     /// Stops revisions that neither serve nor stand by, and forgets tasks.
     async fn stop_unneeded(
-        &self,
+        &mut self,
         app: &AppName,
-        key: &str,
         current: Option<&Release>,
         warm: &BTreeSet<RevisionId>,
         pruned: &mut Pruned,
     ) -> Result<()> {
-        let observed = self.observe(app, &[]).await?;
+        let tools = self.tools;
+        let observed = tools.observe(app, &[]).await?;
         for task in &observed.app.tasks {
-            let request = RemoveTask::new(self.calls.frame(key, SHORT), app.clone(), task.task.clone());
-            let remove = self.backend.orchestrator.remove_task(request);
-            self.calls.make("orchestrator.remove_task", task.task.to_string(), true, SHORT, remove).await?;
+            let request = RemoveTask::new(self.next_call().await?, app.clone(), task.task.clone());
+            let remove = tools.backend.orchestrator.remove_task(request);
+            tools.calls.make("orchestrator.remove_task", task.task.to_string(), true, SHORT, remove).await?;
         }
         let mut pools: BTreeSet<RevisionId> =
             current.map(Release::revisions).unwrap_or_default().into_values().collect();
@@ -265,18 +293,17 @@ impl Tools {
             if pools.contains(revision) || serves {
                 continue;
             }
-            let timeout = SHORT * 4;
-            let request = Reduce::new(self.calls.frame(key, timeout), app.clone(), revision.clone(), 0);
-            let reduce = self.backend.orchestrator.reduce(request);
-            self.calls.make("orchestrator.reduce", revision.to_string(), true, timeout, reduce).await?;
+            let request = Reduce::new(self.next_call().await?, app.clone(), revision.clone(), 0);
+            let reduce = tools.backend.orchestrator.reduce(request);
+            tools.calls.make("orchestrator.reduce", revision.to_string(), true, STOP, reduce).await?;
             pruned.revisions.push(revision.clone());
         }
         if let Some(current) = current {
             let release = Some(std::sync::Arc::new(current.clone()));
             let pools = pools.into_iter().collect();
-            let request = RetainRoutes::new(self.calls.frame(key, SHORT), app.clone(), release, pools);
-            let retain = self.backend.balancer.retain(request);
-            self.calls.make("balancer.retain", app.to_string(), true, SHORT, retain).await?;
+            let request = RetainRoutes::new(self.next_call().await?, app.clone(), release, pools);
+            let retain = tools.backend.balancer.retain(request);
+            tools.calls.make("balancer.retain", app.to_string(), true, SHORT, retain).await?;
         }
         Ok(())
     }

@@ -242,11 +242,22 @@ impl State {
         let reached = self.is_complete();
         match (verdict, &self.diverted) {
             (Verdict::Superseded { .. }, _) => true,
-            (Verdict::Promoted { .. }, None) => reached,
+            (Verdict::Promoted { .. }, None) => reached || self.is_verified(),
             (Verdict::RolledBack { .. }, Some(DivertReason::Failed { .. }))
             | (Verdict::Cancelled { .. }, Some(DivertReason::Cancelled { .. })) => reached,
             (Verdict::NeedsAttention { .. }, _) => self.failed().is_some(),
             _ => false,
+        }
+    }
+
+    /// The verdict of a deployment that is given up where it is, in favour of another one: if the wanted release was
+    /// verified to serve, only clean-up is missing.
+    #[must_use]
+    pub fn abandoned(&self, by: impl Into<String>) -> Verdict {
+        if self.is_verified() {
+            Verdict::Promoted { leftovers: vec!["the clean-up was interrupted".to_owned()] }
+        } else {
+            Verdict::Superseded { by: by.into() }
         }
     }
 

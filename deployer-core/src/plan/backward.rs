@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::forward::VERIFY_TIMEOUT;
+use super::observed::Observed;
 use super::planner::{Draft, PlanRequest, change, in_order, serving};
 use super::step::{Action, ChangeKind, Plan, ServiceChange, StepId, StepWeight};
 use crate::model::{Condition, Release, RevisionId, ServiceName, ServiceRelease};
@@ -53,6 +54,7 @@ fn to_release(draft: &mut Draft<'_>, request: &PlanRequest<'_>, target: &Release
     let mut ends = vec![proof];
     for name in request.observed.services() {
         let current = target.services.get(&name).map(|service| service.revision(&name));
+        ends.extend(fewer(draft, request, target, &name, proof));
         if target.services.get(&name).is_some_and(ServiceRelease::is_exclusive) {
             continue;
         }
@@ -61,7 +63,6 @@ fn to_release(draft: &mut Draft<'_>, request: &PlanRequest<'_>, target: &Release
                 ends.push(draft.retire(&[proof], StepWeight::CleanUp, &revision, release));
             }
         }
-        ends.extend(fewer(draft, request, target, &name, proof));
     }
     let pools = target.revisions().into_values().chain(warm).collect();
     draft.add(&ends, StepWeight::CleanUp, Action::Tidy { release: Some(target.number), pools });
@@ -99,16 +100,20 @@ fn bring_back(
     let others_serve = weights.keys().any(|other| *other != revision && observed.ready(other) > 0);
     let listens = service.listens();
 
-    // Traffic goes at once to what is healthy, if it is enough or better than what has the traffic now.
-    let at_once = listens && ready > 0 && (ready >= wanted || !others_serve) && weights != all;
+    // Traffic goes at once to what is healthy, if it can bear it or is better than what has the traffic now.
+    let at_once = listens && ready > 0 && (ready * 2 >= wanted || !others_serve) && weights != all;
     let releases = || BTreeMap::from([(revision.clone(), target.number)]);
     let mut done = Progress::default();
     if at_once {
-        // What was kept in rotation with no weight needs nothing to be prepared.
+        // What was kept in rotation with no weight, and finds what it depends on, needs nothing to be prepared.
         let pooled = observed.routing(name).is_some_and(|routing| routing.pool(&revision).is_some());
-        let after = if pooled { Vec::new() } else { waits.clone() };
-        done.available = vec![draft.shift(&after, name, all.clone(), releases())];
+        let provided = service.depends_on.keys().all(|dependency| is_there(observed, target, dependency));
+        let after = if pooled && provided { Vec::new() } else { waits.clone() };
+        done.available = vec![draft.shift(&after, name, all.clone(), releases(), 0)];
         done.started.clone_from(&done.available);
+    }
+    for rival in draft.rivals(name, service) {
+        waits = vec![draft.retire(&waits, StepWeight::Required, &rival, target.number)];
     }
     if service.is_exclusive() {
         for (other, release) in observed.revisions(name) {
@@ -127,14 +132,23 @@ fn bring_back(
         done.started = vec![launched];
         done.available = vec![healthy];
         if listens {
-            done.available = vec![draft.shift(&[healthy], name, all, releases())];
+            done.available = vec![draft.shift(&[healthy], name, all, releases(), wanted)];
         }
     } else if listens && weights == all && !at_once {
         // Instances may have been taken out of rotation on the way forward.
-        done.available = vec![draft.shift(&waits, name, all, releases())];
+        done.available = vec![draft.shift(&waits, name, all, releases(), 0)];
         done.started.clone_from(&done.available);
     }
     done
+}
+
+/// Whether a service that others depend on serves as the release wants it.
+fn is_there(observed: &Observed, target: &Release, name: &ServiceName) -> bool {
+    target.services.get(name).is_none_or(|service| {
+        let revision = service.revision(name);
+        let enough = observed.ready(&revision) >= service.replicas;
+        enough && (!service.listens() || observed.weights(name).contains_key(&revision))
+    })
 }
 
 fn to_nothing(draft: &mut Draft<'_>, request: &PlanRequest<'_>) {

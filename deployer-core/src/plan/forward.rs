@@ -71,6 +71,8 @@ struct Forward<'a> {
     order: Vec<&'a ServiceName>,
     lanes: BTreeMap<&'a ServiceName, Lane<'a>>,
     prepare: Vec<StepId>,
+    /// Revisions that are stopped on the way already.
+    gone: BTreeSet<RevisionId>,
 }
 
 impl<'a> Forward<'a> {
@@ -78,7 +80,7 @@ impl<'a> Forward<'a> {
         let mut draft = Draft::new(request);
         let lanes = target.services.iter().map(|(name, service)| (name, lane(request, &mut draft, name, service)));
         let lanes = lanes.collect();
-        Self { request, target, draft, order: in_order(target), lanes, prepare: Vec::new() }
+        Self { request, target, draft, order: in_order(target), lanes, prepare: Vec::new(), gone: BTreeSet::new() }
     }
 
     /// Starts every service's new instances, those that are recreated last.
@@ -136,6 +138,12 @@ impl<'a> Forward<'a> {
             ChangeKind::Keep | ChangeKind::Remove => {}
             ChangeKind::Scale => self.scale_up(&mut lane, waits),
             ChangeKind::Add | ChangeKind::Replace => {
+                // Its volume may have been another service's, which must be gone first.
+                for rival in self.draft.rivals(name, lane.service) {
+                    let fallback = self.old_release(&rival);
+                    waits = vec![self.draft.retire(&waits, StepWeight::Required, &rival, fallback)];
+                    self.gone.insert(rival);
+                }
                 if lane.is_recreated() {
                     self.recreate(&mut lane, waits);
                 } else {
@@ -203,18 +211,19 @@ impl<'a> Forward<'a> {
     }
 
     fn all_traffic(&mut self, lane: &Lane<'a>, after: &[StepId]) -> StepId {
-        self.weights(lane, after, 100)
+        self.weights(lane, after, 100, lane.service.replicas)
     }
 
     /// Moves this percentage of a service's traffic to the new revision, and the rest to the old one.
-    fn weights(&mut self, lane: &Lane<'a>, after: &[StepId], weight: u8) -> StepId {
+    fn weights(&mut self, lane: &Lane<'a>, after: &[StepId], weight: u8, instances: u32) -> StepId {
         let mut weights = BTreeMap::from([(lane.revision.clone(), weight)]);
         let mut releases = BTreeMap::from([(lane.revision.clone(), self.target.number)]);
         if let (true, Some((old, _))) = (weight < 100, &lane.old) {
             weights.insert(old.clone(), 100 - weight);
             releases.insert(old.clone(), self.old_release(old));
         }
-        self.draft.shift(after, lane.name, weights, releases)
+        // Where the old revision keeps most of the traffic, that is what has to be borne.
+        self.draft.shift(after, lane.name, weights, releases, if weight > 50 { instances } else { 0 })
     }
 
     fn old_release(&self, old: &RevisionId) -> ReleaseNumber {
@@ -302,7 +311,7 @@ impl<'a> Forward<'a> {
 
     fn step_by_step(&mut self, lane: &Lane<'a>, mut after: Vec<StepId>, steps: &[(u8, Duration)]) -> Vec<StepId> {
         for (weight, hold) in steps {
-            after = vec![self.weights(lane, &after, *weight)];
+            after = vec![self.weights(lane, &after, *weight, lane.service.replicas)];
             after = self.hold(lane, after, *weight, *hold);
         }
         if steps.last().is_none_or(|(weight, _)| *weight < 100) {
@@ -325,12 +334,12 @@ impl<'a> Forward<'a> {
             let rest = if batch.new == lane.service.replicas { 0 } else { batch.old };
             let weight = rolling::share(batch.new, rest);
             if lane.service.listens() && weight > 0 {
-                after = vec![self.weights(lane, &after, weight)];
+                after = vec![self.weights(lane, &after, weight, batch.new)];
             }
             if batch.new > 0 {
                 after = self.hold(lane, after, weight, Duration::ZERO);
             }
-            if rest > 0 && batch.old < left {
+            if batch.new < lane.service.replicas && batch.old < left {
                 after = self.draft.drain(&after, StepWeight::Required, &old, fallback, batch.old);
                 after = vec![self.draft.step(&after, Action::Reduce { revision: old.clone(), keep: batch.old })];
             }
@@ -390,7 +399,7 @@ impl<'a> Forward<'a> {
             for (revision, release) in self.request.observed.revisions(&service) {
                 let stays = (keep_warm && Some(&revision) == old.as_ref())
                     || (unchanged && self.request.warm.contains(&revision));
-                if Some(&revision) == current.as_ref() || gone {
+                if Some(&revision) == current.as_ref() || gone || self.gone.contains(&revision) {
                     continue;
                 }
                 if stays {

@@ -1,6 +1,7 @@
 //! What both planners share: the request, the list of steps under construction, the order of services.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::difference;
 use super::observed::Observed;
@@ -10,6 +11,9 @@ use crate::backend::TaskId;
 use crate::model::{
     AppName, DeploymentId, Hook, HookPoint, Release, ReleaseNumber, RevisionId, ServiceName, ServiceRelease,
 };
+
+/// How long requests in flight may take where nothing else is known.
+const USUAL_DRAIN: Duration = Duration::from_secs(10);
 
 /// What a plan is computed from.
 #[derive(Clone, Debug)]
@@ -121,10 +125,11 @@ impl<'a> Draft<'a> {
         service: &ServiceName,
         weights: BTreeMap<RevisionId, u8>,
         releases: BTreeMap<RevisionId, ReleaseNumber>,
+        instances: u32,
     ) -> StepId {
         let before = self.weights.insert(service.clone(), weights.clone());
         let before = before.unwrap_or_else(|| self.request.observed.weights(service));
-        let action = Action::Shift { service: service.clone(), weights, expected: vec![before], releases };
+        let action = Action::Shift { service: service.clone(), weights, expected: vec![before], releases, instances };
         self.step(after, action)
     }
 
@@ -187,9 +192,22 @@ impl<'a> Draft<'a> {
         if self.request.drains || !pooled || !listens {
             return after.to_vec();
         }
-        let timeout = service.map(ServiceRelease::effective_drain).unwrap_or_default();
+        // Of a release that is neither of the two, only what is usual is known.
+        let timeout = service.map_or(USUAL_DRAIN, ServiceRelease::effective_drain);
         let release = release.map_or(fallback, |release| release.number);
         vec![self.add(after, weight, Action::Drain { release, revision: revision.clone(), keep, timeout })]
+    }
+
+    /// Revisions of other services, of the release that is left, that write to a volume of this service and run.
+    pub(super) fn rivals(&self, name: &ServiceName, service: &ServiceRelease) -> Vec<RevisionId> {
+        let Some(left) = self.request.baseline else { return Vec::new() };
+        let volumes: BTreeSet<&str> = service.workload.exclusive_volumes().collect();
+        let kept = |other: &ServiceName| self.request.target.is_some_and(|target| target.services.contains_key(other));
+        let others = left.services.iter().filter(|(other, _)| *other != name && !kept(other));
+        let rivals =
+            others.filter(|(_, other)| other.workload.exclusive_volumes().any(|volume| volumes.contains(volume)));
+        let revisions = rivals.map(|(other, service)| service.revision(other));
+        revisions.filter(|revision| self.request.observed.count(revision) > 0).collect()
     }
 
     /// The release, of the two that are known, that has this revision.
@@ -220,8 +238,8 @@ fn task_id(deployment: &DeploymentId, service: &ServiceName, hook: &Hook) -> Tas
     TaskId(format!("{service}-{}-{short}", hook.name))
 }
 
-/// The revision of a service that has traffic now, or instances if it gets no traffic, other than `except`. The one
-/// with the most is named if there are several.
+/// The revision of a service that has traffic now, or instances if it gets no traffic, other than `except`. If there are
+/// several it is the baseline's, else the one with the most.
 pub(super) fn serving(
     observed: &Observed,
     service: &ServiceName,
@@ -229,6 +247,12 @@ pub(super) fn serving(
     except: Option<&RevisionId>,
 ) -> Option<RevisionId> {
     let weights = observed.weights(service);
+    let good = baseline.and_then(|baseline| baseline.services.get(service)).map(|known| known.revision(service));
+    if let Some(good) =
+        good.filter(|good| Some(good) != except && weights.contains_key(good) && observed.ready(good) > 0)
+    {
+        return Some(good);
+    }
     let weighted = weights.into_iter().filter(|(revision, _)| Some(revision) != except);
     let weighted = weighted.max_by_key(|(_, weight)| *weight).map(|(revision, _)| revision);
     let known = || {

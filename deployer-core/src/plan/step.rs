@@ -231,6 +231,9 @@ pub enum Action {
         expected: Vec<BTreeMap<RevisionId, u8>>,
         /// The release to take the services' ports from, for each revision.
         releases: BTreeMap<RevisionId, ReleaseNumber>,
+        /// How many instances of the revision with the most traffic must be ready to take it.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        instances: u32,
     },
     /// Waits while the revisions have traffic, and asks gates again and again.
     Hold {
@@ -371,6 +374,10 @@ impl fmt::Display for Action {
             Self::RemoveApp { volumes: true } => f.write_str("remove networks and volumes"),
         }
     }
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 fn count(instances: u32) -> String {

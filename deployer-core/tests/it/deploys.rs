@@ -84,6 +84,21 @@ fn recreate_stops_the_old_before_it_starts_the_new() {
 }
 
 #[test]
+fn a_volume_goes_from_one_service_to_another_without_being_written_by_both() {
+    let (world, deployer) = world();
+    simulate(async {
+        let named = |name: &str| AppSpec::new("shop").unwrap().with_service(name, crate::shop::cache(1)).unwrap();
+        deploy_well(&deployer, named("cache")).await;
+        deploy_well(&deployer, named("store")).await;
+        world.assert_serving("shop", "store", "cache:1", 1);
+        assert!(!world.describe().contains("cache@"), "{}", world.describe());
+        deployer.rollback(&app(), None).finished().await.unwrap();
+        world.assert_serving("shop", "cache", "cache:1", 1);
+        world.assert_no_violations();
+    });
+}
+
+#[test]
 fn what_has_not_changed_is_left_alone() {
     let (world, deployer) = world();
     simulate(async {

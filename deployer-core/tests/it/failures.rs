@@ -295,3 +295,36 @@ fn the_standby_of_what_served_before_outlives_a_failure() {
         world.assert_no_violations();
     });
 }
+
+/// A gate that takes its time to say yes or no.
+#[derive(Debug)]
+struct Slow(Arc<dyn deployer_core::Clock>, Duration, bool);
+
+#[async_trait]
+impl Gate for Slow {
+    async fn ask(&self, _: GateQuestion) -> Result<GateAnswer> {
+        self.0.sleep(self.1).await;
+        let detail = format!("after {:?}", self.1);
+        Ok(if self.2 { GateAnswer::Pass { detail } } else { GateAnswer::Fail { detail } })
+    }
+}
+
+#[test]
+fn gates_of_one_hold_do_not_get_in_each_others_way() {
+    for (fast, verdict) in [(true, "promoted"), (false, "rolled-back")] {
+        let (world, _) = world();
+        let gate = |millis, passes| Arc::new(Slow(world.clock(), Duration::from_millis(millis), passes));
+        let deployer = deployer_core::Deployer::builder(world.backend())
+            .clock(world.clock())
+            .gate("fast", gate(5, fast))
+            .gate("slow", gate(1_500, true))
+            .build();
+        simulate(async {
+            let ask = |name: &str| GateSpec::new(name, GatePoint::Holding, GateCheck::Callback { name: name.into() });
+            deploy_well(&deployer, only(web(1))).await;
+            let found = deploy(&deployer, only(web(2).with_gate(ask("fast")).with_gate(ask("slow")))).await;
+            assert_eq!(found.word(), verdict, "{found}");
+            world.assert_no_violations();
+        });
+    }
+}

@@ -79,6 +79,58 @@ fn a_second_deployment_is_refused_or_supersedes_the_first() {
     });
 }
 
+#[test]
+fn a_living_deployment_is_not_taken_from_its_driver() {
+    let (world, deployer) = world();
+    simulate(async {
+        deploy_well(&deployer, only(web(1))).await;
+        let living = deployer.deploy(only(web(2).with_strategy(canary())), DeployOptions::default());
+        world.clock().sleep(20 * SECOND).await;
+        let second = deployer.resume(&app()).await.unwrap().unwrap();
+        assert_eq!(second.finished().await.unwrap_err().kind(), ErrorKind::Busy);
+        assert!(living.finished().await.unwrap().verdict.unwrap().is_promoted());
+    });
+}
+
+#[test]
+fn what_was_verified_counts_as_promoted_even_if_the_clean_up_was_killed() {
+    let (world, deployer) = world();
+    simulate(async {
+        deploy_well(&deployer, only(web(1))).await;
+        let mut doomed = deployer.deploy(only(web(2)), DeployOptions::default());
+        let mut verified = false;
+        while !verified {
+            let event = doomed.next_event().await.unwrap();
+            verified =
+                matches!(event.journal(), Some(deployer_core::JournalEvent::StepStarted { step, .. }) if step.0 > 4);
+        }
+        drop(doomed);
+        world.clock().sleep(20 * SECOND).await;
+        let record = deployer.rollback(&app(), None).finished().await.unwrap();
+        assert_eq!(record.target.map(|target| target.0), Some(1));
+        let history = deployer.history(&app()).await.unwrap();
+        assert!(history[1].verdict.as_ref().unwrap().is_promoted(), "{:?}", history[1].verdict);
+        world.assert_serving("shop", "web", "web:v1", 3);
+    });
+}
+
+#[test]
+fn a_rollback_from_the_middle_of_a_deployment_goes_to_what_was_there_before() {
+    let (world, deployer) = world();
+    simulate(async {
+        for version in 1..=2 {
+            deploy_well(&deployer, only(web(version))).await;
+        }
+        let doomed = deployer.deploy(only(web(3).with_strategy(canary())), DeployOptions::default());
+        world.clock().sleep(20 * SECOND).await;
+        drop(doomed);
+        world.clock().sleep(20 * SECOND).await;
+        let record = deployer.rollback(&app(), None).finished().await.unwrap();
+        assert_eq!(record.target.map(|target| target.0), Some(2));
+        world.assert_serving("shop", "web", "web:v2", 3);
+    });
+}
+
 /// Fails every call from the n-th on, before or after its effect: as if the process had been killed there.
 #[derive(Debug)]
 struct KilledAt {

@@ -135,6 +135,10 @@ pub(super) fn add(state: &mut State, release: &Release, options: &IngressOptions
             }
         }
         entry.internal.extend(internal);
+        // A revision that stays may have got other entries with this release.
+        if let Some(pool) = entry.pools.get_mut(&service.revision(name)) {
+            set_ports(pool, service, options);
+        }
         for (network, names) in networks(release, name.as_str(), service) {
             let known = entry.networks.entry(network).or_default();
             for alias in names {

@@ -65,7 +65,8 @@ pub(super) fn ingress(state: &State, options: &IngressOptions) -> Config {
     };
     // Two services of one application may claim one entry while it moves from one to the other. It is the latest
     // claimant's among those that have instances in rotation, and the latest's if none has.
-    let mut routes: BTreeMap<(Option<String>, String), (bool, u64, String)> = BTreeMap::new();
+    let mut routes: BTreeMap<RouteKey, (bool, u64, String)> = BTreeMap::new();
+    let mut owners: BTreeMap<RouteKey, &AppName> = BTreeMap::new();
     let mut published: BTreeMap<SocketAddr, (bool, u64, String)> = BTreeMap::new();
     for (app, name, service) in services() {
         let live = service.is_live();
@@ -76,6 +77,7 @@ pub(super) fn ingress(state: &State, options: &IngressOptions) -> Config {
             let servers = servers(service, port);
             config.backends.insert(backend.clone(), Backend { protocol: AppProtocol::Http, servers });
             let (host, path) = route_key(&entry.route);
+            owners.insert((host.clone(), path.to_owned()), app);
             claim(&mut routes, (host, path.to_owned()), (live, entry.claim, backend));
         }
         for entry in &service.published {
@@ -86,8 +88,16 @@ pub(super) fn ingress(state: &State, options: &IngressOptions) -> Config {
             claim(&mut published, entry.address, (live, entry.claim, backend));
         }
     }
-    for ((host, path), (_, _, backend)) in routes {
-        config.routes.push(RouteRule { host, path, backend });
+    let live: Vec<RouteKey> = routes.iter().filter(|(_, (live, ..))| *live).map(|(key, _)| key.clone()).collect();
+    for ((host, path), (is_live, _, backend)) in routes {
+        // A new route whose service is not in rotation yet leaves its requests to what has answered them so far.
+        let served = |(other, prefix): &RouteKey| {
+            let same_app = owners.get(&(other.clone(), prefix.clone())) == owners.get(&(host.clone(), path.clone()));
+            same_app && (other.is_none() || *other == host) && is_below(&path, prefix)
+        };
+        if is_live || !live.iter().any(served) {
+            config.routes.push(RouteRule { host: host.clone(), path: path.clone(), backend });
+        }
     }
     if !config.routes.is_empty() {
         let entry = |address: SocketAddr, tls| Entry { bind: bind(address), tls, kind: EntryKind::Routes };
@@ -102,6 +112,14 @@ pub(super) fn ingress(state: &State, options: &IngressOptions) -> Config {
         config.entries.insert(format!("entry:{}:{}", address.ip(), address.port()), entry);
     }
     config
+}
+
+/// The host and the path, without a trailing slash, that a route leads on.
+type RouteKey = (Option<String>, String);
+
+/// Whether a path begins with another by whole segments.
+fn is_below(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn claim<K: Ord>(entries: &mut BTreeMap<K, (bool, u64, String)>, key: K, by: (bool, u64, String)) {
