@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use deployer_core::{Backend, NoSecrets, ReleaseStore, Result, Secrets};
 
-use crate::balancer::{HaproxyBalancer, IngressOptions};
+use crate::balancer::{HaproxyBalancer, IngressOptions, Placement};
 use crate::builder::DockerBuilder;
 use crate::engine::Engine;
 use crate::network::Networks;
@@ -17,7 +17,7 @@ use crate::registry::EngineRegistry;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LocalOptions {
-    /// Where the release store and the proxies' files are kept. The engine must see it under the same path.
+    /// Where the release store and the proxies' files are kept. An engine on this host must see it under the same path.
     pub state_dir: PathBuf,
     /// The proxy through which traffic from outside enters.
     pub ingress: IngressOptions,
@@ -61,7 +61,7 @@ impl LocalOptions {
     }
 }
 
-/// One host: Docker Engine, HAProxy and SQLite.
+/// One host, this one or that of an engine elsewhere: Docker Engine, HAProxy and SQLite.
 #[derive(Clone, Copy, Debug)]
 pub struct LocalBackend;
 
@@ -86,10 +86,15 @@ impl LocalBackend {
         };
         let networks = Networks::new(engine.clone());
         let addresses = Arc::new(networks.clone());
+        let placement = options.ingress.placement.unwrap_or_else(|| Placement::of(&engine));
+        let (reach, place) = match placement {
+            Placement::HostNetwork => (Reach::Direct, "on this host"),
+            Placement::Relayed => (Reach::Relayed(engine.clone()), "reached through its API"),
+        };
         let balancer = HaproxyBalancer::with_addresses(engine.clone(), &options.state_dir, options.ingress, addresses)?;
-        let orchestrator = DockerOrchestrator::new(engine.clone(), networks, Reach::default(), options.secrets);
+        let orchestrator = DockerOrchestrator::new(engine.clone(), networks, reach, options.secrets);
         Ok(Backend::new(
-            format!("Docker {} on this host", engine.version()),
+            format!("Docker {} {place}", engine.version()),
             Arc::new(DockerBuilder::new(engine.clone())),
             Arc::new(EngineRegistry::new(engine)),
             Arc::new(orchestrator),

@@ -21,6 +21,7 @@ pub struct Engine {
 struct Facts {
     version: String,
     desktop: bool,
+    shares_host: bool,
 }
 
 impl Engine {
@@ -47,8 +48,11 @@ impl Engine {
         }
         let info = docker.info().await.map_err(unavailable)?;
         let desktop = info.operating_system.unwrap_or_default().contains("Docker Desktop");
+        let rootless = info.security_options.unwrap_or_default().iter().any(|option| option.contains("rootless"));
+        let host = std::env::var("DOCKER_HOST").unwrap_or_default();
+        let local = host.is_empty() || host.starts_with("unix://");
         let version = version.version.unwrap_or(api);
-        Ok(Self { docker, facts: Arc::new(Facts { version, desktop }) })
+        Ok(Self { docker, facts: Arc::new(Facts { version, desktop, shares_host: local && !desktop && !rootless }) })
     }
 
     /// The client for calls.
@@ -67,6 +71,12 @@ impl Engine {
     #[must_use]
     pub fn is_desktop(&self) -> bool {
         self.facts.desktop
+    }
+
+    /// Whether its containers' addresses and files are this host's: it is no virtual machine's, no other host's, and
+    /// not rootless.
+    pub(crate) fn shares_host(&self) -> bool {
+        self.facts.shares_host
     }
 }
 

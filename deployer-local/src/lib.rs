@@ -22,7 +22,10 @@
 //! - **Orchestrator**: containers with the labels of Compose, so that its tool lists, logs and stops them, and with
 //!   addresses that survive a restart.
 //! - **Load balancer**: one HAProxy as ingress for all applications of the host, and a small one for each service that
-//!   answers to the service's name inside its application. Traffic goes on when the deploying process has ended.
+//!   answers to the service's name inside its application. Traffic goes on when the deploying process has ended. Where
+//!   the engine is not this host's own (Docker Desktop, rootless), proxies and probes are reached through the engine's
+//!   API alone, and a new published port is a pause of about a second: see [`Placement`]. A socket that is forwarded from
+//!   another host cannot be told from one of our own: choose [`Placement::Relayed`] for it.
 //! - **Store**: releases, journals and leases in one SQLite file that several processes share. Leave the feature `sqlite`
 //!   out to hand in a store of your own.
 //!
@@ -51,7 +54,7 @@ mod subnet;
 mod time;
 
 pub use backend::{LocalBackend, LocalOptions};
-pub use balancer::{HaproxyBalancer, IngressOptions, TlsOptions};
+pub use balancer::{HaproxyBalancer, IngressOptions, Placement, TlsOptions};
 pub use builder::DockerBuilder;
 pub use engine::Engine;
 pub use orchestrator::DockerOrchestrator;

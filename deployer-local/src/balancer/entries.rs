@@ -1,6 +1,6 @@
 //! The entries that releases claim: who has which, and what a release changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use deployer_core::{AppName, AppProtocol, Error, ErrorKind, Published, Release, Result, Route, ServiceRelease};
@@ -79,6 +79,19 @@ pub(super) fn expect_unclaimed(state: &State, release: &Release, options: &Ingre
 /// Whether two sockets cannot listen at the same time.
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() == b.port() && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+}
+
+/// Fails if two addresses have the same port: behind the engine's own way to a container they cannot be told apart.
+pub(super) fn expect_one_address_each(addresses: &BTreeSet<SocketAddr>) -> Result<()> {
+    let mut ports = BTreeMap::new();
+    for address in addresses {
+        if let Some(other) = ports.insert(address.port(), address) {
+            let message = format!("one port at two addresses of the host: {other} and {address}");
+            return Err(Error::new(ErrorKind::Unsupported, message)
+                .with_help("publish at ports of different numbers: this engine is reached through its API only"));
+        }
+    }
+    Ok(())
 }
 
 /// Adds the entries of a release.

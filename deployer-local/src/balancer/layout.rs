@@ -1,13 +1,13 @@
 //! From what is kept to the configuration of each proxy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use deployer_core::{AppName, AppProtocol, Digest, InstanceId, RevisionId, Route, ServiceName};
 
-use super::IngressOptions;
 use super::state::{PoolState, ServiceState, State, route_key, same_route};
 use super::weights;
+use super::{IngressOptions, Placement};
 use crate::proxy::{Backend, Config, Entry, EntryKind, RouteRule, Server};
 
 /// The backend of a route. Names of services have no colon, so that each name is read in one way only.
@@ -56,7 +56,10 @@ fn servers(service: &ServiceState, port: impl Fn(&PoolState) -> Option<u16>) -> 
 
 /// The configuration of the ingress.
 pub(super) fn ingress(state: &State, options: &IngressOptions) -> Config {
-    let mut config = Config { threads: None, descriptors: 50_000, ..Config::default() };
+    let relayed = options.placement == Some(Placement::Relayed);
+    let mut config = Config { threads: None, descriptors: 50_000, relayed, ..Config::default() };
+    // In networks of the engine the address is the engine's to listen on, and it leads to the port.
+    let bind = |address: SocketAddr| if relayed { format!(":{}", address.port()) } else { address.to_string() };
     let services = || {
         state.apps.iter().flat_map(|(app, services)| services.iter().map(move |(name, service)| (app, name, service)))
     };
@@ -97,7 +100,7 @@ pub(super) fn ingress(state: &State, options: &IngressOptions) -> Config {
         }
     }
     if !config.routes.is_empty() {
-        let entry = |bind: SocketAddr, tls| Entry { bind: bind.to_string(), tls, kind: EntryKind::Routes };
+        let entry = |address: SocketAddr, tls| Entry { bind: bind(address), tls, kind: EntryKind::Routes };
         config.entries.insert("entry:http".to_owned(), entry(options.http, false));
         if let Some(tls) = &options.tls {
             config.entries.insert("entry:https".to_owned(), entry(tls.address, true));
@@ -105,7 +108,7 @@ pub(super) fn ingress(state: &State, options: &IngressOptions) -> Config {
     }
     for (address, (_, _, name)) in published {
         let kind = EntryKind::Backend { name, outside: true };
-        let entry = Entry { bind: address.to_string(), tls: false, kind };
+        let entry = Entry { bind: bind(address), tls: false, kind };
         config.entries.insert(format!("entry:{}:{}", address.ip(), address.port()), entry);
     }
     config
@@ -126,9 +129,29 @@ fn claim<K: Ord>(entries: &mut BTreeMap<K, (bool, u64, String)>, key: K, by: (bo
     }
 }
 
+/// The addresses of the host at which traffic enters.
+pub(super) fn addresses(state: &State, options: &IngressOptions) -> BTreeSet<SocketAddr> {
+    let services = || state.apps.values().flat_map(BTreeMap::values);
+    let mut addresses: BTreeSet<SocketAddr> =
+        services().flat_map(|service| &service.published).map(|entry| entry.address).collect();
+    if services().any(|service| !service.routes.is_empty()) {
+        addresses.insert(options.http);
+        addresses.extend(options.tls.as_ref().map(|tls| tls.address));
+    }
+    addresses
+}
+
+/// The engine's names of the networks that lead to services with an entry from outside.
+pub(super) fn networks(state: &State) -> BTreeSet<String> {
+    let services = state.apps.values().flat_map(BTreeMap::values);
+    let open = services.filter(|service| !service.routes.is_empty() || !service.published.is_empty());
+    open.flat_map(|service| service.networks.keys().cloned()).collect()
+}
+
 /// The configuration of a service's own proxy.
-pub(super) fn service_proxy(service: &ServiceState) -> Config {
-    let mut config = Config { threads: Some(1), descriptors: 8_000, ..Config::default() };
+pub(super) fn service_proxy(service: &ServiceState, options: &IngressOptions) -> Config {
+    let relayed = options.placement == Some(Placement::Relayed);
+    let mut config = Config { threads: Some(1), descriptors: 8_000, relayed, ..Config::default() };
     for (port, protocol) in &service.internal {
         let name = internal_backend(*port);
         let servers = servers(service, |pool| pool.internal.contains(port).then_some(*port));

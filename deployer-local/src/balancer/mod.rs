@@ -17,8 +17,9 @@ use deployer_core::{
     AppName, BalancerCapabilities, Effect, EnsureRoutes, Error, ErrorKind, LoadBalancer, ObservedRouting, Outcome,
     Result, RetainRoutes, RevisionId, ServiceName, SetTargets, SetWeights, TargetRegistration,
 };
+use futures_util::future::{try_join, try_join_all};
 
-pub use options::{IngressOptions, TlsOptions};
+pub use options::{IngressOptions, Placement, TlsOptions};
 
 use crate::engine::{Engine, classify};
 use crate::naming::{self, compose, ours};
@@ -26,10 +27,10 @@ use crate::proxy::{Addresses, Config, ContainerSpec, EngineChooses, Place, Proxy
 use observe::{Seen, Sight};
 use state::{AppState, Ledger, ServiceState, State, TargetEntry, Turn};
 
-/// A [`LoadBalancer`] of HAProxy containers, for an engine on this host.
+/// A [`LoadBalancer`] of HAProxy containers, for an engine on this host or one that only its API leads to: see
+/// [`Placement`].
 ///
-/// Traffic from outside enters through one ingress that all applications share; it is in the host's network and reaches
-/// every container. Calls between services go through a small proxy for each service, which answers to the service's
+/// Traffic from outside enters through one ingress that all applications share. Calls between services go through a small proxy for each service, which answers to the service's
 /// name in the application's networks. Both follow the same targets and weights, and both go on without this process.
 #[derive(Clone, Debug)]
 pub struct HaproxyBalancer {
@@ -41,8 +42,8 @@ pub struct HaproxyBalancer {
 }
 
 impl HaproxyBalancer {
-    /// The balancer with this ingress, which need not exist yet. Its files are kept in `state_dir`, which the engine
-    /// must see under the same path; all processes that use the ingress must name the same.
+    /// The balancer with this ingress, which need not exist yet. Its files are kept in `state_dir`, which an
+    /// engine on this host must see under the same path; all processes that use the ingress must name the same.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if the directory cannot be named absolutely.
@@ -54,9 +55,10 @@ impl HaproxyBalancer {
     pub(crate) fn with_addresses(
         engine: Engine,
         state_dir: impl Into<PathBuf>,
-        options: IngressOptions,
+        mut options: IngressOptions,
         addresses: Arc<dyn Addresses>,
     ) -> Result<Self> {
+        options.placement.get_or_insert_with(|| Placement::of(&engine));
         let state_dir = std::path::absolute(state_dir.into()).map_err(|error| {
             Error::new(ErrorKind::InvalidInput, "the state directory has no absolute path").with_source(error)
         })?;
@@ -65,13 +67,28 @@ impl HaproxyBalancer {
         Ok(Self { engine, options, directory, ledger, addresses })
     }
 
-    fn ingress(&self) -> Proxy {
+    fn is_relayed(&self) -> bool {
+        self.options.placement == Some(Placement::Relayed)
+    }
+
+    fn ingress(&self, wanted: &State) -> Proxy {
+        let place = match self.is_relayed() {
+            false => Place::Host,
+            true => Place::Published {
+                // The engine publishes ports through the network with the first name, and moves them when there is
+                // another first one: ours comes before those of applications.
+                own: format!("0-{}", self.options.name),
+                joined: layout::networks(wanted),
+                addresses: layout::addresses(wanted, &self.options),
+            },
+        };
         let spec = ContainerSpec {
             name: self.options.name.clone(),
             image: self.options.image.clone(),
             labels: HashMap::from([(ours::ROLE.to_owned(), ours::ROLE_INGRESS.to_owned())]),
-            place: Place::Host,
+            place,
             certificates: self.options.tls.as_ref().map(|tls| tls.certificates.clone()),
+            relayed: self.is_relayed(),
         };
         Proxy::new(self.engine.clone(), spec, self.directory.clone())
     }
@@ -93,6 +110,7 @@ impl HaproxyBalancer {
             labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
             place: Place::Networks(networks),
             certificates: None,
+            relayed: self.is_relayed(),
         };
         Proxy::new(self.engine.clone(), spec, self.directory.join("services").join(name))
     }
@@ -118,6 +136,12 @@ impl HaproxyBalancer {
                 if written && error.effect() == Effect::None {
                     turn.state = before.clone();
                     turn.save().await?;
+                    // A relayed one was made anew for it, and is not there now.
+                    if self.is_relayed()
+                        && let Err(error) = self.apply_ingress(before, None).await
+                    {
+                        tracing::warn!(%error, "the ingress could not be brought back");
+                    }
                 }
                 return Err(error);
             }
@@ -126,9 +150,9 @@ impl HaproxyBalancer {
         for (name, service) in turn.state.apps.get(app).into_iter().flatten() {
             if everything || scope.has(name) {
                 let earlier = trusted.as_ref().and_then(|trusted| trusted.apps.get(app)?.get(name));
-                let earlier = earlier.map(layout::service_proxy);
+                let earlier = earlier.map(|earlier| layout::service_proxy(earlier, &self.options));
                 let proxy = self.service_proxy(app, name, service.networks.clone());
-                let wanted = layout::service_proxy(service);
+                let wanted = layout::service_proxy(service, &self.options);
                 changed |= proxy.apply(&wanted, earlier.as_ref(), &*self.addresses).await?;
             }
         }
@@ -161,10 +185,10 @@ impl HaproxyBalancer {
     async fn apply_ingress(&self, wanted: &State, before: Option<&State>) -> Result<bool> {
         let config = layout::ingress(wanted, &self.options);
         if config.entries.is_empty() {
-            return self.ingress().remove_container().await;
+            return self.ingress(wanted).remove_container().await;
         }
         let before = before.map(|before| layout::ingress(before, &self.options));
-        self.ingress().apply(&config, before.as_ref(), &EngineChooses).await
+        self.ingress(wanted).apply(&config, before.as_ref(), &EngineChooses).await
     }
 
     /// Finishes what was begun for other applications and not finished. The ingress has it all already.
@@ -175,7 +199,7 @@ impl HaproxyBalancer {
             let mut finished = true;
             for (name, service) in &services {
                 let proxy = self.service_proxy(&other, name, service.networks.clone());
-                let applied = proxy.apply(&layout::service_proxy(service), None, &*self.addresses).await;
+                let applied = proxy.apply(&layout::service_proxy(service, &self.options), None, &*self.addresses).await;
                 if let Err(error) = applied {
                     // Its own next operation says so.
                     tracing::warn!(%error, app = %other, service = %name, "the service's proxy could not be repaired");
@@ -193,20 +217,21 @@ impl HaproxyBalancer {
         if wanted.entries.is_empty() {
             return Ok(Seen::default());
         }
-        let live = proxy.live().await?;
-        let leaving = if live.is_some() { proxy.leaving().await? } else { BTreeMap::new() };
+        let (live, leaving) = proxy.look().await?.unzip();
+        let leaving = leaving.unwrap_or_default();
         Ok(Seen { wanted, live, leaving })
     }
 
     /// Looks at the proxies of one application's services.
     async fn see_all(&self, state: &State, app: &AppName) -> Result<(Seen, BTreeMap<ServiceName, Seen>)> {
-        let ingress = self.see(&self.ingress(), layout::ingress(state, &self.options)).await?;
-        let mut proxies = BTreeMap::new();
-        for (name, service) in state.apps.get(app).into_iter().flatten() {
+        let ingress = self.ingress(state);
+        let ingress = self.see(&ingress, layout::ingress(state, &self.options));
+        let proxies = try_join_all(state.apps.get(app).into_iter().flatten().map(async |(name, service)| {
             let proxy = self.service_proxy(app, name, service.networks.clone());
-            proxies.insert(name.clone(), self.see(&proxy, layout::service_proxy(service)).await?);
-        }
-        Ok((ingress, proxies))
+            Ok((name.clone(), self.see(&proxy, layout::service_proxy(service, &self.options)).await?))
+        }));
+        let (ingress, proxies) = try_join(ingress, proxies).await?;
+        Ok((ingress, proxies.into_iter().collect()))
     }
 }
 
@@ -257,16 +282,19 @@ impl LoadBalancer for HaproxyBalancer {
 
     async fn ensure(&self, request: EnsureRoutes) -> Result<Outcome> {
         let named = |error: Error| error.with_operation("balancer.ensure");
-        if self.engine.is_desktop() {
+        if self.engine.is_desktop() && !self.is_relayed() {
             let message = "proxies on Docker Desktop cannot be reached from here";
             return Err(named(Error::new(ErrorKind::Unsupported, message))
-                .with_help("use a Docker Engine that runs on this host itself, without a virtual machine"));
+                .with_help("leave the placement to the engine's kind, or choose `Placement::Relayed`"));
         }
         let mut turn = self.ledger.open().await.map_err(named)?;
         let before = turn.state.clone();
         let release = &request.release;
         entries::expect_unclaimed(&before, release, &self.options).map_err(named)?;
         entries::add(&mut turn.state, release, &self.options);
+        if self.is_relayed() {
+            entries::expect_one_address_each(&layout::addresses(&turn.state, &self.options)).map_err(named)?;
+        }
         let changed = self.commit(&mut turn, &before, &release.app, Scope::App).await.map_err(named)?;
         let fresh = !before.apps.contains_key(&release.app);
         Ok(if changed && fresh { Outcome::Created } else { outcome(changed) })
@@ -337,9 +365,10 @@ impl LoadBalancer for HaproxyBalancer {
         }
         let weight = |revision| weights.get(revision).copied().unwrap_or(0);
         let wanted = service.pools.iter().all(|(revision, pool)| pool.weight == weight(revision));
-        let ingress = self.see(&self.ingress(), layout::ingress(&turn.state, &self.options)).await.map_err(named)?;
-        let proxy = self.service_proxy(&app, &name, service.networks.clone());
-        let proxy = self.see(&proxy, layout::service_proxy(&service)).await.map_err(named)?;
+        let (ingress, proxy) = (self.ingress(&turn.state), self.service_proxy(&app, &name, service.networks.clone()));
+        let ingress = self.see(&ingress, layout::ingress(&turn.state, &self.options));
+        let proxy = self.see(&proxy, layout::service_proxy(&service, &self.options));
+        let (ingress, proxy) = try_join(ingress, proxy).await.map_err(named)?;
         let sight = Sight { app: &app, name: &name, service: &service, ingress: &ingress, proxy: &proxy };
         // What was begun and not finished is not somebody else's change.
         let unfinished = turn.state.pending.contains(&app);

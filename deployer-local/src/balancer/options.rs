@@ -3,6 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use crate::engine::Engine;
+
 /// How the proxy is set up through which traffic from outside enters. Applications share one by using the same name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -17,6 +19,28 @@ pub struct IngressOptions {
     pub tls: Option<TlsOptions>,
     /// Where published ports listen unless they say so themselves.
     pub publish_on: IpAddr,
+    /// Where proxies run and how they are reached; none lets the engine's kind decide.
+    pub placement: Option<Placement>,
+}
+
+/// Where proxies run, and how they are reached from this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Placement {
+    /// The engine is on this host: the ingress is in the host's network, and each proxy shares a directory with us.
+    HostNetwork,
+    /// The engine is in a virtual machine, on another host, or rootless: the ingress is in bridge networks and publishes
+    /// its ports, and proxies and instances are reached through `exec` in the proxies' containers. Works with any engine
+    /// and costs about 0.1 s for each step. When a published port is added, the ingress is made anew: for about a second
+    /// nothing gets in.
+    Relayed,
+}
+
+impl Placement {
+    /// What works with this engine.
+    pub(crate) fn of(engine: &Engine) -> Self {
+        if engine.shares_host() { Self::HostNetwork } else { Self::Relayed }
+    }
 }
 
 impl Default for IngressOptions {
@@ -28,6 +52,7 @@ impl Default for IngressOptions {
             http: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             tls: None,
             publish_on: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            placement: None,
         }
     }
 }
@@ -64,6 +89,13 @@ impl IngressOptions {
     #[must_use]
     pub fn with_publish_on(mut self, address: IpAddr) -> Self {
         self.publish_on = address;
+        self
+    }
+
+    /// Sets where proxies run. Remove the proxies of another placement first.
+    #[must_use]
+    pub fn with_placement(mut self, placement: Placement) -> Self {
+        self.placement = Some(placement);
         self
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bollard::models::{ContainerInspectResponse, ContainerSummary, ContainerSummaryStateEnum as ListedState};
 use bollard::query_parameters::{EventsOptionsBuilder, InspectContainerOptions};
-use deployer_core::{ExitDetail, ObserveApp, ObservedApp, ObservedInstance, Readiness, Result};
+use deployer_core::{ExitDetail, ObserveApp, ObservedApp, ObservedInstance, Result, RevisionId};
 use futures_util::TryStreamExt;
 use futures_util::future::try_join_all;
 
@@ -102,12 +102,13 @@ impl DockerOrchestrator {
         if instance.exit.is_none() && instance.crashes > 0 {
             instance.exit = self.past_exit(&inspected).await?;
         }
-        let probed = self.probe(request.probe.get(&instance.revision), &inspected).await;
+        let probed = self.probe(request, &instance.revision, &inspected).await;
         (instance.health, instance.health_detail) = state::health(&inspected, &probed);
         Ok(Some(instance))
     }
 
-    async fn probe(&self, readiness: Option<&Readiness>, container: &ContainerInspectResponse) -> Probed {
+    async fn probe(&self, request: &ObserveApp, revision: &RevisionId, container: &ContainerInspectResponse) -> Probed {
+        let readiness = request.probe.get(revision);
         let probe = readiness.and_then(|readiness| Some((readiness, readiness.probe.as_ref()?)));
         let (Some((readiness, probe)), Some(address), Some(id)) =
             (probe, state::address(container), container.id.as_deref())
@@ -115,7 +116,8 @@ impl DockerOrchestrator {
             return Probed::Passes;
         };
         let started = container.state.as_ref().and_then(state::started);
-        self.memory.prober.ask(&self.reach, id, started, address, probe, readiness).await
+        let path = self.reach.to(&request.app, revision.service());
+        self.memory.prober.ask(&path, id, started, address, probe, readiness).await
     }
 
     /// Everything about a container, from memory if the list says that nothing about it has changed.

@@ -14,11 +14,17 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout};
 
 use super::state::Probed;
-use crate::reach::Reach;
+use crate::reach::Path;
 use crate::time::EngineTime;
 
 /// The longest that one probe holds up an observation.
 const LONGEST: Duration = Duration::from_millis(250);
+
+/// How much longer it may take where it is a program that the engine has to start first.
+const RELAYING: Duration = Duration::from_secs(2);
+
+/// How long one that has not passed yet is left alone then.
+const PAUSE_RELAYED: Duration = Duration::from_millis(300);
 
 /// How many failures in a row make one that has passed count as failing.
 const FALL: u32 = 2;
@@ -28,6 +34,8 @@ const FALL: u32 = 2;
 pub(super) struct Prober {
     // By container. What is remembered of one start says nothing about the next.
     seen: Mutex<HashMap<String, Seen>>,
+    // What relayed probes said of containers that have not passed yet.
+    waiting: Mutex<HashMap<String, (Instant, String)>>,
 }
 
 #[derive(Clone)]
@@ -51,7 +59,7 @@ impl Prober {
     /// Asks a container, or answers what is remembered of this start of it.
     pub(super) async fn ask(
         &self,
-        reach: &Reach,
+        path: &Path,
         container: &str,
         started: Option<EngineTime>,
         address: IpAddr,
@@ -62,16 +70,31 @@ impl Prober {
         if let Some(seen) = passed.as_ref().filter(|seen| seen.asked.elapsed() < readiness.interval) {
             return seen.probed();
         }
+        let (more, pause) = match path {
+            Path::Direct => (Duration::ZERO, Duration::ZERO),
+            Path::Relayed(_) => (RELAYING, PAUSE_RELAYED),
+        };
+        if passed.is_none()
+            && let Some(detail) = self.waiting(container, pause)
+        {
+            return Probed::NotYet(detail);
+        }
         let asked = Instant::now();
-        let limit = readiness.timeout.min(LONGEST);
-        let answer = match timeout(limit, once(reach, address, probe)).await {
+        let limit = readiness.timeout.min(LONGEST) + more;
+        let answer = match timeout(limit, once(path, address, probe)).await {
             Ok(answer) => answer,
             Err(_) => Err(format!("no answer within {} ms", limit.as_millis())),
         };
         let failures = match (&answer, &passed) {
             (Ok(()), _) => 0,
             (Err(_), Some(seen)) => seen.failures + 1,
-            (Err(detail), None) => return Probed::NotYet(detail.clone()),
+            (Err(detail), None) => {
+                if !pause.is_zero() {
+                    let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                    waiting.insert(container.to_owned(), (Instant::now(), detail.clone()));
+                }
+                return Probed::NotYet(detail.clone());
+            }
         };
         let seen = Seen { started, asked, failures, answer };
         let probed = seen.probed();
@@ -82,6 +105,12 @@ impl Prober {
     /// Forgets a container that is gone.
     pub(super) fn forget(&self, container: &str) {
         self.lock().remove(container);
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(container);
+    }
+
+    fn waiting(&self, container: &str, pause: Duration) -> Option<String> {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.get(container).filter(|(asked, _)| asked.elapsed() < pause).map(|(_, detail)| detail.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Seen>> {
@@ -89,11 +118,11 @@ impl Prober {
     }
 }
 
-async fn once(reach: &Reach, address: IpAddr, probe: &Probe) -> Result<(), String> {
+async fn once(to: &Path, address: IpAddr, probe: &Probe) -> Result<(), String> {
     let at = SocketAddr::new(address, probe.port());
     match probe {
-        Probe::Tcp { .. } => reach.connect(at).await.map(drop).map_err(|error| reason(&error)),
-        Probe::Http { path, .. } => match get(reach, at, path, 0).await {
+        Probe::Tcp { .. } => to.check(at).await.map_err(|error| reason(&error)),
+        Probe::Http { path, .. } => match get(to, at, path, 0).await {
             Ok((200..=399, _)) => Ok(()),
             Ok((status, _)) => Err(format!("GET {path} answered {status}")),
             Err(why) => Err(why),
@@ -102,8 +131,8 @@ async fn once(reach: &Reach, address: IpAddr, probe: &Probe) -> Result<(), Strin
 }
 
 /// Sends a GET request and reads the status and so many bytes of the body, or says why not. Cancel safe.
-pub(super) async fn get(reach: &Reach, at: SocketAddr, path: &str, limit: usize) -> Result<(u16, Vec<u8>), String> {
-    let stream = reach.connect(at).await.map_err(|error| reason(&error))?;
+pub(super) async fn get(to: &Path, at: SocketAddr, path: &str, limit: usize) -> Result<(u16, Vec<u8>), String> {
+    let stream = to.connect(at).await.map_err(|error| reason(&error))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| reason(&error))?;
     let request = hyper::Request::get(path)
         .header(hyper::header::HOST, at.to_string())
@@ -176,14 +205,14 @@ mod tests {
 
     async fn ask(prober: &Prober, at: SocketAddr, readiness: &Readiness) -> Probed {
         let probe = Probe::Http { path: "/ready".into(), port: at.port() };
-        prober.ask(&Reach::Direct, "c", None, at.ip(), &probe, readiness).await
+        prober.ask(&Path::Direct, "c", None, at.ip(), &probe, readiness).await
     }
 
     #[tokio::test]
     async fn the_body_is_read_up_to_the_limit() {
         let at = answering(vec![OK, OK]).await;
-        assert_eq!(get(&Reach::Direct, at, "/", 99).await, Ok((200, b"hello".to_vec())));
-        assert_eq!(get(&Reach::Direct, at, "/", 2).await, Ok((200, b"he".to_vec())));
+        assert_eq!(get(&Path::Direct, at, "/", 99).await, Ok((200, b"hello".to_vec())));
+        assert_eq!(get(&Path::Direct, at, "/", 2).await, Ok((200, b"he".to_vec())));
     }
 
     #[tokio::test]
@@ -226,7 +255,7 @@ mod tests {
         assert_eq!(ask(&prober, at, &interval).await, Probed::Passes);
         let probe = Probe::Http { path: "/ready".into(), port: at.port() };
         let started = EngineTime::parse("2026-11-21T22:00:00Z");
-        let again = prober.ask(&Reach::Direct, "c", started, at.ip(), &probe, &interval).await;
+        let again = prober.ask(&Path::Direct, "c", started, at.ip(), &probe, &interval).await;
         assert_eq!(again, Probed::NotYet("GET /ready answered 503".into()));
     }
 }

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use super::{DockerOrchestrator, probe, state};
 use crate::naming::ours;
+use crate::reach::Path;
 
 const SMOKE: &str = "orchestrator.smoke";
 
@@ -26,7 +27,10 @@ impl DockerOrchestrator {
             }
             let Ok(instance) = InstanceId::new(inspected.id.clone().unwrap_or_default()) else { return Ok(None) };
             let answer = match state::address(&inspected) {
-                Some(address) => self.ask(SocketAddr::new(address, request.port), request).await,
+                Some(address) => {
+                    let path = self.reach.to(&request.app, request.revision.service());
+                    self.ask(&path, SocketAddr::new(address, request.port), request).await
+                }
                 None => Err("it is not connected to its network".to_owned()),
             };
             Ok::<_, deployer_core::Error>(Some(SmokeAnswer { instance, answer }))
@@ -34,9 +38,9 @@ impl DockerOrchestrator {
         Ok(answers.await?.into_iter().flatten().collect())
     }
 
-    async fn ask(&self, at: SocketAddr, request: &SmokeRequest) -> Result<(u16, String), String> {
+    async fn ask(&self, path: &Path, at: SocketAddr, request: &SmokeRequest) -> Result<(u16, String), String> {
         let left = request.deadline.since(SystemClock.now());
-        match timeout(left, probe::get(&self.reach, at, &request.path, BODY_BYTES)).await {
+        match timeout(left, probe::get(path, at, &request.path, BODY_BYTES)).await {
             Ok(Ok((status, body))) => Ok((status, String::from_utf8_lossy(&body).into_owned())),
             Ok(Err(why)) => Err(why),
             Err(_) => Err(format!("no answer within {} ms", left.as_millis())),

@@ -10,6 +10,13 @@ use deployer_core::{AppProtocol, Digest};
 /// Where the proxy's directory is inside its container.
 pub(crate) const HOME: &str = "/run/deployer";
 
+/// Where a proxy is told what to do that shares no directory with this process: on its container's own loopback, which
+/// no other container reaches. Outside of the ports from which the engine's name server chooses.
+pub(crate) const CONTROL_PORT: u16 = 61_001;
+
+/// The same for its master process.
+pub(crate) const MASTER_PORT: u16 = 61_002;
+
 /// Where certificates are inside the proxy's container.
 pub(crate) const CERTIFICATES: &str = "/run/deployer-tls";
 
@@ -25,6 +32,8 @@ pub(crate) struct Config {
     pub(crate) threads: Option<u16>,
     /// The most file descriptors that it uses, two for each connection. It takes fewer where the engine allows fewer.
     pub(crate) descriptors: u32,
+    /// Whether it shares no directory with this process, and listens for commands on its loopback.
+    pub(crate) relayed: bool,
     /// Where connections enter.
     pub(crate) entries: BTreeMap<String, Entry>,
     /// Where requests go that enter through [`EntryKind::Routes`].
@@ -151,7 +160,11 @@ impl Config {
         writeln!(out, "global\n  description {layout}")?;
         // Without `noreuseport` a second proxy could listen on the same address and take half of the connections.
         writeln!(out, "  noreuseport\n  log stdout format raw daemon notice")?;
-        writeln!(out, "  stats socket {HOME}/admin.sock mode 600 level admin expose-fd listeners")?;
+        let control = match self.relayed {
+            true => format!("ipv4@127.0.0.1:{CONTROL_PORT}"),
+            false => format!("{HOME}/admin.sock mode 600"),
+        };
+        writeln!(out, "  stats socket {control} level admin expose-fd listeners")?;
         writeln!(out, "  hard-stop-after 15m\n  fd-hard-limit {}", self.descriptors)?;
         if let Some(threads) = self.threads {
             writeln!(out, "  nbthread {threads}")?;
@@ -289,6 +302,7 @@ mod tests {
         Config {
             threads: Some(1),
             descriptors: 1_000,
+            relayed: false,
             entries: BTreeMap::from([
                 ("http".to_owned(), http),
                 ("port".to_owned(), Entry { bind: "127.0.0.1:5432".into(), tls: false, kind: port }),

@@ -1,28 +1,30 @@
 //! The container in which one HAProxy runs.
 
 use std::any::Any;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;
-use std::net::Ipv4Addr;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use bollard::body_full;
 use bollard::errors::Error as DockerError;
 use bollard::exec::StartExecResults;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, EndpointIpamConfig, EndpointSettings, ExecConfig, HostConfig,
-    HostConfigLogConfig, NetworkConnectRequest, NetworkDisconnectRequest, NetworkingConfig, RestartPolicy,
-    RestartPolicyNameEnum,
+    HostConfigLogConfig, NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest, NetworkingConfig,
+    PortBinding, PortMap, RestartPolicy, RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectContainerOptions, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
-    StartContainerOptions,
+    CreateContainerOptionsBuilder, InspectContainerOptions, InspectNetworkOptions, LogsOptionsBuilder,
+    RemoveContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
 };
 use deployer_core::{Error, ErrorKind, Result};
 use futures_util::StreamExt as _;
 
-use super::config::{CERTIFICATES, HOME};
+use super::config::{CERTIFICATES, HOME, MASTER_PORT};
 use crate::engine::{Engine, classify};
 
 /// An address that is kept for a container, and what keeps it: dropped once the container has it.
@@ -57,8 +59,10 @@ pub(crate) struct ContainerSpec {
     pub(crate) labels: HashMap<String, String>,
     /// Where it is found.
     pub(crate) place: Place,
-    /// The host's directory with certificates, if it needs any.
+    /// The directory with certificates, if it needs any: the engine's, or ours if it is relayed.
     pub(crate) certificates: Option<PathBuf>,
+    /// Whether it shares no directory with this process.
+    pub(crate) relayed: bool,
 }
 
 /// Where a proxy's container is found.
@@ -68,7 +72,22 @@ pub(crate) enum Place {
     Host,
     /// In these networks under these names.
     Networks(BTreeMap<String, Vec<String>>),
+    /// In a network of its own, where these addresses of the host lead to it, and in others from where it is not called.
+    Published {
+        /// The network of its own.
+        own: String,
+        /// The others.
+        joined: BTreeSet<String>,
+        /// The host's addresses; each leads to the port of the same number.
+        addresses: BTreeSet<SocketAddr>,
+    },
 }
+
+/// Who a relayed proxy runs as, and whose its files are: nobody.
+const NOBODY: u64 = 65_534;
+
+/// How many seconds what is in work has before a container is made anew.
+const GRACE: i32 = 5;
 
 /// What a container is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,9 +154,16 @@ impl Container<'_> {
 
     async fn create(&self, reservations: &mut Vec<Reservation>) -> Result<()> {
         let mut endpoints = Vec::new();
-        if let Place::Networks(networks) = &self.spec.place {
-            for (network, aliases) in networks {
-                endpoints.push((network.clone(), self.endpoint(network, aliases, reservations).await?));
+        match &self.spec.place {
+            Place::Host => {}
+            Place::Networks(networks) => {
+                for (network, aliases) in networks {
+                    endpoints.push((network.clone(), self.endpoint(network, aliases, reservations).await?));
+                }
+            }
+            Place::Published { own, .. } => {
+                self.make_network(own).await?;
+                endpoints.push((own.clone(), EndpointSettings::default()));
             }
         }
         let mut rest = endpoints.split_off(endpoints.len().min(1));
@@ -156,7 +182,43 @@ impl Container<'_> {
         for (network, endpoint) in rest.drain(..) {
             self.connect(&network, endpoint).await?;
         }
+        if let Place::Published { joined, .. } = &self.spec.place {
+            for network in joined {
+                self.join(network).await?;
+            }
+        }
         Ok(())
+    }
+
+    /// Makes the proxy's own network exist.
+    async fn make_network(&self, name: &str) -> Result<()> {
+        let docker = self.engine.docker();
+        match docker.inspect_network(name, None::<InspectNetworkOptions>).await {
+            Ok(_) => return Ok(()),
+            Err(DockerError::DockerResponseServerError { status_code: 404, .. }) => {}
+            Err(error) => return Err(self.fail(error)),
+        }
+        let request = NetworkCreateRequest {
+            name: name.to_owned(),
+            labels: Some(self.spec.labels.clone()),
+            ..NetworkCreateRequest::default()
+        };
+        docker.create_network(request).await.map(drop).map_err(|error| self.fail(error))
+    }
+
+    /// Joins an application's network. One that is gone leads nowhere, and keeps nobody else's traffic from its way.
+    async fn join(&self, network: &str) -> Result<()> {
+        let request = NetworkConnectRequest {
+            container: self.spec.name.clone(),
+            endpoint_config: Some(EndpointSettings::default()),
+        };
+        match self.engine.docker().connect_network(network, request).await {
+            Err(DockerError::DockerResponseServerError { status_code: 404, .. }) => {
+                tracing::warn!(network, proxy = self.spec.name, "the network to an application is gone");
+                Ok(())
+            }
+            joined => joined.map_err(|error| self.fail(error)),
+        }
     }
 
     async fn endpoint(
@@ -180,16 +242,29 @@ impl Container<'_> {
     }
 
     fn body(&self, endpoint: Option<(String, EndpointSettings)>) -> Result<ContainerCreateBody> {
-        let owner = std::fs::metadata(self.directory).map_err(|error| {
-            Error::new(ErrorKind::Internal, "the proxy's directory cannot be read")
-                .with_resource(self.directory.display().to_string())
-                .with_source(error)
-        })?;
-        let mut binds = vec![format!("{}:{HOME}", self.directory.display())];
-        binds.extend(self.spec.certificates.iter().map(|path| format!("{}:{CERTIFICATES}:ro", path.display())));
+        let (user, binds, volumes, master) = if self.spec.relayed {
+            // Volumes and not the container's own files, which are read-only for us too.
+            let volumes = vec![HOME.to_owned(), CERTIFICATES.to_owned()];
+            (format!("{NOBODY}:{NOBODY}"), None, Some(volumes), format!("127.0.0.1:{MASTER_PORT}"))
+        } else {
+            let owner = std::fs::metadata(self.directory).map_err(|error| {
+                Error::new(ErrorKind::Internal, "the proxy's directory cannot be read")
+                    .with_resource(self.directory.display().to_string())
+                    .with_source(error)
+            })?;
+            let mut binds = vec![format!("{}:{HOME}", self.directory.display())];
+            binds.extend(self.spec.certificates.iter().map(|path| format!("{}:{CERTIFICATES}:ro", path.display())));
+            // Our own user, so that we may open its sockets and it may read its files.
+            (format!("{}:{}", owner.uid(), owner.gid()), Some(binds), None, format!("{HOME}/master.sock,mode,600"))
+        };
+        let ports = match &self.spec.place {
+            Place::Published { addresses, .. } => Some(bindings(addresses)),
+            Place::Host | Place::Networks(_) => None,
+        };
         let network = endpoint.as_ref().map_or("host", |(network, _)| network.as_str()).to_owned();
         let host = HostConfig {
-            binds: Some(binds),
+            binds,
+            port_bindings: ports.clone(),
             network_mode: Some(network),
             restart_policy: Some(RestartPolicy {
                 name: Some(RestartPolicyNameEnum::UNLESS_STOPPED),
@@ -208,15 +283,14 @@ impl Container<'_> {
             }),
             ..HostConfig::default()
         };
-        let command =
-            ["-W", "-db", "-S", &format!("{HOME}/master.sock,mode,600"), "-f", &format!("{HOME}/haproxy.cfg")]
-                .map(str::to_owned);
+        let command = ["-W", "-db", "-S", &master, "-f", &format!("{HOME}/haproxy.cfg")].map(str::to_owned);
         Ok(ContainerCreateBody {
             image: Some(self.spec.image.clone()),
             entrypoint: Some(vec!["haproxy".to_owned()]),
             cmd: Some(command.to_vec()),
-            // Our own user, so that we may open its sockets and it may read its files.
-            user: Some(format!("{}:{}", owner.uid(), owner.gid())),
+            user: Some(user),
+            volumes,
+            exposed_ports: ports.map(|ports| ports.into_keys().collect()),
             labels: Some(self.spec.labels.clone()),
             // Finish what is in work. It must be explicit: without it, the engine takes a signal sent for a reload as a
             // wish to stop, and never starts the container again by itself.
@@ -231,6 +305,9 @@ impl Container<'_> {
 
     /// Joins networks and takes names that a running container does not have yet. Answers whether it had to.
     pub(crate) async fn attach(&self) -> Result<bool> {
+        if let Place::Published { own, joined, .. } = &self.spec.place {
+            return self.attach_published(own, joined).await;
+        }
         let Place::Networks(wanted) = &self.spec.place else { return Ok(false) };
         let found = self.inspect().await?.and_then(|found| found.network_settings?.networks).unwrap_or_default();
         let mut changed = false;
@@ -253,8 +330,83 @@ impl Container<'_> {
         Ok(changed)
     }
 
-    /// Removes it, whatever it is doing. Answers whether it existed.
+    async fn attach_published(&self, own: &str, joined: &BTreeSet<String>) -> Result<bool> {
+        let found = self.inspect().await?.and_then(|found| found.network_settings?.networks).unwrap_or_default();
+        let mut changed = false;
+        for network in joined.iter().filter(|network| !found.contains_key(*network)) {
+            self.join(network).await?;
+            changed = true;
+        }
+        for network in found.keys().filter(|network| *network != own && !joined.contains(*network)) {
+            let request = NetworkDisconnectRequest { container: self.spec.name.clone(), force: None };
+            let left = self.engine.docker().disconnect_network(network, request).await;
+            left.map_err(|error| self.fail(error))?;
+            changed = true;
+        }
+        Ok(changed)
+    }
+
+    /// Whether it lacks one of the addresses that are to lead to it: they are fixed when it is made.
+    pub(crate) async fn is_outgrown(&self) -> Result<bool> {
+        let Place::Published { addresses, .. } = &self.spec.place else { return Ok(false) };
+        let Some(found) = self.inspect().await? else { return Ok(false) };
+        let present = found.host_config.and_then(|config| config.port_bindings).unwrap_or_default();
+        Ok(bindings(addresses).iter().any(|(port, binding)| present.get(port) != Some(binding)))
+    }
+
+    /// Lets it finish what is in work, for a while, and removes it.
+    pub(crate) async fn retire(&self) -> Result<()> {
+        let options = StopContainerOptionsBuilder::default().t(GRACE).build();
+        if let Err(error) = self.engine.docker().stop_container(&self.spec.name, Some(options)).await {
+            tracing::debug!(%error, proxy = self.spec.name, "the proxy is removed without having been stopped");
+        }
+        self.remove_container().await.map(drop)
+    }
+
+    /// Makes it exist without starting it.
+    pub(crate) async fn make(&self) -> Result<()> {
+        match self.condition().await? {
+            Condition::Missing => self.create(&mut Vec::new()).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts files into one of its directories. They are readable for the proxy only, which may not change them.
+    pub(crate) async fn upload(&self, directory: &str, files: &[(String, Vec<u8>)]) -> Result<()> {
+        let mut archive = tar::Builder::new(Vec::new());
+        for (name, content) in files {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            header.set_mode(0o400);
+            header.set_uid(NOBODY);
+            header.set_gid(NOBODY);
+            archive.append_data(&mut header, name, content.as_slice()).map_err(|error| self.unpackable(error))?;
+        }
+        let archive = archive.into_inner().map_err(|error| self.unpackable(error))?;
+        let options = UploadToContainerOptionsBuilder::default().path(directory).build();
+        let put = self.engine.docker().upload_to_container(&self.spec.name, Some(options), body_full(archive.into()));
+        put.await.map_err(|error| self.fail(error))
+    }
+
+    fn unpackable(&self, error: io::Error) -> Error {
+        Error::new(ErrorKind::Internal, "the proxy's files cannot be sent")
+            .with_resource(self.spec.name.as_str())
+            .with_source(error)
+    }
+
+    /// Removes it, whatever it is doing, and the network of its own. Answers whether it existed.
     pub(crate) async fn remove(&self) -> Result<bool> {
+        let existed = self.remove_container().await?;
+        if let Place::Published { own, .. } = &self.spec.place {
+            match self.engine.docker().remove_network(own).await {
+                Err(DockerError::DockerResponseServerError { status_code: 403 | 404, .. }) | Ok(()) => {}
+                Err(error) => return Err(self.fail(error)),
+            }
+        }
+        Ok(existed)
+    }
+
+    async fn remove_container(&self) -> Result<bool> {
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
         match self.engine.docker().remove_container(&self.spec.name, Some(options)).await {
             Ok(()) => Ok(true),
@@ -306,6 +458,15 @@ impl Container<'_> {
         }
         text
     }
+}
+
+/// What leads to a container: by port, with the host's address.
+fn bindings(addresses: &BTreeSet<SocketAddr>) -> PortMap {
+    let binding = |address: &SocketAddr| PortBinding {
+        host_ip: Some(address.ip().to_string()),
+        host_port: Some(address.port().to_string()),
+    };
+    addresses.iter().map(|address| (format!("{}/tcp", address.port()), Some(vec![binding(address)]))).collect()
 }
 
 /// What was written since the last start or reload that went well.

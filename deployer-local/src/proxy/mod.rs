@@ -2,6 +2,7 @@
 
 mod config;
 mod container;
+mod control;
 mod runtime;
 mod sync;
 
@@ -14,13 +15,16 @@ use std::time::{Duration, Instant};
 use deployer_core::{Effect, Error, ErrorKind, Result, Retry};
 
 use crate::engine::Engine;
+use crate::reach::Relay;
 
 pub(crate) use config::{Backend, Config, Entry, EntryKind, RouteRule, Server};
+use config::{CERTIFICATES, HOME};
 pub(crate) use container::{Addresses, ContainerSpec, EngineChooses, Place, Reservation};
 pub(crate) use runtime::{Live, LiveServer};
 
 use container::{Condition, Container};
-use runtime::{Control, Processes, parse_live, parse_processes, parse_sessions, show_live};
+use control::Control;
+use runtime::{Processes, parse_live, parse_processes, parse_sessions, show_live};
 
 const APPLY: &str = "proxy.apply";
 
@@ -30,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Turns register so often; the wait is for another process, not for the world.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// One HAProxy: a directory shared with its container, and the container.
+/// One HAProxy: a directory shared with its container, or that holds what was last sent to it, and the container.
 #[derive(Clone, Debug)]
 pub(crate) struct Proxy {
     engine: Engine,
@@ -42,7 +46,10 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// The proxy with this container and directory, whether they exist or not.
     pub(crate) fn new(engine: Engine, spec: ContainerSpec, directory: PathBuf) -> Self {
-        let control = Control::new(&directory);
+        let control = match spec.relayed {
+            true => Control::Relayed(Relay::new(engine.clone(), spec.name.clone())),
+            false => Control::Sockets(directory.clone()),
+        };
         Self { engine, spec, directory, control }
     }
 
@@ -50,13 +57,15 @@ impl Proxy {
         Container { engine: &self.engine, spec: &self.spec, addresses, directory: &self.directory }
     }
 
-    /// What it says of itself; none if there is no such proxy or it does not run.
+    /// What it says of itself, and the requests that workers of earlier configurations still work on, by backend and
+    /// server; none if there is no such proxy or it does not run.
     ///
     /// # Errors
-    /// `Unavailable` if it runs and does not answer.
-    pub(crate) async fn live(&self) -> Result<Option<Live>> {
-        match self.ask_live().await {
-            Ok(live) => Ok(Some(live)),
+    /// `Unavailable` if it runs and does not answer. That no requests are left is never guessed: instances are stopped
+    /// for it.
+    pub(crate) async fn look(&self) -> Result<Option<(Live, InFlight)>> {
+        match self.ask_all().await {
+            Ok(found) => Ok(Some(found)),
             Err(error) => match self.container(&EngineChooses).condition().await? {
                 Condition::Running | Condition::Restarting => Err(self.silent(error)),
                 Condition::Missing | Condition::Stopped => Ok(None),
@@ -65,11 +74,19 @@ impl Proxy {
     }
 
     async fn ask_live(&self) -> io::Result<Live> {
-        let live = parse_live(&self.control.ask(&show_live()).await?);
-        if live.layout.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the proxy's answer makes no sense"));
+        read_live(&self.control.ask(&show_live()).await?)
+    }
+
+    async fn ask_all(&self) -> io::Result<(Live, InFlight)> {
+        let (live, processes) = self.control.ask_both(&show_live(), SHOW_PROCESSES).await?;
+        let live = read_live(&live)?;
+        let mut in_flight = InFlight::new();
+        for pid in read_processes(&processes)?.leaving {
+            for (server, count) in parse_sessions(&self.control.ask_master(&format!("@!{pid} show sess")).await?) {
+                *in_flight.entry(server).or_default() += count;
+            }
         }
-        Ok(live)
+        Ok((live, in_flight))
     }
 
     fn silent(&self, error: io::Error) -> Error {
@@ -78,26 +95,8 @@ impl Proxy {
             .with_source(error)
     }
 
-    /// The requests that workers of earlier configurations still work on, by backend and server.
-    ///
-    /// # Errors
-    /// `Unavailable` if the master does not answer. That none are left is never guessed: instances are stopped for it.
-    pub(crate) async fn leaving(&self) -> Result<BTreeMap<(String, String), u64>> {
-        let mut in_flight = BTreeMap::new();
-        for pid in self.processes().await.map_err(|error| self.silent(error))?.leaving {
-            let answer = self.control.ask_master(&format!("@!{pid} show sess")).await;
-            let answer = answer.map_err(|error| self.silent(error))?;
-            for (server, count) in parse_sessions(&answer) {
-                *in_flight.entry(server).or_default() += count;
-            }
-        }
-        Ok(in_flight)
-    }
-
     async fn processes(&self) -> io::Result<Processes> {
-        let answer = self.control.ask_master("show proc").await?;
-        parse_processes(&answer)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the proxy's answer makes no sense"))
+        read_processes(&self.control.ask_master(SHOW_PROCESSES).await?)
     }
 
     /// Makes it run with this configuration. Answers whether anything had to be changed.
@@ -145,8 +144,21 @@ impl Proxy {
                 self.expect_free(bind)?;
             }
         }
-        self.write_files(wanted, "haproxy.cfg")?;
-        container.start().await?;
+        if container.is_outgrown().await? {
+            container.retire().await?;
+        }
+        if self.spec.relayed {
+            container.make().await?;
+            container.attach().await?;
+        }
+        self.write_files(container, wanted, "haproxy.cfg", true).await?;
+        if let Err(error) = container.start().await {
+            if self.spec.relayed {
+                // Its addresses may be taken, and what cannot be started is not to be taken for what runs.
+                container.remove().await?;
+            }
+            return Err(error);
+        }
         let layout = wanted.layout();
         let live = match self.wait_until(container, |live| live.layout == layout).await {
             Ok(live) => live,
@@ -169,13 +181,17 @@ impl Proxy {
         wanted: &Config,
         before: Option<&Config>,
     ) -> Result<bool> {
+        if container.is_outgrown().await? {
+            self.begin(container, wanted).await?;
+            return Ok(true);
+        }
         let attached = container.attach().await?;
         if live.layout != wanted.layout() {
             let live = self.reload(container, wanted).await?;
             self.say(&live, wanted, None).await?;
             return Ok(true);
         }
-        self.write_files(wanted, "haproxy.cfg")?;
+        self.write_files(container, wanted, "haproxy.cfg", false).await?;
         Ok(self.say(&live, wanted, before).await? || attached)
     }
 
@@ -185,8 +201,10 @@ impl Proxy {
         if commands.is_empty() {
             return Ok(false);
         }
-        let answer = self.control.ask(&commands).await.map_err(|error| self.silent(error))?;
-        let now = self.ask_live().await.map_err(|error| self.silent(error))?;
+        // Told and looked at in one go.
+        let said = self.control.ask(&[commands, show_live()].concat()).await.map_err(|error| self.silent(error))?;
+        let now = read_live(&said).map_err(|error| self.silent(error))?;
+        let answer = said.split("Name: HAProxy").next().unwrap_or_default();
         match sync::difference(&now, wanted, before) {
             None => Ok(true),
             Some(command) => Err(Error::new(ErrorKind::Internal, "the proxy did not do what it was told")
@@ -205,13 +223,14 @@ impl Proxy {
                 self.expect_free(bind)?;
             }
         }
-        self.write_files(wanted, "haproxy.cfg.new")?;
+        self.write_files(container, wanted, "haproxy.cfg.new", false).await?;
         container.check("haproxy.cfg.new").await?;
-        let rename = |from: &str, to: &str| {
-            let renamed = std::fs::rename(self.directory.join(from), self.directory.join(to));
-            renamed.map_err(|error| self.unwritable(error))
-        };
-        rename("haproxy.cfg.new", "haproxy.cfg")?;
+        if self.spec.relayed {
+            self.write_files(container, wanted, "haproxy.cfg", false).await?;
+        } else {
+            let renamed = std::fs::rename(self.directory.join("haproxy.cfg.new"), self.directory.join("haproxy.cfg"));
+            renamed.map_err(|error| self.unwritable(error))?;
+        }
         match self.control.ask_master("reload").await {
             // The master begins anew and may cut the connection over it; whether it worked is looked at below.
             Err(error) if error.kind() != io::ErrorKind::ConnectionReset => return Err(self.silent(error)),
@@ -225,7 +244,7 @@ impl Proxy {
             }
             Err(error) => {
                 // The old worker goes on; a restart must find what it runs.
-                self.write("haproxy.cfg", &current)?;
+                self.put(container, vec![("haproxy.cfg".to_owned(), current)], false).await?;
                 Err(error)
             }
         }
@@ -267,7 +286,7 @@ impl Proxy {
     /// Whether starting it again would not help. In networks of the engine its name server listens on an address of the
     /// container too, on a port that it chooses anew with every start and that may by chance be one of ours.
     fn is_hopeless(&self, lines: &str) -> bool {
-        let by_chance = matches!(self.spec.place, Place::Networks(_)) && container::refused_bind(lines).is_some();
+        let by_chance = !matches!(self.spec.place, Place::Host) && container::refused_bind(lines).is_some();
         !by_chance && !container::faults(lines).is_empty()
     }
 
@@ -296,13 +315,52 @@ impl Proxy {
         self.container(&EngineChooses).remove().await
     }
 
-    fn write_files(&self, wanted: &Config, name: &str) -> Result<()> {
+    async fn write_files(&self, container: &Container<'_>, wanted: &Config, name: &str, fresh: bool) -> Result<()> {
         create_private(&self.directory).map_err(|error| self.unwritable(error))?;
-        self.write("hold.lua", include_str!("hold.lua"))?;
-        for (map, text) in wanted.maps() {
-            self.write(&map, &text)?;
+        let mut files = vec![("hold.lua".to_owned(), include_str!("hold.lua").to_owned())];
+        files.extend(wanted.maps());
+        files.push((name.to_owned(), wanted.render()));
+        if self.spec.relayed && fresh {
+            let certificates = self.certificates()?;
+            if !certificates.is_empty() {
+                container.upload(CERTIFICATES, &certificates).await?;
+            }
         }
-        self.write(name, &wanted.render())
+        self.put(container, files, fresh).await
+    }
+
+    /// Replaces those files that are different; all of them if the container is a fresh one.
+    async fn put(&self, container: &Container<'_>, files: Vec<(String, String)>, fresh: bool) -> Result<()> {
+        if self.spec.relayed {
+            // What is here is what was sent: it is written only afterwards.
+            let new = |(name, text): &&(String, String)| {
+                fresh || !std::fs::read(self.directory.join(name)).is_ok_and(|present| present == text.as_bytes())
+            };
+            let sent: Vec<_> =
+                files.iter().filter(new).map(|(name, text)| (name.clone(), text.clone().into())).collect();
+            if !sent.is_empty() {
+                container.upload(HOME, &sent).await?;
+            }
+        }
+        files.iter().try_for_each(|(name, text)| self.write(name, text))
+    }
+
+    /// The files with certificates, to be sent.
+    fn certificates(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        let mut files = Vec::new();
+        let Some(directory) = &self.spec.certificates else { return Ok(files) };
+        let unreadable = |error: io::Error| {
+            Error::new(ErrorKind::InvalidInput, "the certificates cannot be read")
+                .with_resource(directory.display().to_string())
+                .with_source(error)
+        };
+        for entry in std::fs::read_dir(directory).map_err(unreadable)? {
+            let path = entry.map_err(unreadable)?.path();
+            if let (true, Some(name)) = (path.is_file(), path.file_name().and_then(|name| name.to_str())) {
+                files.push((name.to_owned(), std::fs::read(&path).map_err(unreadable)?));
+            }
+        }
+        Ok(files)
     }
 
     /// Replaces a file in one step, if it has to be.
@@ -331,6 +389,24 @@ impl Proxy {
             .with_resource(self.directory.display().to_string())
             .with_source(error)
     }
+}
+
+/// The requests in work, by backend and server.
+pub(crate) type InFlight = BTreeMap<(String, String), u64>;
+
+const SHOW_PROCESSES: &str = "show proc";
+
+fn read_live(text: &str) -> io::Result<Live> {
+    let live = parse_live(text);
+    if live.layout.is_empty() { Err(senseless()) } else { Ok(live) }
+}
+
+fn read_processes(text: &str) -> io::Result<Processes> {
+    parse_processes(text).ok_or_else(senseless)
+}
+
+fn senseless() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the proxy's answer makes no sense")
 }
 
 /// Whether a proxy does other things than it shall, weights aside: those somebody may have changed by hand.

@@ -1,5 +1,6 @@
 //! The balancer with real HAProxy containers.
 
+mod relayed;
 mod stage;
 
 use std::collections::BTreeMap;
@@ -211,6 +212,7 @@ async fn a_restarted_ingress_comes_back_with_the_same_servers() {
     })
     .await;
     eventually("serving after a crash", serves).await;
+    stage.answers().await;
     let after = stage.observe().await;
     assert_eq!(after.version, before.version);
     assert_eq!(after.weights(), before.weights());

@@ -18,7 +18,7 @@ use deployer_core::{
     AppName, Call, Digest, EnsureRoutes, InstanceId, LoadBalancer, ObservedRouting, PinnedImage, Release, RetainRoutes,
     RevisionId, ServiceName, ServiceRelease, ServiceSpec, SetTargets, SetWeights, Target, Timestamp,
 };
-use deployer_local::{Engine, HaproxyBalancer, IngressOptions};
+use deployer_local::{Engine, HaproxyBalancer, IngressOptions, Placement};
 use futures_util::StreamExt as _;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -54,12 +54,17 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) async fn new() -> Self {
+        Self::placed(None).await
+    }
+
+    pub(super) async fn placed(placement: Option<Placement>) -> Self {
         let (unique, _) = unique();
         let engine = Engine::connect().await.expect("these tests need a Docker Engine");
         let docker = Docker::connect_with_defaults().unwrap().negotiate_version().await.unwrap();
         let directory = tempfile::tempdir().unwrap();
-        let options = IngressOptions::named(format!("ingress-{unique}"))
+        let mut options = IngressOptions::named(format!("ingress-{unique}"))
             .with_http(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())));
+        options.placement = placement;
         let state_dir = directory.path().to_owned();
         let balancer = HaproxyBalancer::new(engine.clone(), &state_dir, options.clone()).unwrap();
         let app = AppName::new(format!("bal{unique}")).unwrap();
@@ -121,6 +126,11 @@ impl Stage {
         let mut all = self.balancer.observe(&self.app).await.unwrap();
         assert_eq!(all.len(), 1);
         all.remove(0)
+    }
+
+    /// Waits for the proxies' answers: a master process answers a little later than its worker serves.
+    pub(super) async fn answers(&self) {
+        eventually("an answer", async || self.balancer.observe(&self.app).await.is_ok()).await;
     }
 
     pub(super) fn weights(&self, version: &ObservedRouting, weights: &[(&RevisionId, u8)]) -> SetWeights {
@@ -210,6 +220,8 @@ async fn clean(apps: &[AppName], ingress: &str) {
             let _ = docker.remove_network(&network.id.unwrap()).await;
         }
     }
+    // That of a relayed ingress, if it was one.
+    let _ = docker.remove_network(&format!("0-{ingress}")).await;
 }
 
 pub(super) fn call() -> Call {
