@@ -184,7 +184,12 @@ impl Tools {
         let observed = self.observe(app, &known).await?;
         let warm = self.warm(app, history).await?;
         let standby = if matches!(kind, DeploymentKind::Deploy) { &warm } else { &BTreeSet::new() };
+        let before = match history.standby() {
+            Some((number, _)) => self.release(app, number).await?,
+            None => None,
+        };
         let request = PlanRequest::new(app, id, target, serving.as_ref(), &observed, standby)
+            .with_standby(before.as_ref())
             .with_drains(self.backend.orchestrator.capabilities().drains);
         let plan = match kind {
             DeploymentKind::Deploy => plan_forward(&request),

@@ -27,6 +27,8 @@ pub struct PlanRequest<'a> {
     pub target: Option<&'a Release>,
     /// The release that serves now, as far as the store knows.
     pub baseline: Option<&'a Release>,
+    /// The release that served before the baseline, whose revisions may still be up without traffic.
+    pub standby: Option<&'a Release>,
     /// What is there.
     pub observed: &'a Observed,
     /// Revisions without traffic that stay up so that a rollback to them is only a weight change.
@@ -50,13 +52,31 @@ impl<'a> PlanRequest<'a> {
         observed: &'a Observed,
         warm: &'a BTreeSet<RevisionId>,
     ) -> Self {
-        Self { app, deployment, target, baseline, observed, warm, drains: false, volumes: false, baseline_served: true }
+        Self {
+            app,
+            deployment,
+            target,
+            baseline,
+            observed,
+            warm,
+            standby: None,
+            drains: false,
+            volumes: false,
+            baseline_served: true,
+        }
     }
 
     /// Says whether the orchestrator takes instances out of rotation by itself.
     #[must_use]
     pub fn with_drains(mut self, drains: bool) -> Self {
         self.drains = drains;
+        self
+    }
+
+    /// Says which release served before the baseline.
+    #[must_use]
+    pub fn with_standby(mut self, standby: Option<&'a Release>) -> Self {
+        self.standby = standby;
         self
     }
 
@@ -166,9 +186,10 @@ impl<'a> Draft<'a> {
         let known = self.release_with(revision);
         let mut after = self.drain(after, weight, revision, fallback, 0);
         // Only a revision that has served has anything to say on its way out.
+        let is = |other: Option<&Release>, release: &Release| other.is_some_and(|other| other.number == release.number);
         if let Some(release) = known
-            && self.request.baseline_served
-            && self.request.baseline.is_some_and(|baseline| baseline.number == release.number)
+            && ((self.request.baseline_served && is(self.request.baseline, release))
+                || is(self.request.standby, release))
             && let Some(service) = release.services.get(name)
         {
             after = self.hooks(after, weight, release.number, (name, service), HookPoint::PreStop);
@@ -210,13 +231,13 @@ impl<'a> Draft<'a> {
         revisions.filter(|revision| self.request.observed.count(revision) > 0).collect()
     }
 
-    /// The release, of the two that are known, that has this revision.
+    /// The release, of those that are known, that has this revision.
     pub(super) fn release_with(&self, revision: &RevisionId) -> Option<&'a Release> {
         let has = |release: &&Release| {
             release.services.get(revision.service()).is_some_and(|s| s.revision(revision.service()) == *revision)
         };
         let (baseline, target) = (self.request.baseline, self.request.target);
-        baseline.into_iter().chain(target).find(has)
+        baseline.into_iter().chain(target).chain(self.request.standby).find(has)
     }
 
     pub(super) fn finish(self, changes: Vec<ServiceChange>) -> Plan {

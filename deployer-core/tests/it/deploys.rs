@@ -239,6 +239,27 @@ fn hooks_run_once_and_in_their_place() {
 }
 
 #[test]
+fn the_stop_script_of_a_standby_runs_when_it_is_stopped() {
+    let (world, deployer) = world();
+    simulate(async {
+        let kept = |version| {
+            let goodbye = Hook::new("goodbye", HookPoint::PreStop, ["goodbye"]);
+            only(web(version).with_strategy(blue_green(600)).with_hook(goodbye))
+        };
+        let ran = |events: &[deployer_core::Event]| {
+            let JournalEvent::Opened { plan, .. } = journal(events)[0] else { panic!("no opening") };
+            plan.steps.iter().filter(|step| step.action.name() == "run-hook").count()
+        };
+        deploy_well(&deployer, kept(1)).await;
+        let (_, second) = deploy_watched(&deployer, kept(2)).await;
+        let (third, events) = deploy_watched(&deployer, kept(3)).await;
+        assert!(third.unwrap().verdict.unwrap().is_promoted());
+        assert_eq!((ran(&second), ran(&events)), (0, 1));
+        world.assert_no_violations();
+    });
+}
+
+#[test]
 fn gates_hold_the_traffic_back_until_they_pass() {
     let (world, deployer) = world();
     simulate(async {
