@@ -23,6 +23,9 @@ fn broken(place: &Place, taken: u16) -> Vec<Broken> {
     };
     let mut unhealthy = shop("unhealthy");
     service(&mut unhealthy, "web").readiness.deadline = Duration::from_secs(3);
+    // It answers for a moment before it is killed: a minimum time keeps such a release from getting traffic.
+    let mut hungry = shop("oom");
+    service(&mut hungry, "web").readiness.min_healthy = Some(Duration::from_secs(5));
     let says = |parts: &[&str]| parts.iter().map(|part| (*part).to_owned()).collect();
     vec![
         Broken {
@@ -37,7 +40,7 @@ fn broken(place: &Place, taken: u16) -> Vec<Broken> {
         },
         Broken {
             name: "it needs too much memory",
-            spec: shop("oom"),
+            spec: hungry,
             says: says(&["for want of memory", "loading the price list", "its memory limit is 64 MiB"]),
         },
         Broken {
