@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::backend::{
     Backend, Clock, Gate, Intercept, LogQuery, LogStream, NoSecrets, ReleaseQuery, Secrets, Signal, SystemClock,
 };
-use crate::engine::{AppStatus, Calls, Deployment, Events, Prepare, Pruned, Retention, Run, Signalled, Tools};
+use crate::engine::{Access, AppStatus, Calls, Deployment, Events, Prepare, Pruned, Retention, Run, Signalled, Tools};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{DeploymentKind, DeploymentRecord, Entry};
 use crate::model::{AppName, AppSpec, DeploymentId, GitState, Provenance, Release, ReleaseNumber};
@@ -345,8 +345,8 @@ impl Deployer {
     /// # Errors
     /// What reading the store can fail with.
     pub async fn releases(&self, app: &AppName, limit: u32) -> Result<Vec<Release>> {
-        let read = self.tools.backend.store.releases(ReleaseQuery::new(app.clone(), limit));
-        self.tools.calls.make("store.releases", app.to_string(), false, READ, read).await
+        let read = || self.tools.backend.store.releases(ReleaseQuery::new(app.clone(), limit));
+        self.tools.calls.insist("store.releases", app, Access::Read, READ, read).await
     }
 
     /// The journal of a deployment.
@@ -354,8 +354,8 @@ impl Deployer {
     /// # Errors
     /// What reading the store can fail with.
     pub async fn journal(&self, deployment: &DeploymentId) -> Result<Vec<Entry>> {
-        let read = self.tools.backend.store.journal(deployment, 1);
-        self.tools.calls.make("store.journal", deployment.to_string(), false, READ, read).await
+        let read = || self.tools.backend.store.journal(deployment, 1);
+        self.tools.calls.insist("store.journal", deployment, Access::Read, READ, read).await
     }
 
     /// The names of all applications that the store knows.
@@ -363,7 +363,8 @@ impl Deployer {
     /// # Errors
     /// What reading the store can fail with.
     pub async fn apps(&self) -> Result<Vec<AppName>> {
-        self.tools.calls.make("store.apps", "all", false, READ, self.tools.backend.store.apps()).await
+        let read = || self.tools.backend.store.apps();
+        self.tools.calls.insist("store.apps", "all", Access::Read, READ, read).await
     }
 
     /// What instances and tasks have written.
@@ -371,8 +372,8 @@ impl Deployer {
     /// # Errors
     /// What the orchestrator can fail with.
     pub async fn logs(&self, query: LogQuery) -> Result<LogStream> {
-        let app = query.app.to_string();
-        self.tools.calls.make("orchestrator.logs", app, false, READ, self.tools.backend.orchestrator.logs(query)).await
+        let read = || self.tools.backend.orchestrator.logs(query.clone());
+        self.tools.calls.insist("orchestrator.logs", &query.app, Access::Read, READ, read).await
     }
 
     /// Clears away what an application cannot be rolled back to any more: releases, images, revisions that were kept

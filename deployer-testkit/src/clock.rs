@@ -8,6 +8,8 @@ use deployer_core::{Clock, Timestamp};
 use tokio::runtime::{Builder, Handle, Id};
 use tokio::time::Instant;
 
+use crate::world::shifted;
+
 /// The time of a [`World`](crate::World). It stands still but for two things: sleeping on a tokio runtime whose time is
 /// paused, and [`World::advance`](crate::World::advance).
 ///
@@ -26,13 +28,15 @@ pub(crate) struct WorldClock {
 struct Time {
     start: Timestamp,
     passed: Duration,
+    /// By how many milliseconds the clocks that are shown differ from the world's.
+    shown_later: i64,
     /// The runtime that was seen last, and its time then. Two runtimes' times have nothing to do with each other.
     seen: Option<(Id, Instant)>,
 }
 
 impl WorldClock {
     pub(crate) fn starting_at(start: Timestamp) -> Self {
-        Self { time: Mutex::new(Time { start, passed: Duration::ZERO, seen: None }) }
+        Self { time: Mutex::new(Time { start, passed: Duration::ZERO, shown_later: 0, seen: None }) }
     }
 
     pub(crate) fn advance(&self, by: Duration) {
@@ -40,6 +44,12 @@ impl WorldClock {
         self.time.lock().unwrap_or_else(PoisonError::into_inner).passed += by;
     }
 
+    /// Sets everybody's clock.
+    pub(crate) fn shift(&self, by_millis: i64) {
+        self.time.lock().unwrap_or_else(PoisonError::into_inner).shown_later += by_millis;
+    }
+
+    /// The world's own time, which nobody sets.
     pub(crate) fn read(&self) -> Timestamp {
         let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
         if let Ok(runtime) = Handle::try_current() {
@@ -58,7 +68,8 @@ impl WorldClock {
 #[async_trait]
 impl Clock for WorldClock {
     fn now(&self) -> Timestamp {
-        self.read()
+        let time = self.read();
+        shifted(time, self.time.lock().unwrap_or_else(PoisonError::into_inner).shown_later)
     }
 
     async fn sleep(&self, duration: Duration) {

@@ -1,61 +1,33 @@
-//! Scripted faults in front of and behind backend calls, and a record of the calls.
+//! What goes wrong between an engine and its backend, as data: which fault strikes at which call.
 
-use std::collections::BTreeMap;
+mod plan;
+mod schedule;
+
+use std::borrow::Cow;
 use std::fmt;
-use std::future::pending;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use async_trait::async_trait;
-use deployer_core::{CallInfo, Effect, Error, ErrorKind, Intercept, Result};
-use tokio::sync::watch;
+use deployer_core::{CallInfo, Effect, ErrorKind};
 
-/// Makes chosen calls fail, or kills the deployer at them, and keeps a list of all calls. Hand it to the engine as its
-/// [`Intercept`].
-///
-/// Each fault strikes once. Calls and faults are counted from 1. The whole plan prints in a form that says how to make
-/// it again.
-///
-/// ```
-/// use deployer_core::ErrorKind;
-/// use deployer_testkit::{At, Fault, FaultPlan};
-///
-/// let plan = FaultPlan::new()
-///     .with(At::Call(7), Fault::before(ErrorKind::Unavailable))
-///     .with(At::Operation("balancer.set_weights", 2), Fault::lost_reply());
-/// assert_eq!(
-///     plan.to_string(),
-///     "call 7: unavailable before the effect; balancer.set_weights 2: timeout after the effect"
-/// );
-/// ```
-#[derive(Debug)]
-pub struct FaultPlan {
-    script: Mutex<Script>,
-    crashed: watch::Sender<bool>,
-}
+pub use plan::{FaultPlan, Process};
+pub use schedule::Schedule;
 
-#[derive(Debug, Default)]
-struct Script {
-    faults: Vec<Planned>,
-    calls: Vec<CallInfo>,
-    per_operation: BTreeMap<&'static str, u64>,
-    /// The faults that strike behind calls that are being made.
-    behind: Vec<(CallInfo, Fault)>,
-}
-
-#[derive(Clone, Debug)]
-struct Planned {
-    at: At,
-    fault: Fault,
-    struck: bool,
-}
-
-/// At which call a fault strikes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// At which call a fault strikes. Calls are counted from 1 in the order in which they begin, over all processes of a
+/// [`FaultPlan`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum At {
     /// The call of this number, among all.
     Call(u64),
     /// The call of this number among those of this operation, such as `orchestrator.launch`.
-    Operation(&'static str, u64),
+    Operation(Cow<'static, str>, u64),
+}
+
+impl At {
+    /// The call of this number among those of this operation.
+    #[must_use]
+    pub fn operation(operation: impl Into<Cow<'static, str>>, number: u64) -> Self {
+        Self::Operation(operation.into(), number)
+    }
 }
 
 impl fmt::Display for At {
@@ -85,10 +57,39 @@ pub enum Fault {
         /// What the error says of its effect.
         effect: Effect,
     },
+    /// The call is made twice, as when a network delivers a request again.
+    Twice,
+    /// The call is not made, and no answer comes: the engine has to notice by its deadline.
+    Hang,
+    /// The call is made, and no answer comes.
+    HangAfter,
+    /// This call and all further ones to the same part of the backend fail as unavailable until the time has passed.
+    Away {
+        /// How long.
+        millis: u64,
+    },
+    /// An observation answers what it answered the last time, as a replica does that lags behind. Needs a world.
+    Stale,
     /// The deployer's process is killed before the call: nothing that it does from here on happens.
     CrashBefore,
     /// The deployer's process is killed after the call has had its effect and before it knows.
     CrashAfter,
+    /// The deployer's process stands still before the call, while the world goes on.
+    Pause {
+        /// How long.
+        millis: u64,
+    },
+    /// Everybody's clock is set before the call. Needs a world.
+    ClockJump {
+        /// By how much.
+        millis: i64,
+    },
+    /// An operator cancels whatever is under way before the call. Needs a world.
+    Cancel,
+    /// Somebody at a console moves weights before the call, among pools that serve. Needs a world.
+    MoveWeights,
+    /// Somebody at a console kills an instance before the call. Needs a world.
+    KillInstance,
 }
 
 impl Fault {
@@ -115,167 +116,92 @@ impl Fault {
     pub const fn lost_reply() -> Self {
         Self::after(ErrorKind::Timeout)
     }
+
+    /// Every kind of fault that can strike at this call, each in one form at least.
+    #[must_use]
+    pub fn at(call: &CallInfo) -> Vec<Self> {
+        let mut faults = vec![
+            Self::before(ErrorKind::Unavailable),
+            Self::before(ErrorKind::Throttled),
+            Self::before(ErrorKind::PermissionDenied),
+            Self::lost_request(),
+            Self::lost_reply(),
+            Self::after(ErrorKind::Unavailable),
+            Self::Twice,
+            Self::Hang,
+            Self::HangAfter,
+            Self::Away { millis: 500 },
+            Self::Away { millis: 60_000 },
+            Self::CrashBefore,
+            Self::CrashAfter,
+            Self::Pause { millis: 40_000 },
+            Self::ClockJump { millis: 3_600_000 },
+            Self::ClockJump { millis: -60_000 },
+            Self::Cancel,
+            Self::MoveWeights,
+            Self::KillInstance,
+        ];
+        if call.operation.ends_with(".observe") {
+            faults.push(Self::Stale);
+        }
+        if !call.mutating {
+            // Reading twice, or without hearing the answer, is reading.
+            faults.retain(|fault| !matches!(fault, Self::Twice | Self::HangAfter | Self::After { .. }));
+        }
+        faults
+    }
+
+    /// Whether the deployer is to get over it as if nothing had been: it ends in the same verdict.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        match self {
+            Self::Before { kind, .. } | Self::After { kind, .. } => {
+                matches!(kind, ErrorKind::Unavailable | ErrorKind::Throttled | ErrorKind::Timeout)
+            }
+            Self::Twice
+            | Self::Hang
+            | Self::HangAfter
+            | Self::Stale
+            | Self::CrashBefore
+            | Self::CrashAfter
+            | Self::Pause { .. } => true,
+            Self::Away { millis } => *millis <= 1_000,
+            Self::ClockJump { .. } | Self::Cancel | Self::MoveWeights | Self::KillInstance => false,
+        }
+    }
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Before { kind, .. } => write!(f, "{kind} before the effect"),
-            Self::After { kind, .. } => write!(f, "{kind} after the effect"),
-            Self::CrashBefore => f.write_str("crash before the effect"),
-            Self::CrashAfter => f.write_str("crash after the effect"),
-        }
-    }
-}
-
-impl Default for FaultPlan {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl FaultPlan {
-    /// A plan without faults: it only keeps the list of calls.
-    #[must_use]
-    pub fn new() -> Self {
-        Self { script: Mutex::default(), crashed: watch::Sender::new(false) }
-    }
-
-    /// Adds a fault.
-    #[must_use]
-    pub fn with(self, at: At, fault: Fault) -> Self {
-        self.add(at, fault);
-        self
-    }
-
-    /// Adds a fault while the plan is in use.
-    pub fn add(&self, at: At, fault: Fault) {
-        self.lock().faults.push(Planned { at, fault, struck: false });
-    }
-
-    /// The plan as the engine takes it.
-    #[must_use]
-    pub fn shared(self) -> Arc<Self> {
-        Arc::new(self)
-    }
-
-    /// All calls so far, in the order in which they began, those that were not made because of a fault included.
-    #[must_use]
-    pub fn calls(&self) -> Vec<CallInfo> {
-        self.lock().calls.clone()
-    }
-
-    /// The faults that have not struck: a test that expects them to must find none.
-    #[must_use]
-    pub fn pending(&self) -> Vec<(At, Fault)> {
-        self.lock().faults.iter().filter(|planned| !planned.struck).map(|planned| (planned.at, planned.fault)).collect()
-    }
-
-    /// Returns when a crash has struck. The call at which it struck, and every later one of the same plan, never returns:
-    /// drop the deployer's future then, and go on with another deployer and another plan.
-    ///
-    /// ```
-    /// # use deployer_core::{CallInfo, Intercept};
-    /// # use deployer_testkit::{At, Fault, FaultPlan, simulate};
-    /// # simulate(async {
-    /// let plan = FaultPlan::new().with(At::Call(1), Fault::CrashBefore);
-    /// // Stands for a deployment, which makes calls.
-    /// let call = CallInfo::new(1, "orchestrator.launch", "web@3f9a1c2b4d5e", true);
-    /// let deployment = plan.before(&call);
-    /// let killed = tokio::select! {
-    ///     _ = deployment => false,
-    ///     () = plan.crashed() => true,
-    /// };
-    /// assert!(killed);
-    /// # });
-    /// ```
-    pub async fn crashed(&self) {
-        // The sender lives as long as this plan, so waiting cannot fail.
-        let _ = self.crashed.subscribe().wait_for(|crashed| *crashed).await;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Script> {
-        self.script.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn crash(&self) -> Result<()> {
-        self.crashed.send_replace(true);
-        pending().await
-    }
-}
-
-impl Script {
-    /// Counts a call and answers the fault that strikes at it.
-    fn begin(&mut self, call: &CallInfo) -> Option<Fault> {
-        self.calls.push(call.clone());
-        let number = self.calls.len() as u64;
-        let of_operation = self.per_operation.entry(call.operation).or_default();
-        *of_operation += 1;
-        let of_operation = *of_operation;
-        let planned = self.faults.iter_mut().find(|planned| {
-            !planned.struck
-                && match planned.at {
-                    At::Call(wanted) => wanted == number,
-                    At::Operation(operation, wanted) => operation == call.operation && wanted == of_operation,
-                }
-        })?;
-        planned.struck = true;
-        Some(planned.fault)
-    }
-}
-
-fn error(call: &CallInfo, kind: ErrorKind, effect: Effect) -> Error {
-    Error::new(kind, "a planned fault struck")
-        .with_operation(call.operation)
-        .with_resource(call.resource.clone())
-        .with_effect(effect)
-}
-
-#[async_trait]
-impl Intercept for FaultPlan {
-    async fn before(&self, call: &CallInfo) -> Result<()> {
-        if *self.crashed.borrow() {
-            return pending().await;
-        }
-        let fault = self.lock().begin(call);
-        match fault {
-            None => Ok(()),
-            Some(Fault::Before { kind, effect }) => Err(error(call, kind, effect)),
-            Some(Fault::CrashBefore) => self.crash().await,
-            Some(behind) => {
-                self.lock().behind.push((call.clone(), behind));
-                Ok(())
-            }
-        }
-    }
-
-    async fn after(&self, call: &CallInfo, _error: Option<&Error>) -> Result<()> {
-        if *self.crashed.borrow() {
-            return pending().await;
-        }
-        let fault = {
-            let mut script = self.lock();
-            let index = script.behind.iter().position(|(begun, _)| begun == call);
-            index.map(|index| script.behind.remove(index).1)
+        let effect = |effect: &Effect| match effect {
+            Effect::None => "none",
+            Effect::Done => "done",
+            Effect::Unknown => "unknown",
         };
-        match fault {
-            Some(Fault::After { kind, effect }) => Err(error(call, kind, effect)),
-            Some(Fault::CrashAfter) => self.crash().await,
-            _ => Ok(()),
+        match self {
+            fault if *fault == Self::lost_request() => f.write_str("request lost"),
+            fault if *fault == Self::lost_reply() => f.write_str("reply lost"),
+            Self::Before { kind, effect: Effect::None } => write!(f, "{kind}"),
+            Self::Before { kind, effect: known } => write!(f, "{kind}, effect {}", effect(known)),
+            Self::After { kind, effect: Effect::Unknown } => write!(f, "{kind} after the effect"),
+            Self::After { kind, effect: known } => write!(f, "{kind} after the effect, effect {}", effect(known)),
+            Self::Twice => f.write_str("made twice"),
+            Self::Hang => f.write_str("hangs"),
+            Self::HangAfter => f.write_str("hangs after the effect"),
+            Self::Away { millis } => write!(f, "away for {millis} ms"),
+            Self::Stale => f.write_str("stale answer"),
+            Self::CrashBefore => f.write_str("crash"),
+            Self::CrashAfter => f.write_str("crash after the effect"),
+            Self::Pause { millis } => write!(f, "pause of {millis} ms"),
+            Self::ClockJump { millis } => write!(f, "clock set by {millis} ms"),
+            Self::Cancel => f.write_str("cancelled"),
+            Self::MoveWeights => f.write_str("weights moved by hand"),
+            Self::KillInstance => f.write_str("instance killed by hand"),
         }
     }
 }
 
-impl fmt::Display for FaultPlan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let script = self.lock();
-        if script.faults.is_empty() {
-            return f.write_str("no faults");
-        }
-        for (index, planned) in script.faults.iter().enumerate() {
-            let comma = if index == 0 { "" } else { "; " };
-            write!(f, "{comma}{}: {}", planned.at, planned.fault)?;
-        }
-        Ok(())
-    }
+/// The time that a fault names.
+fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
 }

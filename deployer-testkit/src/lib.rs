@@ -53,7 +53,7 @@ mod world;
 
 pub use clock::simulate;
 pub use fakes::{FakeBalancer, FakeBuilder, FakeOrchestrator, FakeRegistry, MemoryStore};
-pub use faults::{At, Fault, FaultPlan};
+pub use faults::{At, Fault, FaultPlan, Process, Schedule};
 pub use scenario::Behaviour;
 pub use world::strict::{Rule, Violation};
 pub use world::traffic::{LossReason, LostRequest, Traffic, TrafficReport};

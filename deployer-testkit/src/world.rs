@@ -2,24 +2,25 @@
 
 mod assertions;
 mod capacity;
+mod hands;
 pub(crate) mod images;
 pub(crate) mod instances;
-mod random;
+pub(crate) mod random;
 pub(crate) mod routing;
 pub(crate) mod state;
 pub(crate) mod strict;
 pub(crate) mod traffic;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use deployer_core::{
-    AppName, Backend, Call, Clock, Digest, Error, ErrorKind, ExitDetail, Published, Release, Result, RevisionId,
-    TargetRegistration, TaskId, Timestamp,
+    AppName, Backend, Call, Clock, Digest, Error, ErrorKind, Published, Release, Result, TargetRegistration, TaskId,
+    Timestamp,
 };
 
+pub(crate) use self::hands::shifted;
 use self::state::State;
 use self::strict::{Rule, Violation};
 use self::traffic::{Traffic, TrafficReport};
@@ -139,7 +140,7 @@ impl World {
         Arc::<WorldClock>::clone(&self.0.clock)
     }
 
-    /// The time in the world.
+    /// The time in the world, which no setting of clocks changes.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.0.clock.read()
@@ -222,34 +223,6 @@ impl World {
         self.lock().foreign_ports.insert(Published { ip: None, port }, program.into());
     }
 
-    /// Kills the running instance of this ordinal of every revision of the service; the platform starts it again.
-    /// Answers how many there were.
-    pub fn kill_instance(&self, app: &str, service: &str, ordinal: u32) -> usize {
-        let mut state = self.lock();
-        let now = state.now;
-        let mut killed = 0;
-        for instance in state.instances.values_mut() {
-            let named = instance.app.as_str() == app && instance.revision.service().as_str() == service;
-            if named && instance.ordinal == ordinal && instance.life == instances::Life::Running {
-                instance.crash(now, ExitDetail::code(137));
-                killed += 1;
-            }
-        }
-        state.settle();
-        killed
-    }
-
-    /// Moves the weights of a service past the engine, as somebody at a console does. Answers whether there is such a
-    /// service.
-    pub fn move_weights_by_hand(&self, app: &str, service: &str, weights: &BTreeMap<RevisionId, u8>) -> bool {
-        let mut state = self.lock();
-        let mut entries = state.routing.iter_mut();
-        let entry = entries.find(|((owner, name), _)| owner.as_str() == app && name.as_str() == service);
-        let found = entry.map(|(_, entry)| entry.weigh(weights)).is_some();
-        state.settle();
-        found
-    }
-
     /// Begins to send requests, from now on.
     pub fn start_traffic(&self, traffic: Traffic) {
         let mut state = self.lock();
@@ -301,6 +274,7 @@ impl World {
         let now = self.0.clock.read();
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.advance(now);
+        state.shown = self.0.clock.now();
         state
     }
 
@@ -314,8 +288,7 @@ impl World {
         inputs: &str,
     ) -> Result<MutexGuard<'_, State>> {
         let mut state = self.lock();
-        let now = state.now;
-        if self.0.store.is_leased(app, now) == Some(false) {
+        if self.0.store.is_leased(app, state.shown) == Some(false) {
             state.violate(Rule::LeaseIsHeld, format!("{operation} {resource} without an unexpired lease of {app}"));
         }
         state.admit(operation, resource, call, inputs)?;

@@ -1,12 +1,12 @@
 //! One hook around every backend call.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 
 use async_trait::async_trait;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 
-/// Which call is about to be made, or has been.
+/// Which call is about to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CallInfo {
@@ -28,20 +28,73 @@ impl CallInfo {
     }
 }
 
-/// Sees every call that the engine makes to a backend or the store: for metrics, recording and fault injection.
+/// Stands around every call that the engine makes to a backend or the store: for metrics, recording and fault injection.
 ///
-/// Spans of `tracing` are made by the engine itself.
+/// Spans of `tracing` are made by the engine itself. The deadline of a call holds for the hook and the call together.
+///
+/// ```
+/// use async_trait::async_trait;
+/// use deployer_core::{CallInfo, Intercept, Next, Result};
+///
+/// /// Prints what fails.
+/// #[derive(Debug)]
+/// struct Failures;
+///
+/// #[async_trait]
+/// impl Intercept for Failures {
+///     async fn intercept(&self, call: &CallInfo, next: &mut Next<'_>) -> Result<()> {
+///         let result = next.run().await;
+///         if let Err(error) = &result {
+///             eprintln!("{} {}: {error}", call.operation, call.resource);
+///         }
+///         result
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait Intercept: Debug + Send + Sync {
-    /// Called before the call is made. An error is returned to the engine in place of the call, which is not made.
+    /// Makes the call with [`Next::run`], as often as it likes: once usually, not at all to refuse it, twice to play a
+    /// network that delivers a request again. The engine gets the last answer that a run had if this returns `Ok`.
     ///
     /// # Errors
-    /// Whatever the engine shall see instead of making the call.
-    async fn before(&self, call: &CallInfo) -> Result<()>;
+    /// Whatever the engine shall see instead of the call's own result; the call's own error, passed on.
+    ///
+    /// # Cancel safety
+    /// The future is dropped at the call's deadline, wherever it waits.
+    async fn intercept(&self, call: &CallInfo, next: &mut Next<'_>) -> Result<()>;
+}
 
-    /// Called after the call, with its error if it failed. An error replaces the call's own result.
+/// The call that an [`Intercept`] stands around.
+pub struct Next<'a>(&'a mut dyn Invocation);
+
+/// A call that can be made, and made again. The engine's are of its own making; others are for testing an [`Intercept`].
+#[async_trait]
+pub trait Invocation: Send {
+    /// Makes the call, and keeps its answer.
     ///
     /// # Errors
-    /// Whatever the engine shall see instead of the call's result.
-    async fn after(&self, call: &CallInfo, error: Option<&Error>) -> Result<()>;
+    /// The call's own.
+    async fn invoke(&mut self) -> Result<()>;
+}
+
+impl<'a> Next<'a> {
+    /// The way to this call.
+    #[must_use]
+    pub fn new(invocation: &'a mut dyn Invocation) -> Self {
+        Self(invocation)
+    }
+
+    /// Makes the call. Its answer is kept for the engine.
+    ///
+    /// # Errors
+    /// The call's own.
+    pub async fn run(&mut self) -> Result<()> {
+        self.0.invoke().await
+    }
+}
+
+impl Debug for Next<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Next").finish_non_exhaustive()
+    }
 }

@@ -36,7 +36,7 @@ pub use balancer::{
 pub use builder::{BuildImage, BuiltImage, ImageBuilder, Progress, ProgressSink};
 pub use clock::{Clock, SystemClock};
 pub use gate::{Gate, GateAnswer, GateQuestion};
-pub use intercept::{CallInfo, Intercept};
+pub use intercept::{CallInfo, Intercept, Invocation, Next};
 pub use logs::{LogLine, LogQuery, LogStream, OutputStream};
 pub use orchestrator::{
     EnsureApp, ExitDetail, Health, InstancePhase, Launch, ObserveApp, ObservedApp, ObservedInstance, ObservedTask,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::calls::Calls;
+use super::calls::{Access, Calls};
 use crate::backend::{
     Backend, EnsureApp, EnsureRoutes, Launch, ObserveApp, Outcome, Reduce, RemoveApp, RetainRoutes, SetTargets,
     SetWeights, StartTask, Target, TargetRegistration,
@@ -43,15 +43,15 @@ impl Act {
                 let release = self.release(*release)?;
                 let (service, call) = (revision.service().clone(), self.calls.frame(&self.key, LONG));
                 let request = Launch::new(call, release, service, revision.clone(), *instances);
-                let launch = self.backend.orchestrator.launch(request);
-                self.calls.make("orchestrator.launch", revision.to_string(), true, LONG, launch).await
+                let launch = || self.backend.orchestrator.launch(request.clone());
+                self.calls.make("orchestrator.launch", revision, Access::Change, LONG, launch).await
             }
             Action::RunHook { release, service, task, hook } => {
                 let release = self.release(*release)?;
                 let call = self.calls.frame(task.to_string(), LONG);
                 let request = StartTask::new(call, task.clone(), release, service.clone(), hook.command.clone());
-                let start = self.backend.orchestrator.start_task(request);
-                self.calls.make("orchestrator.start_task", task.to_string(), true, LONG, start).await
+                let start = || self.backend.orchestrator.start_task(request.clone());
+                self.calls.make("orchestrator.start_task", task, Access::Change, LONG, start).await
             }
             Action::Shift { service, weights, expected, releases, instances } => {
                 self.shift(service, weights, expected, releases, *instances).await
@@ -62,13 +62,13 @@ impl Act {
                 let release = release.map(|release| self.release(release)).transpose()?;
                 let call = self.calls.frame(&self.key, LONG);
                 let request = RetainRoutes::new(call, self.app.clone(), release, pools.clone());
-                let retain = self.backend.balancer.retain(request);
-                self.calls.make("balancer.retain", self.app.to_string(), true, LONG, retain).await
+                let retain = || self.backend.balancer.retain(request.clone());
+                self.calls.make("balancer.retain", &self.app, Access::Change, LONG, retain).await
             }
             Action::RemoveApp { volumes } => {
                 let request = RemoveApp::new(self.calls.frame(&self.key, LONG), self.app.clone(), *volumes);
-                let remove = self.backend.orchestrator.remove_app(request);
-                self.calls.make("orchestrator.remove_app", self.app.to_string(), true, LONG, remove).await
+                let remove = || self.backend.orchestrator.remove_app(request.clone());
+                self.calls.make("orchestrator.remove_app", &self.app, Access::Change, LONG, remove).await
             }
             Action::AwaitHealthy { .. } | Action::Ask { .. } | Action::Hold { .. } | Action::Verify { .. } => {
                 Ok(Outcome::AlreadyThere)
@@ -78,14 +78,14 @@ impl Act {
 
     async fn ensure_app(&self, release: &Arc<Release>) -> Result<Outcome> {
         let request = EnsureApp::new(self.calls.frame(&self.key, LONG), Arc::clone(release));
-        let ensure = self.backend.orchestrator.ensure_app(request);
-        self.calls.make("orchestrator.ensure_app", self.app.to_string(), true, LONG, ensure).await
+        let ensure = || self.backend.orchestrator.ensure_app(request.clone());
+        self.calls.make("orchestrator.ensure_app", &self.app, Access::Change, LONG, ensure).await
     }
 
     async fn ensure_routes(&self, release: &Arc<Release>) -> Result<Outcome> {
         let request = EnsureRoutes::new(self.calls.frame(&self.key, LONG), Arc::clone(release));
-        let ensure = self.backend.balancer.ensure(request);
-        self.calls.make("balancer.ensure", self.app.to_string(), true, LONG, ensure).await
+        let ensure = || self.backend.balancer.ensure(request.clone());
+        self.calls.make("balancer.ensure", &self.app, Access::Change, LONG, ensure).await
     }
 
     async fn shift(
@@ -116,8 +116,8 @@ impl Act {
             }
         }
         if outcome != Outcome::AlreadyThere {
-            let observe = self.backend.balancer.observe(&self.app);
-            let fresh = self.calls.make("balancer.observe", self.app.to_string(), false, SHORT, observe).await?;
+            let observe = || self.backend.balancer.observe(&self.app);
+            let fresh = self.calls.make("balancer.observe", &self.app, Access::Read, SHORT, observe).await?;
             routing = fresh.into_iter().find(|routing| routing.service == *service);
         }
         let routing = routing.ok_or_else(|| {
@@ -148,8 +148,8 @@ impl Act {
         }
         let call = self.calls.frame(&self.key, SHORT);
         let request = SetWeights::new(call, self.app.clone(), service.clone(), wanted, routing.version);
-        let set = self.backend.balancer.set_weights(request);
-        self.calls.make("balancer.set_weights", service.to_string(), true, SHORT, set).await?;
+        let set = || self.backend.balancer.set_weights(request.clone());
+        self.calls.make("balancer.set_weights", service, Access::Change, SHORT, set).await?;
         Ok(outcome.and(Outcome::Changed))
     }
 
@@ -177,8 +177,8 @@ impl Act {
         let grace = self.service_of(revision).map_or(Duration::ZERO, |(_, service)| service.workload.stop.grace);
         let timeout = LONG + grace;
         let request = Reduce::new(self.calls.frame(&self.key, timeout), self.app.clone(), revision.clone(), keep);
-        let reduce = self.backend.orchestrator.reduce(request);
-        let outcome = self.calls.make("orchestrator.reduce", revision.to_string(), true, timeout, reduce).await?;
+        let reduce = || self.backend.orchestrator.reduce(request.clone());
+        let outcome = self.calls.make("orchestrator.reduce", revision, Access::Change, timeout, reduce).await?;
         let Some((release, service)) = self.service_of(revision) else { return Ok(outcome) };
         if !self.registers() || !service.listens() {
             return Ok(outcome);
@@ -208,8 +208,8 @@ impl Act {
         let (app, service) = (self.app.clone(), Arc::new(service.clone()));
         let call = self.calls.frame(&self.key, SHORT);
         let request = SetTargets::new(call, app, revision.clone(), service, targets);
-        let set = self.backend.balancer.set_targets(request);
-        self.calls.make("balancer.set_targets", revision.to_string(), true, SHORT, set).await
+        let set = || self.backend.balancer.set_targets(request.clone());
+        self.calls.make("balancer.set_targets", revision, Access::Change, SHORT, set).await
     }
 
     /// Whether the engine puts instances into pools.
@@ -243,9 +243,10 @@ impl Act {
 /// Looks at everything that is there of an application, at both sides at once.
 pub(crate) async fn observe(backend: &Backend, calls: &Calls, request: ObserveApp) -> Result<Observed> {
     let app = request.app.clone();
-    let name = app.to_string();
-    let running = calls.make("orchestrator.observe", name.clone(), false, LOOK, backend.orchestrator.observe(request));
-    let routing = calls.make("balancer.observe", name, false, LOOK, backend.balancer.observe(&app));
+    let observe = || backend.orchestrator.observe(request.clone());
+    let running = calls.make("orchestrator.observe", &app, Access::Read, LOOK, observe);
+    let observe = || backend.balancer.observe(&app);
+    let routing = calls.make("balancer.observe", &app, Access::Read, LOOK, observe);
     let (running, routing) = tokio::join!(running, routing);
     Ok(Observed::new(running?, routing?))
 }

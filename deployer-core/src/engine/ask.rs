@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::act::SHORT;
-use super::calls::Calls;
+use super::calls::{Access, Calls};
 use crate::backend::{Backend, Gate, GateAnswer, GateQuestion, SmokeAnswer, SmokeRequest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{GateCheck, GateSpec};
@@ -28,14 +28,15 @@ impl Ask {
                     Error::new(ErrorKind::NotFound, format!("no gate is registered under the name {name:?}"))
                         .with_help("register it with `DeployerBuilder::gate`")
                 })?;
-                self.calls.make("gate.ask", resource, false, SHORT, callback.ask(self.question)).await
+                let ask = || callback.ask(self.question.clone());
+                self.calls.make("gate.ask", resource, Access::Read, SHORT, ask).await
             }
             GateCheck::Smoke { path, port, status, contains } => {
                 let deadline = self.calls.clock.now() + SHORT;
                 let GateQuestion { app, revision, .. } = self.question;
                 let request = SmokeRequest::new(deadline, app, revision, *port, path.clone());
-                let smoke = self.backend.orchestrator.smoke(request);
-                let answers = self.calls.make("orchestrator.smoke", resource, false, SHORT, smoke).await?;
+                let smoke = || self.backend.orchestrator.smoke(request.clone());
+                let answers = self.calls.make("orchestrator.smoke", resource, Access::Read, SHORT, smoke).await?;
                 Ok(judge_smoke(&answers, *status, contains.as_deref()))
             }
             _ => Err(Error::new(ErrorKind::Internal, "the gate is not asked by a call")),

@@ -1,14 +1,33 @@
 //! The one place where backends are called: deadline, interception, span.
 
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tracing::Instrument;
 
-use crate::backend::{Call, CallInfo, Clock, Intercept};
-use crate::error::{Error, ErrorKind, Result};
+use crate::backend::{Call, CallInfo, Clock, Intercept, Invocation, Lease, Next};
+use crate::error::{Error, ErrorKind, Result, Retry};
+use crate::model::{Human, Timestamp};
+
+/// How often a call is tried that is not a step's.
+const ATTEMPTS: u32 = 5;
+/// The pause before the second attempt; it doubles with each further one.
+const BACKOFF: Duration = Duration::from_millis(100);
+
+/// What a call does to what it is made to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Nothing.
+    Read,
+    /// It changes something that knows nothing of leases: not to be made when ours has run out.
+    Change,
+    /// It changes the store, which checks the fence itself.
+    Fenced,
+}
 
 /// Makes backend calls.
 #[derive(Clone, Debug)]
@@ -16,11 +35,26 @@ pub(crate) struct Calls {
     pub(crate) clock: Arc<dyn Clock>,
     intercept: Option<Arc<dyn Intercept>>,
     made: Arc<AtomicU64>,
+    /// Until when the lease holds under which calls are made, if they need one.
+    lease: Option<Arc<AtomicI64>>,
 }
 
 impl Calls {
     pub(crate) fn new(clock: Arc<dyn Clock>, intercept: Option<Arc<dyn Intercept>>) -> Self {
-        Self { clock, intercept, made: Arc::default() }
+        Self { clock, intercept, made: Arc::default(), lease: None }
+    }
+
+    /// The same, for calls that change something only as long as this lease holds.
+    pub(crate) fn under(&self, lease: &Lease) -> Self {
+        let until = Arc::new(AtomicI64::new(lease.expires_at.as_millis()));
+        Self { lease: Some(until), ..self.clone() }
+    }
+
+    /// The lease was renewed.
+    pub(crate) fn renewed(&self, lease: &Lease) {
+        if let Some(until) = &self.lease {
+            until.store(lease.expires_at.as_millis(), Ordering::Relaxed);
+        }
     }
 
     /// The frame of a mutating call that may take so long.
@@ -28,39 +62,121 @@ impl Calls {
         Call::new(key, self.clock.now() + timeout)
     }
 
-    /// Makes a call. A call that does not answer in time is dropped; nobody knows then whether it had its effect.
-    pub(crate) async fn make<T>(
+    /// Makes a call once. A call that does not answer in time is dropped; nobody knows then whether it had its effect.
+    pub(crate) async fn make<T, F>(
         &self,
         operation: &'static str,
-        resource: impl Into<String>,
-        mutating: bool,
+        resource: impl fmt::Display,
+        access: Access,
         timeout: Duration,
-        call: impl Future<Output = Result<T>>,
-    ) -> Result<T> {
+        call: impl FnMut() -> F + Send,
+    ) -> Result<T>
+    where
+        T: Send,
+        F: Future<Output = Result<T>> + Send,
+    {
         let number = self.made.fetch_add(1, Ordering::Relaxed) + 1;
-        let info = CallInfo::new(number, operation, resource, mutating);
+        let info = CallInfo::new(number, operation, resource.to_string(), access != Access::Read);
         let span = tracing::debug_span!("call", operation, resource = %info.resource);
+        let mut attempt = Attempt { calls: self, access, call, answer: None };
         let made = async {
-            if let Some(intercept) = &self.intercept {
-                intercept.before(&info).await?;
-            }
-            let result = tokio::select! {
+            let Some(intercept) = &self.intercept else {
+                attempt.invoke().await?;
+                return Ok(attempt.answer);
+            };
+            intercept.intercept(&info, &mut Next::new(&mut attempt)).await?;
+            Ok(attempt.answer)
+        };
+        let made = async {
+            tokio::select! {
                 biased;
-                result = call => result,
+                result = made => result,
                 () = self.clock.sleep(timeout) => {
-                    let message = format!("no answer within {}", crate::model::Human(timeout));
+                    let message = format!("no answer within {}", Human(timeout));
                     Err(Error::new(ErrorKind::Timeout, message))
                 }
-            };
-            if let Some(intercept) = &self.intercept {
-                intercept.after(&info, result.as_ref().err()).await?;
             }
-            result
         };
-        let result = made.instrument(span).await;
+        let unanswered = || Error::new(ErrorKind::Internal, "the call was let pass without having been made");
+        let result = made.instrument(span).await.and_then(|answer| answer.ok_or_else(unanswered));
         result.map_err(|error| {
             tracing::debug!(operation, resource = %info.resource, %error, "a call failed");
-            error.with_operation(operation).with_resource(info.resource.clone())
+            error.with_operation(operation).with_resource(info.resource)
         })
+    }
+
+    /// Makes a call, and again after a pause if it may succeed then. For calls that no journal has attempts of: all of
+    /// them may be repeated.
+    pub(crate) async fn insist<T, F>(
+        &self,
+        operation: &'static str,
+        resource: impl fmt::Display,
+        access: Access,
+        timeout: Duration,
+        mut call: impl FnMut() -> F + Send,
+    ) -> Result<T>
+    where
+        T: Send,
+        F: Future<Output = Result<T>> + Send,
+    {
+        let mut attempt = 1;
+        loop {
+            match self.make(operation, &resource, access, timeout, &mut call).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => self.pause(error, attempt).await?,
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Waits until a call that failed may be made again, or gives its error back if that makes no sense.
+    pub(crate) async fn pause(&self, error: Error, attempt: u32) -> Result<()> {
+        let pause = match error.retry() {
+            Retry::Soon if error.kind() == ErrorKind::Conflict => None,
+            // One that has used up all its time once is not given the same again and again.
+            Retry::Soon if error.kind() == ErrorKind::Timeout && attempt > 1 => None,
+            Retry::Soon => Some(BACKOFF * 2_u32.pow(attempt.min(ATTEMPTS) - 1)),
+            Retry::After(wanted) => Some(wanted),
+            Retry::Never | Retry::Exhausted => None,
+        };
+        let Some(pause) = pause.filter(|_| attempt < ATTEMPTS) else { return Err(error) };
+        tracing::warn!(%error, attempt, "a call failed, trying again");
+        self.clock.sleep(pause).await;
+        Ok(())
+    }
+}
+
+/// One attempt of a call, which an interceptor may make several times.
+struct Attempt<'a, T, C> {
+    calls: &'a Calls,
+    access: Access,
+    call: C,
+    answer: Option<T>,
+}
+
+impl<T, C> Attempt<'_, T, C> {
+    /// Whoever was held up for longer than its lease holds must not act: somebody else may by now.
+    fn check_lease(&self) -> Result<()> {
+        let Some(until) = self.calls.lease.as_ref().filter(|_| self.access == Access::Change) else { return Ok(()) };
+        let until = Timestamp::from_millis(until.load(Ordering::Relaxed));
+        if self.calls.clock.now() < until {
+            return Ok(());
+        }
+        let message = "the lease ran out before the call was made";
+        Err(Error::new(ErrorKind::Conflict, message).with_context("ran out at", until.to_string()))
+    }
+}
+
+#[async_trait]
+impl<T, F, C> Invocation for Attempt<'_, T, C>
+where
+    T: Send,
+    F: Future<Output = Result<T>> + Send,
+    C: FnMut() -> F + Send,
+{
+    async fn invoke(&mut self) -> Result<()> {
+        self.check_lease()?;
+        self.answer = Some((self.call)().await?);
+        Ok(())
     }
 }

@@ -11,7 +11,7 @@ use tracing::Instrument;
 use super::act::{Act, SHORT, observe};
 use super::append::append;
 use super::ask::Ask;
-use super::calls::Calls;
+use super::calls::{Access, Calls};
 use super::decide::{Command, Decision, View, decide};
 use super::diagnose;
 use super::event::{EventKind, Events};
@@ -88,7 +88,7 @@ impl Driver {
         let now = calls.clock.now();
         Self {
             backend,
-            calls,
+            calls: calls.under(&lease),
             gates,
             events,
             lease,
@@ -468,8 +468,8 @@ impl Driver {
             LogQuery::new(self.state.record.app.clone()).with_instance(instance.clone()).with_tail(EVIDENCE_LINES);
         let (backend, calls) = (self.backend.clone(), self.calls.clone());
         async move {
-            let read = async {
-                let mut stream = backend.orchestrator.logs(query).await?;
+            let read = || async {
+                let mut stream = backend.orchestrator.logs(query.clone()).await?;
                 let mut lines = Vec::new();
                 while let Some(line) = std::future::poll_fn(|context| stream.as_mut().poll_next(context)).await {
                     let line = line?;
@@ -477,7 +477,7 @@ impl Driver {
                 }
                 Ok(lines)
             };
-            let made = calls.make("orchestrator.logs", instance.to_string(), false, Duration::from_secs(2), read);
+            let made = calls.make("orchestrator.logs", instance, Access::Read, Duration::from_secs(2), read);
             diagnose::last_lines(made.await.unwrap_or_default(), EVIDENCE_LINES as usize)
         }
     }
@@ -503,9 +503,9 @@ impl Driver {
 
     /// The signals that were left for this deployment; none, if they cannot be read now.
     async fn stored_signals(&self) -> Vec<Signal> {
-        let id = self.state.record.id.clone();
-        let read = self.backend.store.signals(&id);
-        match self.calls.make("store.signals", id.to_string(), false, SHORT, read).await {
+        let id = &self.state.record.id;
+        let read = || self.backend.store.signals(id);
+        match self.calls.make("store.signals", id, Access::Read, SHORT, read).await {
             Ok(signals) => signals,
             Err(error) => {
                 tracing::warn!(%error, "signals cannot be read now");
@@ -521,8 +521,9 @@ impl Driver {
         let suffix = id.get(id.len().saturating_sub(10)..).unwrap_or(id);
         for task in observed.app.tasks.iter().filter(|task| task.task.0.ends_with(suffix)) {
             let call = self.calls.frame(task.task.to_string(), SHORT);
-            let remove = self.backend.orchestrator.remove_task(RemoveTask::new(call, app.clone(), task.task.clone()));
-            let made = self.calls.make("orchestrator.remove_task", task.task.to_string(), true, TASK, remove);
+            let request = RemoveTask::new(call, app.clone(), task.task.clone());
+            let remove = || self.backend.orchestrator.remove_task(request.clone());
+            let made = self.calls.make("orchestrator.remove_task", &task.task, Access::Change, TASK, remove);
             if let Err(error) = made.await {
                 tracing::warn!(%error, task = %task.task, "a task is left over");
             }
@@ -534,10 +535,12 @@ impl Driver {
         if now < self.renewed_at + self.lease.ttl / 3 {
             return Ok(());
         }
-        let renew = self.backend.store.renew_lease(&self.lease, now);
-        let made = self.calls.make("store.renew_lease", self.lease.app.to_string(), true, self.lease.ttl / 3, renew);
+        let renew = || self.backend.store.renew_lease(&self.lease, now);
+        let timeout = self.lease.ttl / 3;
+        let made = self.calls.make("store.renew_lease", &self.lease.app, Access::Fenced, timeout, renew);
         match made.await {
             Ok(lease) => {
+                self.calls.renewed(&lease);
                 self.lease = lease;
                 self.renewed_at = now;
                 Ok(())

@@ -19,7 +19,7 @@ pub use deployment::Deployment;
 pub use event::{Event, EventKind};
 pub use upkeep::{AppStatus, Pruned, Retention, RevisionStatus, ServiceStatus, Signalled};
 
-pub(crate) use calls::Calls;
+pub(crate) use calls::{Access, Calls};
 pub(crate) use event::Events;
 pub(crate) use prepare::Prepare;
 pub(crate) use run::{Run, Tools};

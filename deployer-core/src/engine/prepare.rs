@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::calls::Calls;
+use super::calls::{Access, Calls};
 use super::event::{EventKind, Events};
 use crate::backend::{Backend, BuildImage, BuiltImage, PublishImage, ResolveImage, Secrets};
 use crate::error::{Error, ErrorKind, Result};
@@ -68,15 +68,18 @@ impl Prepare {
     async fn build(&self, app: &AppName, service: &ServiceName, build: &BuildSpec) -> Result<BuiltImage> {
         let mut secrets = BTreeMap::new();
         for (id, reference) in &build.secrets {
-            let reveal = self.secrets.reveal(reference);
-            let value = self.calls.make("secrets.reveal", reference.name.clone(), false, IMAGE, reveal).await?;
+            let reveal = || self.secrets.reveal(reference);
+            let value = self.calls.insist("secrets.reveal", &reference.name, Access::Read, IMAGE, reveal).await?;
             secrets.insert(id.clone(), value);
         }
-        let call = self.calls.frame(format!("{}-{service}", self.key), IMAGE);
         let progress = self.events.preparing(service);
-        let request = BuildImage::new(call, app.clone(), service.clone(), build.clone(), secrets, progress);
-        let made = self.backend.builder.build(request);
-        self.calls.make("builder.build", service.to_string(), true, IMAGE, made).await
+        let request = || {
+            let call = self.calls.frame(format!("{}-{service}", self.key), IMAGE);
+            let (build, secrets, progress) = (build.clone(), secrets.clone(), Arc::clone(&progress));
+            BuildImage::new(call, app.clone(), service.clone(), build, secrets, progress)
+        };
+        let made = || self.backend.builder.build(request());
+        self.calls.insist("builder.build", service, Access::Change, IMAGE, made).await
     }
 
     async fn service(
@@ -88,8 +91,8 @@ impl Prepare {
     ) -> Result<ServiceRelease> {
         for value in service.workload.env.values_mut() {
             if let EnvValue::Secret(reference) = value {
-                let pin = self.secrets.pin(reference);
-                *reference = self.calls.make("secrets.pin", reference.name.clone(), false, IMAGE, pin).await?;
+                let pin = || self.secrets.pin(reference);
+                *reference = self.calls.insist("secrets.pin", &reference.name, Access::Read, IMAGE, pin).await?;
             }
         }
         let image = self.image(app, name, &service.image, built).await?;
@@ -105,18 +108,22 @@ impl Prepare {
         source: &ImageSource,
         built: Option<BuiltImage>,
     ) -> Result<PinnedImage> {
-        let call = self.calls.frame(format!("{}-{service}-image", self.key), IMAGE);
+        let call = || self.calls.frame(format!("{}-{service}-image", self.key), IMAGE);
         let progress = self.events.preparing(service);
         match (source, built) {
             (ImageSource::Reference(reference), _) => {
-                let resolve = self.backend.registry.resolve(ResolveImage::new(call, reference.clone(), progress));
-                self.calls.make("registry.resolve", reference.clone(), true, IMAGE, resolve).await
+                let request = || ResolveImage::new(call(), reference.clone(), Arc::clone(&progress));
+                let resolve = || self.backend.registry.resolve(request());
+                self.calls.insist("registry.resolve", reference, Access::Change, IMAGE, resolve).await
             }
             (ImageSource::Build(_), Some(image)) => {
                 let reference = image.reference.clone();
-                let request = PublishImage::new(call, app.clone(), service.clone(), image, progress);
-                let publish = self.backend.registry.publish(request);
-                self.calls.make("registry.publish", reference, true, IMAGE, publish).await
+                let request = || {
+                    let (app, service, progress) = (app.clone(), service.clone(), Arc::clone(&progress));
+                    PublishImage::new(call(), app, service, image.clone(), progress)
+                };
+                let publish = || self.backend.registry.publish(request());
+                self.calls.insist("registry.publish", reference, Access::Change, IMAGE, publish).await
             }
             (ImageSource::Build(_), None) => {
                 Err(Error::new(ErrorKind::Internal, "an image that was built is lost").with_resource(service.as_str()))

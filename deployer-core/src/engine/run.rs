@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::act::{SHORT, observe};
 use super::append::append;
-use super::calls::Calls;
+use super::calls::{Access, Calls};
 use super::driver::Driver;
 use super::event::{EventKind, Events};
 use super::history::History;
@@ -79,8 +79,8 @@ impl Tools {
                 let last: &DeploymentRecord = last;
                 query = query.before(last.id.clone());
             }
-            let read = self.backend.store.deployments(query);
-            let page = self.calls.make("store.deployments", app.to_string(), false, SHORT, read).await?;
+            let read = || self.backend.store.deployments(query.clone());
+            let page = self.calls.insist("store.deployments", app, Access::Read, SHORT, read).await?;
             let complete = page.len() < PAGE as usize;
             records.extend(page);
             let history = History(records);
@@ -92,8 +92,8 @@ impl Tools {
     }
 
     pub(crate) async fn release(&self, app: &AppName, number: ReleaseNumber) -> Result<Option<Release>> {
-        let read = self.backend.store.release(app, number);
-        self.calls.make("store.release", format!("{app} {number}"), false, SHORT, read).await
+        let read = || self.backend.store.release(app, number);
+        self.calls.insist("store.release", format!("{app} {number}"), Access::Read, SHORT, read).await
     }
 
     /// A release that must be there.
@@ -111,20 +111,28 @@ impl Tools {
         for (name, service) in releases.iter().flat_map(|release| &release.services) {
             probe.insert(service.revision(name), service.effective_readiness());
         }
-        observe(&self.backend, &self.calls, ObserveApp::new(app.clone()).with_probe(probe)).await
+        let mut attempt = 1;
+        loop {
+            let request = ObserveApp::new(app.clone()).with_probe(probe.clone());
+            match observe(&self.backend, &self.calls, request).await {
+                Ok(observed) => return Ok(observed),
+                Err(error) => self.calls.pause(error, attempt).await?,
+            }
+            attempt += 1;
+        }
     }
 
     /// Takes the lease as an owner that never was before: nobody else's is ever taken for our own.
     pub(crate) async fn acquire(&self, app: &AppName, ttl: Duration) -> Result<Lease> {
         let owner_id = DeploymentId::fresh();
-        let request = AcquireLease::new(app.clone(), &self.owner, owner_id.as_str(), ttl, self.now());
-        let acquire = self.backend.store.acquire_lease(request);
-        self.calls.make("store.acquire_lease", app.to_string(), true, SHORT, acquire).await
+        let request = || AcquireLease::new(app.clone(), &self.owner, owner_id.as_str(), ttl, self.now());
+        let acquire = || self.backend.store.acquire_lease(request());
+        self.calls.insist("store.acquire_lease", app, Access::Fenced, SHORT, acquire).await
     }
 
     pub(crate) async fn give_back(&self, lease: &Lease) {
-        let release = self.backend.store.release_lease(lease);
-        let made = self.calls.make("store.release_lease", lease.app.to_string(), true, SHORT, release);
+        let release = || self.backend.store.release_lease(lease);
+        let made = self.calls.insist("store.release_lease", &lease.app, Access::Fenced, SHORT, release);
         if let Err(error) = made.await {
             tracing::warn!(%error, "the lease could not be given back: it expires by itself");
         }
@@ -152,8 +160,8 @@ impl Tools {
         services: BTreeMap<ServiceName, ServiceRelease>,
         mut provenance: Provenance,
     ) -> Result<Release> {
-        let read = self.backend.store.releases(ReleaseQuery::new(spec.name.clone(), 1));
-        let newest = self.calls.make("store.releases", spec.name.to_string(), false, SHORT, read).await?;
+        let read = || self.backend.store.releases(ReleaseQuery::new(spec.name.clone(), 1));
+        let newest = self.calls.insist("store.releases", &spec.name, Access::Read, SHORT, read).await?;
         let next = newest.first().map_or(1, |release| release.number.0 + 1);
         provenance.created_at = self.now();
         Ok(Release {
@@ -239,8 +247,8 @@ impl Run {
         let lease = self.lease(supersede).await?;
         let result = async {
             let history = self.settle(&lease).await?;
-            let put = self.tools.backend.store.put_release(release, lease.fence);
-            let put = self.tools.calls.make("store.put_release", self.app.to_string(), true, SHORT, put).await?;
+            let put = || self.tools.backend.store.put_release(release.clone(), lease.fence);
+            let put = self.tools.calls.insist("store.put_release", &self.app, Access::Fenced, SHORT, put).await?;
             self.events.send(EventKind::Released { release: put.number });
             // They were pinned before the lease was taken.
             self.check_images(&put).await?;
@@ -298,8 +306,8 @@ impl Run {
     pub(crate) async fn resume(self) -> Result<DeploymentRecord> {
         let lease = self.patient_lease(Duration::ZERO).await?;
         let result = async {
-            let read = self.tools.backend.store.journal(&self.id, 1);
-            let entries = self.tools.calls.make("store.journal", self.id.to_string(), false, SHORT, read).await?;
+            let read = || self.tools.backend.store.journal(&self.id, 1);
+            let entries = self.tools.calls.insist("store.journal", &self.id, Access::Read, SHORT, read).await?;
             let mut state = State::fold(&entries)?;
             if state.record.verdict.is_some() {
                 return Ok(state.record);
@@ -318,8 +326,8 @@ impl Run {
     /// Every image of a release that is brought back must still be there: that is told before anything is touched.
     async fn check_images(&self, release: &Release) -> Result<()> {
         let images: Vec<PinnedImage> = release.services.values().map(|service| service.image.clone()).collect();
-        let ask = self.tools.backend.registry.missing(&images);
-        let missing = self.tools.calls.make("registry.missing", self.app.to_string(), false, SHORT, ask).await?;
+        let ask = || self.tools.backend.registry.missing(&images);
+        let missing = self.tools.calls.insist("registry.missing", &self.app, Access::Read, SHORT, ask).await?;
         if missing.is_empty() {
             return Ok(());
         }
@@ -342,8 +350,8 @@ impl Run {
         let Some(other) = self.tools.history(&self.app).await?.open().cloned() else { return Err(busy) };
         let signal = Signal::Supersede { by: self.id.to_string() };
         let request = crate::backend::SendSignal::new(other.id.clone(), signal, self.tools.now());
-        let send = self.tools.backend.store.send_signal(request);
-        self.tools.calls.make("store.send_signal", other.id.to_string(), true, SHORT, send).await?;
+        let send = || self.tools.backend.store.send_signal(request.clone());
+        self.tools.calls.insist("store.send_signal", &other.id, Access::Fenced, SHORT, send).await?;
         self.patient_lease(PATIENCE).await
     }
 
@@ -356,8 +364,8 @@ impl Run {
                 Err(error) if error.kind() == ErrorKind::Busy => error,
                 result => return result,
             };
-            let read = self.tools.backend.store.lease_holder(&self.app);
-            let holder = self.tools.calls.make("store.lease_holder", self.app.to_string(), false, SHORT, read).await?;
+            let read = || self.tools.backend.store.lease_holder(&self.app);
+            let holder = self.tools.calls.insist("store.lease_holder", &self.app, Access::Read, SHORT, read).await?;
             let Some(holder) = holder else { continue };
             let now = self.tools.now();
             let deadline = *deadline.get_or_insert_with(|| {
@@ -376,8 +384,8 @@ impl Run {
     async fn settle(&self, lease: &Lease) -> Result<History> {
         let history = self.tools.history(&self.app).await?;
         let Some(open) = history.open().cloned() else { return Ok(history) };
-        let read = self.tools.backend.store.journal(&open.id, 1);
-        let entries = self.tools.calls.make("store.journal", open.id.to_string(), false, SHORT, read).await?;
+        let read = || self.tools.backend.store.journal(&open.id, 1);
+        let entries = self.tools.calls.insist("store.journal", &open.id, Access::Read, SHORT, read).await?;
         let mut state = State::fold(&entries)?;
         if state.record.verdict.is_none() {
             let verdict = state.abandoned(self.id.as_str());

@@ -6,13 +6,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::act::SHORT;
+use super::calls::{Access, Calls};
 use super::run::Tools;
 use crate::backend::{
     Call, Lease, LeaseHolder, ObservedInstance, PruneImages, Reduce, ReleaseQuery, RemoveTask, RetainRoutes, Signal,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::DeploymentRecord;
-use crate::model::{AppName, DeploymentId, Release, ReleaseNumber, RevisionId, Route, ServiceName, Timestamp};
+use crate::model::{AppName, DeploymentId, Digest, Release, ReleaseNumber, RevisionId, Route, ServiceName, Timestamp};
 
 /// How long stopping a revision may take.
 const STOP: Duration = Duration::from_secs(120);
@@ -123,8 +124,8 @@ impl Tools {
         };
         let known: Vec<&Release> = release.iter().collect();
         let observed = self.observe(app, &known).await?;
-        let read = self.backend.store.lease_holder(app);
-        let holder = self.calls.make("store.lease_holder", app.to_string(), false, SHORT, read).await?;
+        let read = || self.backend.store.lease_holder(app);
+        let holder = self.calls.insist("store.lease_holder", app, Access::Read, SHORT, read).await?;
         let mut names = observed.services();
         names.extend(release.iter().flat_map(|release| release.services.keys().cloned()));
         let mut drift = Vec::new();
@@ -179,10 +180,10 @@ impl Tools {
             Error::new(ErrorKind::NotFound, "no deployment is under way").with_resource(app.to_string())
         })?;
         let request = crate::backend::SendSignal::new(open.id.clone(), signal, self.now());
-        let send = self.backend.store.send_signal(request);
-        self.calls.make("store.send_signal", open.id.to_string(), true, SHORT, send).await?;
-        let read = self.backend.store.lease_holder(app);
-        let holder = self.calls.make("store.lease_holder", app.to_string(), false, SHORT, read).await?;
+        let send = || self.backend.store.send_signal(request.clone());
+        self.calls.insist("store.send_signal", &open.id, Access::Fenced, SHORT, send).await?;
+        let read = || self.backend.store.lease_holder(app);
+        let holder = self.calls.insist("store.lease_holder", app, Access::Read, SHORT, read).await?;
         let driven = holder.is_some_and(|holder| !holder.dead && holder.expires_at > self.now());
         Ok(Signalled { deployment: open.id, driven })
     }
@@ -190,7 +191,7 @@ impl Tools {
     pub(crate) async fn prune(&self, app: &AppName, retention: Retention) -> Result<Pruned> {
         // No call takes longer than the lease holds.
         let lease = self.acquire(app, self.lease_ttl.max(STOP * 2)).await?;
-        let mut pruning = Pruning { tools: self, lease, renewed_at: self.now() };
+        let mut pruning = Pruning { tools: self, calls: self.calls.under(&lease), lease, renewed_at: self.now() };
         let result = pruning.prune(app, retention).await;
         self.give_back(&pruning.lease).await;
         result
@@ -204,8 +205,8 @@ impl Tools {
             if let Some(last) = all.last() {
                 query = query.before(last.number);
             }
-            let read = self.backend.store.releases(query);
-            let page = self.calls.make("store.releases", app.to_string(), false, SHORT, read).await?;
+            let read = || self.backend.store.releases(query.clone());
+            let page = self.calls.insist("store.releases", app, Access::Read, SHORT, read).await?;
             let done = page.len() < PAGE as usize;
             all.extend(page);
             if done {
@@ -218,21 +219,28 @@ impl Tools {
 /// Clearing away, as long as the lease is ours.
 struct Pruning<'a> {
     tools: &'a Tools,
+    /// Those that are made as long as the lease holds.
+    calls: Calls,
     lease: Lease,
     renewed_at: Timestamp,
 }
 
 impl Pruning<'_> {
-    /// Makes sure that nobody else deploys meanwhile, and answers the frame of the next call.
-    async fn next_call(&mut self) -> Result<Call> {
+    /// Makes sure that nobody else deploys meanwhile. Called before every change.
+    async fn keep_lease(&mut self) -> Result<()> {
         let now = self.tools.now();
         if now >= self.renewed_at + self.lease.ttl / 3 {
-            let renew = self.tools.backend.store.renew_lease(&self.lease, now);
-            let resource = self.lease.app.to_string();
-            self.lease = self.tools.calls.make("store.renew_lease", resource, true, SHORT, renew).await?;
+            let renew = || self.tools.backend.store.renew_lease(&self.lease, now);
+            let made = self.tools.calls.insist("store.renew_lease", &self.lease.app, Access::Fenced, SHORT, renew);
+            self.lease = made.await?;
+            self.calls.renewed(&self.lease);
             self.renewed_at = now;
         }
-        Ok(self.tools.calls.frame(&self.lease.owner_id, SHORT))
+        Ok(())
+    }
+
+    fn frame(&self, timeout: Duration) -> Call {
+        self.calls.frame(&self.lease.owner_id, timeout)
     }
 
     async fn prune(&mut self, app: &AppName, retention: Retention) -> Result<Pruned> {
@@ -259,13 +267,15 @@ impl Pruning<'_> {
         self.stop_unneeded(app, current, &warm, &mut pruned).await?;
 
         pruned.releases = all.iter().map(|release| release.number).filter(|number| !keep.contains(number)).collect();
-        let call = self.next_call().await?;
-        let remove = tools.backend.store.remove_releases(app, &pruned.releases, self.lease.fence);
-        tools.calls.make("store.remove_releases", app.to_string(), true, SHORT, remove).await?;
+        self.keep_lease().await?;
+        let remove = || tools.backend.store.remove_releases(app, &pruned.releases, self.lease.fence);
+        self.calls.insist("store.remove_releases", app, Access::Fenced, SHORT, remove).await?;
         let kept = all.iter().filter(|release| keep.contains(&release.number));
         let images = kept.flat_map(|release| release.services.values()).map(|service| service.image.digest.clone());
-        let prune = tools.backend.registry.prune(PruneImages::new(call, app.clone(), images.collect()));
-        pruned.images = tools.calls.make("registry.prune", app.to_string(), true, SHORT, prune).await?;
+        let images: BTreeSet<Digest> = images.collect();
+        let request = || PruneImages::new(self.frame(SHORT), app.clone(), images.clone());
+        let prune = || tools.backend.registry.prune(request());
+        pruned.images = self.calls.insist("registry.prune", app, Access::Change, SHORT, prune).await?;
         Ok(pruned)
     }
 
@@ -280,9 +290,10 @@ impl Pruning<'_> {
         let tools = self.tools;
         let observed = tools.observe(app, &[]).await?;
         for task in &observed.app.tasks {
-            let request = RemoveTask::new(self.next_call().await?, app.clone(), task.task.clone());
-            let remove = tools.backend.orchestrator.remove_task(request);
-            tools.calls.make("orchestrator.remove_task", task.task.to_string(), true, SHORT, remove).await?;
+            self.keep_lease().await?;
+            let request = || RemoveTask::new(self.frame(SHORT), app.clone(), task.task.clone());
+            let remove = || tools.backend.orchestrator.remove_task(request());
+            self.calls.insist("orchestrator.remove_task", &task.task, Access::Change, SHORT, remove).await?;
         }
         let mut pools: BTreeSet<RevisionId> =
             current.map(Release::revisions).unwrap_or_default().into_values().collect();
@@ -293,17 +304,19 @@ impl Pruning<'_> {
             if pools.contains(revision) || serves {
                 continue;
             }
-            let request = Reduce::new(self.next_call().await?, app.clone(), revision.clone(), 0);
-            let reduce = tools.backend.orchestrator.reduce(request);
-            tools.calls.make("orchestrator.reduce", revision.to_string(), true, STOP, reduce).await?;
+            self.keep_lease().await?;
+            let request = || Reduce::new(self.frame(STOP), app.clone(), revision.clone(), 0);
+            let reduce = || tools.backend.orchestrator.reduce(request());
+            self.calls.insist("orchestrator.reduce", revision, Access::Change, STOP, reduce).await?;
             pruned.revisions.push(revision.clone());
         }
         if let Some(current) = current {
             let release = Some(std::sync::Arc::new(current.clone()));
-            let pools = pools.into_iter().collect();
-            let request = RetainRoutes::new(self.next_call().await?, app.clone(), release, pools);
-            let retain = tools.backend.balancer.retain(request);
-            tools.calls.make("balancer.retain", app.to_string(), true, SHORT, retain).await?;
+            let pools: Vec<RevisionId> = pools.into_iter().collect();
+            self.keep_lease().await?;
+            let request = || RetainRoutes::new(self.frame(SHORT), app.clone(), release.clone(), pools.clone());
+            let retain = || tools.backend.balancer.retain(request());
+            self.calls.insist("balancer.retain", app, Access::Change, SHORT, retain).await?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use async_trait::async_trait;
-use deployer_core::{CallInfo, Error, Intercept, Result};
+use deployer_core::{CallInfo, Intercept, Next, Result};
 
 /// Notes calls until they are printed.
 #[derive(Debug, Default)]
@@ -32,18 +32,14 @@ impl Calls {
 
 #[async_trait]
 impl Intercept for Calls {
-    async fn before(&self, call: &CallInfo) -> Result<()> {
-        let mut calls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    async fn intercept(&self, call: &CallInfo, next: &mut Next<'_>) -> Result<()> {
+        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let what = format!("{} {}", call.operation, call.resource);
-        calls.insert(call.number, Made { what, start: Instant::now(), end: None });
-        Ok(())
-    }
-
-    async fn after(&self, call: &CallInfo, _error: Option<&Error>) -> Result<()> {
-        let mut calls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(made) = calls.get_mut(&call.number) {
+        lock().insert(call.number, Made { what, start: Instant::now(), end: None });
+        let result = next.run().await;
+        if let Some(made) = lock().get_mut(&call.number) {
             made.end = Some(Instant::now());
         }
-        Ok(())
+        result
     }
 }

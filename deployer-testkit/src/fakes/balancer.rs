@@ -119,6 +119,11 @@ impl LoadBalancer for FakeBalancer {
 
     async fn observe(&self, app: &AppName) -> Result<Vec<ObservedRouting>> {
         let mut state = self.world.lock();
+        if state.is_stale("balancer.observe")
+            && let Some(last) = state.answered.routing_of(app, state.now)
+        {
+            return Ok(last);
+        }
         let mut routing = state.routing_of(app);
         state.random.shuffle(&mut routing);
         for entry in &mut routing {
@@ -127,6 +132,8 @@ impl LoadBalancer for FakeBalancer {
                 state.random.shuffle(&mut pool.targets);
             }
         }
+        let answer = (state.now, routing.clone());
+        state.answered.routing.insert(app.clone(), answer);
         Ok(routing)
     }
 

@@ -65,6 +65,18 @@ impl MemoryStore {
         found
     }
 
+    /// Leaves a signal for every deployment of an application that has no verdict yet.
+    pub(crate) fn leave_signal(&self, app: &str, signal: &Signal) {
+        let mut books = self.lock();
+        for row in books.deployments.values_mut().filter(|row| row.app.as_str() == app) {
+            let open =
+                decode::<DeploymentRecord>("store.send_signal", &row.record).is_ok_and(|it| it.verdict.is_none());
+            if open && !row.signals.contains(signal) {
+                row.signals.push(signal.clone());
+            }
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use deployer_core::{
-    AppName, ExitDetail, InstanceId, ObservedTask, OutputStream, Published, RevisionId, ServiceName,
-    TargetRegistration, TaskId, Timestamp,
+    AppName, ExitDetail, InstanceId, ObservedApp, ObservedRouting, ObservedTask, OutputStream, Published, RevisionId,
+    ServiceName, TargetRegistration, TaskId, Timestamp,
 };
 
 use super::Options;
@@ -21,6 +21,8 @@ use crate::scenario::Behaviours;
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) now: Timestamp,
+    /// What everybody's clock shows, which may have been set. Leases and deadlines are by it.
+    pub(crate) shown: Timestamp,
     pub(crate) options: Options,
     pub(crate) random: Random,
     pub(crate) images: Images,
@@ -41,6 +43,31 @@ pub(crate) struct State {
     /// The pairs of revisions that were already seen to write one volume together.
     clashes: BTreeSet<(AppName, String, RevisionId, RevisionId)>,
     made: u32,
+    /// The instances that somebody killed, and when the last time.
+    pub(crate) killed: BTreeMap<InstanceId, Timestamp>,
+    /// The observations that will be answered with what was answered the last time.
+    pub(crate) stale: Vec<&'static str>,
+    pub(crate) answered: Answered,
+}
+
+/// What was answered to the last observations of each application, and when.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Answered {
+    pub(crate) apps: BTreeMap<AppName, (Timestamp, ObservedApp)>,
+    pub(crate) routing: BTreeMap<AppName, (Timestamp, Vec<ObservedRouting>)>,
+}
+
+/// How far a replica that answers observations may lag behind.
+const LAG: Duration = Duration::from_secs(10);
+
+impl Answered {
+    pub(crate) fn app(&self, app: &AppName, now: Timestamp) -> Option<ObservedApp> {
+        self.apps.get(app).filter(|(at, _)| now.since(*at) <= LAG).map(|(_, answer)| answer.clone())
+    }
+
+    pub(crate) fn routing_of(&self, app: &AppName, now: Timestamp) -> Option<Vec<ObservedRouting>> {
+        self.routing.get(app).filter(|(at, _)| now.since(*at) <= LAG).map(|(_, answer)| answer.clone())
+    }
 }
 
 /// What the services of an application share.
@@ -95,6 +122,7 @@ impl State {
     pub(crate) fn new(now: Timestamp, options: Options) -> Self {
         Self {
             now,
+            shown: now,
             random: Random::seeded(options.seed),
             options,
             images: Images::default(),
@@ -111,6 +139,9 @@ impl State {
             keys: KeyBook::default(),
             clashes: BTreeSet::new(),
             made: 0,
+            killed: BTreeMap::new(),
+            stale: Vec::new(),
+            answered: Answered::default(),
         }
     }
 
@@ -159,6 +190,12 @@ impl State {
         // The rule for ids cannot refuse this form.
         let id = InstanceId::new(format!("i-{number:06}")).unwrap_or_else(|error| unreachable!("{error}"));
         (id, address)
+    }
+
+    /// Whether this observation shall be answered as the last time.
+    pub(crate) fn is_stale(&mut self, operation: &str) -> bool {
+        let index = self.stale.iter().position(|stale| *stale == operation);
+        index.map(|index| self.stale.remove(index)).is_some()
     }
 
     /// The instances of a revision by rising ordinal.

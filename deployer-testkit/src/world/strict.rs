@@ -93,8 +93,8 @@ impl super::state::State {
 
     /// What holds for every mutating call, whatever it does. `inputs` are those that a repetition must have as well.
     pub(crate) fn admit(&mut self, operation: &'static str, resource: &str, call: &Call, inputs: &str) -> Result<()> {
-        if call.deadline < self.now {
-            let late = self.now.since(call.deadline).as_millis();
+        if call.deadline < self.shown {
+            let late = self.shown.since(call.deadline).as_millis();
             self.violate(Rule::DeadlineAhead, format!("{operation} {resource} was called {late} ms too late"));
         }
         let slot = (operation, resource.to_owned(), call.key.clone());

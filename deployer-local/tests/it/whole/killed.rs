@@ -7,7 +7,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
 use async_trait::async_trait;
-use deployer_core::{CallInfo, DeployOptions, Error, Intercept, Result};
+use deployer_core::{CallInfo, DeployOptions, Intercept, Next, Result};
 
 use super::site::{Place, Site, assert_none_lost, promoted};
 
@@ -22,14 +22,11 @@ struct Tell;
 
 #[async_trait]
 impl Intercept for Tell {
-    async fn before(&self, call: &CallInfo) -> Result<()> {
+    async fn intercept(&self, call: &CallInfo, next: &mut Next<'_>) -> Result<()> {
         println!("{CALL}{} of {} begins", call.operation, call.resource);
-        Ok(())
-    }
-
-    async fn after(&self, call: &CallInfo, _error: Option<&Error>) -> Result<()> {
+        let result = next.run().await;
         println!("{CALL}{} of {} has ended", call.operation, call.resource);
-        Ok(())
+        result
     }
 }
 
