@@ -24,7 +24,7 @@ pub(crate) struct WorldClock {
     time: Mutex<Time>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Time {
     start: Timestamp,
     passed: Duration,
@@ -37,6 +37,12 @@ struct Time {
 impl WorldClock {
     pub(crate) fn starting_at(start: Timestamp) -> Self {
         Self { time: Mutex::new(Time { start, passed: Duration::ZERO, shown_later: 0, seen: None }) }
+    }
+
+    /// Another clock that shows the same time.
+    pub(crate) fn fork(&self) -> Self {
+        self.read();
+        Self { time: Mutex::new(self.time.lock().unwrap_or_else(PoisonError::into_inner).clone()) }
     }
 
     pub(crate) fn advance(&self, by: Duration) {

@@ -46,6 +46,7 @@ mod clock;
 mod fakes;
 mod faults;
 pub mod load;
+pub mod proof;
 #[cfg(feature = "mockall")]
 pub mod mocks;
 mod scenario;
@@ -57,4 +58,4 @@ pub use faults::{At, Fault, FaultPlan, Process, Schedule};
 pub use scenario::Behaviour;
 pub use world::strict::{Rule, Violation};
 pub use world::traffic::{LossReason, LostRequest, Traffic, TrafficReport};
-pub use world::{Options, World};
+pub use world::{Options, RevisionShape, Shape, World};

@@ -186,7 +186,7 @@ impl Behaviour {
 }
 
 /// Which behaviour belongs to what. The more particular wins: command, environment, image, service.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Behaviours {
     pub(crate) by_command: Vec<(String, Behaviour)>,
     pub(crate) by_env: Vec<(String, String, Behaviour)>,

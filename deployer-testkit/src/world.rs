@@ -3,6 +3,7 @@
 mod assertions;
 mod capacity;
 mod hands;
+pub(crate) mod shape;
 pub(crate) mod images;
 pub(crate) mod instances;
 pub(crate) mod random;
@@ -21,6 +22,7 @@ use deployer_core::{
 };
 
 pub(crate) use self::hands::shifted;
+pub use self::shape::{RevisionShape, Shape};
 use self::state::State;
 use self::strict::{Rule, Violation};
 use self::traffic::{Traffic, TrafficReport};
@@ -113,6 +115,15 @@ impl World {
             state: Mutex::new(State::new(start, options)),
             store: Arc::new(MemoryStore::new()),
         }))
+    }
+
+    /// Another world that is as this one is now, with a clock and a store of its own. What was prepared once can be
+    /// tried many times.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let state = self.lock().clone();
+        let (clock, store) = (Arc::new(self.0.clock.fork()), Arc::new(self.0.store.fork()));
+        Self(Arc::new(Inner { clock, state: Mutex::new(state), store }))
     }
 
     /// Fakes of all five traits that act on this world.

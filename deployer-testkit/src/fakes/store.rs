@@ -21,7 +21,7 @@ pub struct MemoryStore {
     books: Mutex<Books>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Books {
     leases: BTreeMap<AppName, LeaseRow>,
     dead: BTreeSet<String>,
@@ -31,7 +31,7 @@ struct Books {
     deployments: BTreeMap<DeploymentId, Row>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct LeaseRow {
     owner: String,
     owner_id: String,
@@ -40,7 +40,7 @@ struct LeaseRow {
     held: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Row {
     app: AppName,
     record: String,
@@ -55,6 +55,11 @@ impl MemoryStore {
         Self::default()
     }
 
+    /// Another store with the same content.
+    pub(crate) fn fork(&self) -> Self {
+        Self { books: Mutex::new(self.lock().clone()) }
+    }
+
     /// Makes the holder of an application's lease a process that the store knows to be dead, as after a `kill -9` on this
     /// host: its lease can be taken at once. Answers whether there is a holder.
     pub fn declare_holder_dead(&self, app: &str) -> bool {
@@ -63,6 +68,13 @@ impl MemoryStore {
         let found = holder.is_some();
         books.dead.extend(holder);
         found
+    }
+
+    /// The whole journal of a deployment.
+    pub(crate) fn entries(&self, deployment: &DeploymentId) -> Result<Vec<Entry>> {
+        let books = self.lock();
+        let Some(row) = books.deployments.get(deployment) else { return Ok(Vec::new()) };
+        row.entries.iter().map(|text| decode("store.journal", text)).collect()
     }
 
     /// Leaves a signal for every deployment of an application that has no verdict yet.

@@ -209,6 +209,12 @@ impl Process {
         let _ = self.0.crashed.subscribe().wait_for(|crashed| *crashed).await;
     }
 
+    /// Whether a pause has begun, over or not.
+    #[must_use]
+    pub fn has_paused(&self) -> bool {
+        self.0.paused.borrow().is_some()
+    }
+
     /// Returns when a pause has begun.
     pub async fn paused(&self) {
         let _ = self.0.paused.subscribe().wait_for(Option::is_some).await;

@@ -7,7 +7,7 @@ use deployer_core::{AppName, ServiceName, Timestamp};
 use super::state::State;
 
 /// The serving capacity of each service since it was first there, or since the watch was started anew.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct CapacityWatch {
     current: BTreeMap<(AppName, ServiceName), u32>,
     least: BTreeMap<(AppName, ServiceName), (u32, Timestamp)>,

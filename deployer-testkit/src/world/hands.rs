@@ -7,6 +7,7 @@ use deployer_core::{ExitDetail, InstanceId, RevisionId, Signal};
 
 use super::World;
 use super::instances::Life;
+use super::traffic::LostRequest;
 use crate::faults::Fault;
 
 impl World {
@@ -38,6 +39,15 @@ impl World {
     /// before; only the time that is shown is another.
     pub fn set_clock(&self, by_millis: i64) {
         self.0.clock.shift(by_millis);
+    }
+
+    /// Whether a request was lost because somebody killed the instance that had it, or was given it before the load
+    /// balancer noticed.
+    pub(crate) fn was_lost_by_kill(&self, lost: &LostRequest) -> bool {
+        let state = self.lock();
+        let Some((_, instance)) = &lost.given_to else { return false };
+        let Some(killed) = state.killed.get(instance) else { return false };
+        lost.lost_at >= *killed && lost.lost_at <= *killed + state.options.detection
     }
 
     /// Lets somebody do what this fault says, before the call of this number.

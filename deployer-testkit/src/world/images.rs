@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use deployer_core::{AppName, Digest, PinnedImage};
 
 /// Every image that there is or was.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Images {
     /// What each reference names now.
     pub(crate) references: BTreeMap<String, Digest>,

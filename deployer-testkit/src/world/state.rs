@@ -18,7 +18,7 @@ use super::strict::{KeyBook, Rule, Violation};
 use super::traffic::{LossReason, TrafficState};
 use crate::scenario::Behaviours;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct State {
     pub(crate) now: Timestamp,
     /// What everybody's clock shows, which may have been set. Leases and deadlines are by it.

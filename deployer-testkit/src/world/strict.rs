@@ -82,7 +82,7 @@ impl fmt::Display for Rule {
 }
 
 /// The inputs with which each key came first.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct KeyBook(BTreeMap<(&'static str, String, String), String>);
 
 impl super::state::State {

@@ -145,7 +145,7 @@ impl fmt::Display for LossReason {
 }
 
 /// The requests of the world.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct TrafficState {
     sources: Vec<Source>,
     requests: BTreeMap<u64, Request>,
@@ -157,7 +157,7 @@ pub(crate) struct TrafficState {
     report: TrafficReport,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Source {
     traffic: Traffic,
     from: Timestamp,
