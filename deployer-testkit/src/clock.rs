@@ -78,6 +78,11 @@ impl Clock for WorldClock {
         shifted(time, self.time.lock().unwrap_or_else(PoisonError::into_inner).shown_later)
     }
 
+    fn elapsed(&self) -> Duration {
+        let time = self.read();
+        time.since(self.time.lock().unwrap_or_else(PoisonError::into_inner).start)
+    }
+
     async fn sleep(&self, duration: Duration) {
         // Reading marks where on this runtime's time the sleep begins, in case nobody has looked at the clock on it yet.
         self.read();

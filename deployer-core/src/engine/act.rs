@@ -1,13 +1,13 @@
 //! The backend calls of each step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::calls::{Access, Calls};
 use crate::backend::{
-    Backend, EnsureApp, EnsureRoutes, Launch, ObserveApp, Outcome, Reduce, RemoveApp, RetainRoutes, SetTargets,
-    SetWeights, StartTask, Target, TargetRegistration,
+    Backend, EnsureApp, EnsureRoutes, Launch, ObserveApp, ObservedTarget, Outcome, Reduce, RemoveApp, RetainRoutes,
+    SetTargets, SetWeights, StartTask, Target, TargetRegistration, TargetState,
 };
 use crate::error::{Error, ErrorKind, Result, Retry};
 use crate::model::{AppName, InstanceId, Release, ReleaseNumber, RevisionId, ServiceName, ServiceRelease};
@@ -56,15 +56,9 @@ impl Act {
             Action::Shift { service, weights, expected, releases, instances } => {
                 self.shift(service, weights, expected, releases, *instances).await
             }
-            Action::Drain { release, revision, keep, .. } => self.drain(*release, revision, *keep).await,
-            Action::Reduce { revision, keep } => self.reduce(revision, *keep).await,
-            Action::Tidy { release, pools } => {
-                let release = release.map(|release| self.release(release)).transpose()?;
-                let call = self.calls.frame(&self.key, LONG);
-                let request = RetainRoutes::new(call, self.app.clone(), release, pools.clone());
-                let retain = || self.backend.balancer.retain(request.clone());
-                self.calls.make("balancer.retain", &self.app, Access::Change, LONG, retain).await
-            }
+            Action::Drain { release, revision, keep, idle, .. } => self.drain(*release, revision, *keep, *idle).await,
+            Action::Reduce { revision, keep, idle } => self.reduce(revision, *keep, *idle).await,
+            Action::Tidy { release, pools } => self.tidy(*release, pools).await,
             Action::RemoveApp { volumes } => {
                 let request = RemoveApp::new(self.calls.frame(&self.key, LONG), self.app.clone(), *volumes);
                 let remove = || self.backend.orchestrator.remove_app(request.clone());
@@ -153,7 +147,32 @@ impl Act {
         Ok(outcome.and(Outcome::Changed))
     }
 
-    async fn drain(&self, release: ReleaseNumber, revision: &RevisionId, keep: u32) -> Result<Outcome> {
+    /// Removes what nothing needs. What somebody has given traffic again by hand stays, and is reported.
+    async fn tidy(&self, release: Option<ReleaseNumber>, pools: &[RevisionId]) -> Result<Outcome> {
+        let release = release.map(|release| self.release(release)).transpose()?;
+        let mut stays = pools.to_vec();
+        let mut busy = None;
+        if let Some(release) = &release {
+            let observe = || self.backend.balancer.observe(&self.app);
+            let routing = self.calls.make("balancer.observe", &self.app, Access::Read, SHORT, observe).await?;
+            let kept = routing.iter().filter(|routing| release.services.contains_key(&routing.service));
+            for pool in kept.flat_map(|routing| &routing.pools).filter(|pool| !pools.contains(&pool.revision)) {
+                // Its instances could not be stopped, which was reported, or somebody wants them to serve.
+                if pool.weight > 0 || pool.targets.iter().any(|target| target.state == TargetState::InService) {
+                    stays.push(pool.revision.clone());
+                }
+                if pool.weight > 0 {
+                    busy = Some(pool.revision.clone());
+                }
+            }
+        }
+        let request = RetainRoutes::new(self.calls.frame(&self.key, LONG), self.app.clone(), release, stays);
+        let retain = || self.backend.balancer.retain(request.clone());
+        let outcome = self.calls.make("balancer.retain", &self.app, Access::Change, LONG, retain).await?;
+        busy.map_or(Ok(outcome), |revision| Err(has_traffic(&revision)))
+    }
+
+    async fn drain(&self, release: ReleaseNumber, revision: &RevisionId, keep: u32, idle: bool) -> Result<Outcome> {
         if !self.registers() {
             return Ok(Outcome::AlreadyThere);
         }
@@ -162,6 +181,9 @@ impl Act {
         let Some(pool) = observed.routing(revision.service()).and_then(|routing| routing.pool(revision)) else {
             return Ok(Outcome::AlreadyThere);
         };
+        if idle && pool.weight > 0 {
+            return Err(has_traffic(revision));
+        }
         let mut targets = Vec::new();
         for (index, instance) in observed.instances(revision).enumerate() {
             let pooled = pool.targets.iter().any(|target| target.instance == instance.id);
@@ -173,7 +195,8 @@ impl Act {
         self.set_targets(&release, revision, targets).await
     }
 
-    async fn reduce(&self, revision: &RevisionId, keep: u32) -> Result<Outcome> {
+    async fn reduce(&self, revision: &RevisionId, keep: u32, idle: bool) -> Result<Outcome> {
+        self.check_drained(revision, keep, idle).await?;
         let grace = self.service_of(revision).map_or(Duration::ZERO, |(_, service)| service.workload.stop.grace);
         let timeout = LONG + grace;
         let request = Reduce::new(self.calls.frame(&self.key, timeout), self.app.clone(), revision.clone(), keep);
@@ -196,6 +219,35 @@ impl Act {
             Some(Target { instance: instance.id.clone(), address, draining: false })
         });
         Ok(outcome.and(self.set_targets(&release, revision, targets.collect()).await?))
+    }
+
+    /// Nothing is stopped that is given requests, even if the step that was to take it out of rotation could not.
+    async fn check_drained(&self, revision: &RevisionId, keep: u32, idle: bool) -> Result<()> {
+        let listens = self.service_of(revision).is_some_and(|(_, service)| service.listens());
+        if !listens || !(self.registers() || idle) {
+            return Ok(());
+        }
+        let observed = self.observe(&BTreeMap::new()).await?;
+        let Some(pool) = observed.routing(revision.service()).and_then(|routing| routing.pool(revision)) else {
+            return Ok(());
+        };
+        if idle && pool.weight > 0 {
+            return Err(has_traffic(revision));
+        }
+        if !self.registers() {
+            return Ok(());
+        }
+        let leaving: BTreeSet<&InstanceId> =
+            observed.instances(revision).skip(keep as usize).map(|instance| &instance.id).collect();
+        let in_service = |target: &ObservedTarget| target.state == TargetState::InService;
+        let Some(target) = pool.targets.iter().find(|target| leaving.contains(&target.instance) && in_service(target))
+        else {
+            return Ok(());
+        };
+        Err(Error::new(ErrorKind::Conflict, "an instance that is to be stopped is in rotation")
+            .with_resource(revision.to_string())
+            .with_context("instance", target.instance.to_string())
+            .with_retry(Retry::Never))
     }
 
     async fn set_targets(
@@ -249,6 +301,13 @@ pub(crate) async fn observe(backend: &Backend, calls: &Calls, request: ObserveAp
     let routing = calls.make("balancer.observe", &app, Access::Read, LOOK, observe);
     let (running, routing) = tokio::join!(running, routing);
     Ok(Observed::new(running?, routing?))
+}
+
+fn has_traffic(revision: &RevisionId) -> Error {
+    Error::new(ErrorKind::Conflict, "somebody has given traffic to a revision that is to go")
+        .with_resource(revision.to_string())
+        .with_help("find out who moves weights by hand, then deploy again")
+        .with_retry(Retry::Never)
 }
 
 fn ready_targets(observed: &Observed, revision: &RevisionId) -> Vec<Target> {

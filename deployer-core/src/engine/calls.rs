@@ -37,17 +37,29 @@ pub(crate) struct Calls {
     made: Arc<AtomicU64>,
     /// Until when the lease holds under which calls are made, if they need one.
     lease: Option<Arc<AtomicI64>>,
+    /// The time of day when the lease was taken, and what the clock had measured then.
+    since: Option<(Timestamp, Duration)>,
 }
 
 impl Calls {
     pub(crate) fn new(clock: Arc<dyn Clock>, intercept: Option<Arc<dyn Intercept>>) -> Self {
-        Self { clock, intercept, made: Arc::default(), lease: None }
+        Self { clock, intercept, made: Arc::default(), lease: None, since: None }
     }
 
     /// The same, for calls that change something only as long as this lease holds.
     pub(crate) fn under(&self, lease: &Lease) -> Self {
         let until = Arc::new(AtomicI64::new(lease.expires_at.as_millis()));
-        Self { lease: Some(until), ..self.clone() }
+        let since = (self.clock.now(), self.clock.elapsed());
+        Self { lease: Some(until), since: Some(since), ..self.clone() }
+    }
+
+    /// The time by which a deployment is driven: that of the day when it began, and what has passed since. It goes on
+    /// evenly when somebody sets the clock, so that no wait is cut short or drawn out.
+    pub(crate) fn now(&self) -> Timestamp {
+        match self.since {
+            Some((began, then)) => began + self.clock.elapsed().saturating_sub(then),
+            None => self.clock.now(),
+        }
     }
 
     /// The lease was renewed.

@@ -62,6 +62,8 @@ pub(super) struct View<'a> {
     /// The shortest time after which looking again may help.
     pub(super) poll: Duration,
     pub(super) now: Timestamp,
+    /// When what is observed was looked at. Nothing has come too late that nobody has looked for since.
+    pub(super) seen: Timestamp,
 }
 
 /// Decides.
@@ -172,7 +174,7 @@ struct Wait<'a> {
 
 impl Wait<'_> {
     fn consider(&self, decision: &mut Decision) {
-        let elapsed = self.view.now.since(self.since);
+        let elapsed = self.view.seen.since(self.begun());
         match &self.step.action {
             Action::AwaitHealthy { revision, instances, readiness } => {
                 self.healthy(decision, revision, *instances, readiness);
@@ -202,7 +204,7 @@ impl Wait<'_> {
                         failure.hint = Some("raise the hook's timeout if it needs longer".to_owned());
                         self.fail(decision, failure, instance.into_iter().collect());
                     }
-                    None => self.look_again(decision, self.since + hook.timeout),
+                    None => self.look_again(decision, self.begun() + hook.timeout),
                 }
             }
             Action::Ask { revision, gate } => {
@@ -225,10 +227,10 @@ impl Wait<'_> {
                     let detail = format!("{requests} requests were in flight after {}", Human(*timeout));
                     self.finish(decision, vec![detail], None);
                 } else {
-                    self.look_again(decision, self.since + *timeout);
+                    self.look_again(decision, self.begun() + *timeout);
                 }
             }
-            Action::Reduce { revision, keep } => {
+            Action::Reduce { revision, keep, .. } => {
                 let left = self.view.observed.count(revision);
                 if left <= *keep {
                     self.finish(decision, Vec::new(), None);
@@ -238,12 +240,12 @@ impl Wait<'_> {
                     let left: Vec<_> = self.view.observed.instances(revision).skip(*keep as usize).collect();
                     self.fail_with(decision, failure, &left);
                 } else {
-                    self.look_again(decision, self.since + STOP_TIMEOUT);
+                    self.look_again(decision, self.begun() + STOP_TIMEOUT);
                 }
             }
             Action::Verify { release, timeout } => match self.mismatch(*release) {
                 None => self.finish(decision, Vec::new(), None),
-                Some(mismatch) if self.view.now >= self.begun() + *timeout => {
+                Some(mismatch) if self.view.seen >= self.begun() + *timeout => {
                     let failure = self.failure(ErrorKind::Conflict, mismatch);
                     self.fail(decision, failure, Vec::new());
                 }
@@ -253,7 +255,8 @@ impl Wait<'_> {
         }
     }
 
-    /// Since when this process watches the step: what a process that is gone did not see does not count.
+    /// Since when this process watches the step: neither what a process that is gone did not see counts, nor the time
+    /// that the call took.
     fn begun(&self) -> Timestamp {
         self.since.max(self.waiting.since)
     }
@@ -263,11 +266,12 @@ impl Wait<'_> {
         let instances: Vec<&ObservedInstance> = view.observed.instances(revision).collect();
         if let Some(since) = self.waiting.holds_since {
             let long_enough = readiness.min_healthy.unwrap_or_default();
-            if view.now.since(since) >= long_enough {
+            if view.seen.since(since) >= long_enough {
                 return self.finish(decision, Vec::new(), None);
             }
             // Only time is missing: a look now and then is enough to see it break.
-            return decision.wake((since + long_enough).min(view.now + self.view.poll.max(Duration::from_millis(100))));
+            let look = view.now + view.poll.max(Duration::from_millis(100));
+            return self.wake(decision, look.min(since + long_enough));
         }
         // An instance that is ready may have crashed at some time of its life: that is no matter here.
         let unready = || instances.iter().copied().filter(|instance| !instance.is_ready());
@@ -283,8 +287,8 @@ impl Wait<'_> {
         }
         let deadline = self.begun() + readiness.deadline;
         let progress = readiness.progress_deadline.map(|deadline| self.waiting.progress_at() + deadline);
-        let stalled = progress.is_some_and(|progress| view.now >= progress);
-        if view.now >= deadline || stalled {
+        let stalled = progress.is_some_and(|progress| view.seen >= progress);
+        if view.seen >= deadline || stalled {
             let unready: Vec<_> = instances.iter().copied().filter(|instance| !instance.is_ready()).collect();
             let ready = view.observed.ready(revision);
             let time = if stalled {
@@ -319,13 +323,13 @@ impl Wait<'_> {
             return self.fail_with(decision, failure, &crashed);
         }
         if let Some(since) = self.waiting.unready_since {
-            if view.now.since(since) >= UNREADY_TOLERANCE {
+            if view.seen.since(since) >= UNREADY_TOLERANCE {
                 let unready: Vec<_> = view.observed.instances(revision).filter(|i| !i.is_ready()).collect();
                 let summary = format!("instances of {revision} are not ready any more, with {weight} % of the traffic");
                 let failure = self.failure(ErrorKind::Workload, summary);
                 return self.fail_with(decision, failure, &unready);
             }
-            decision.wake(since + UNREADY_TOLERANCE);
+            self.wake(decision, since + UNREADY_TOLERANCE);
         }
         let end = self.begun() + duration;
         let mut passed = true;
@@ -333,9 +337,9 @@ impl Wait<'_> {
             let patience = duration + gate.interval.saturating_mul(10).max(Duration::from_secs(10));
             passed &= self.gate(decision, gate, revision, weight, patience) == Some(true);
         }
-        if passed && view.now >= end {
+        if passed && view.seen >= end {
             self.finish(decision, Vec::new(), None);
-        } else if view.now < end {
+        } else if view.seen < end {
             self.look_again(decision, end);
         } else {
             self.look_again(decision, view.now + Duration::from_millis(250));
@@ -563,7 +567,12 @@ impl Wait<'_> {
             (_, 5_000..30_000) => self.view.poll.saturating_mul(4),
             _ => self.view.poll.saturating_mul(16),
         };
-        decision.wake(latest.min(self.view.now + poll));
+        self.wake(decision, latest.min(self.view.now + poll));
+    }
+
+    /// Looks again at this time; if it is past already, as soon as a look may show something new.
+    fn wake(&self, decision: &mut Decision, at: Timestamp) {
+        decision.wake(if at > self.view.now { at } else { self.view.now + self.view.poll });
     }
 }
 

@@ -31,6 +31,10 @@ const ATTEMPTS: u32 = 5;
 const BACKOFF: Duration = Duration::from_millis(100);
 /// How often signals are looked for.
 const SIGNALS: Duration = Duration::from_millis(250);
+/// How long that may take: the driver waits for it.
+const SIGNALS_TIMEOUT: Duration = Duration::from_secs(4);
+/// For how long nothing is judged by what was seen before.
+const BLIND: Duration = Duration::from_secs(60);
 /// How long removing a task may take. The driver waits for it, and has a lease to renew meanwhile.
 const TASK: Duration = Duration::from_secs(4);
 /// How many lines of output are kept as evidence.
@@ -47,6 +51,8 @@ pub(crate) struct Driver {
     pub(crate) releases: Arc<BTreeMap<ReleaseNumber, Arc<Release>>>,
     watch: Watch,
     observed: Observed,
+    /// When that was looked at.
+    seen_at: Timestamp,
     /// Whether a step has begun to wait since the last look.
     unseen: bool,
     /// Revisions that stood by before this deployment, and stay if it is brought back.
@@ -85,10 +91,13 @@ impl Driver {
         warm: BTreeSet<RevisionId>,
         cancelled: watch::Receiver<Option<String>>,
     ) -> Self {
-        let now = calls.clock.now();
+        let calls = calls.under(&lease);
+        let now = calls.now();
+        // It may have been taken a while ago.
+        let age = lease.ttl.saturating_sub(lease.expires_at.since(calls.clock.now()));
         Self {
             backend,
-            calls: calls.under(&lease),
+            calls,
             gates,
             events,
             lease,
@@ -96,12 +105,13 @@ impl Driver {
             releases: Arc::new(releases),
             watch: Watch::default(),
             observed,
+            seen_at: now,
             unseen: false,
             warm,
             cancelled,
             tasks: JoinSet::new(),
             signals_at: now - SIGNALS,
-            renewed_at: now,
+            renewed_at: now - age,
         }
     }
 
@@ -123,7 +133,7 @@ impl Driver {
 
     /// Waits for a call to end, or for the time to look again.
     async fn wait(&mut self, wake_at: Option<Timestamp>) -> Vec<Finished> {
-        let now = self.calls.clock.now();
+        let now = self.calls.now();
         let mut until = self.renewed_at + self.lease.ttl / 3;
         until = until.min(self.signals_at + SIGNALS);
         if let Some(wake_at) = wake_at {
@@ -189,13 +199,16 @@ impl Driver {
     }
 
     fn decide(&self) -> Decision {
+        let now = self.calls.now();
         decide(&View {
             state: &self.state,
             observed: &self.observed,
             watch: &self.watch,
             releases: &self.releases,
             poll: self.backend.orchestrator.capabilities().poll,
-            now: self.calls.clock.now(),
+            now,
+            // A world that cannot be looked at for long is not waited for without end.
+            seen: if now.since(self.seen_at) < BLIND { self.seen_at } else { now },
         })
     }
 
@@ -215,7 +228,7 @@ impl Driver {
                     acts.push((step, attempt));
                     Ok(false)
                 } else {
-                    self.watch.begin(step, self.calls.clock.now());
+                    self.watch.begin(step, self.calls.now());
                     // What it waits for may be true already, but that has to be looked at first.
                     self.unseen = true;
                     Ok(true)
@@ -264,6 +277,7 @@ impl Driver {
         // What was decided so far is safe before anything else is asked.
         self.append(std::mem::take(entries)).await?;
         self.observed = self.observe_for_plan().await?;
+        self.seen_at = self.calls.now();
         // One that still runs must not go on beside what is done now.
         self.remove_tasks(&self.observed).await;
         let record = &self.state.record;
@@ -294,14 +308,16 @@ impl Driver {
     }
 
     async fn look(&mut self) {
+        let at = self.calls.now();
         let seen = self.observe_all().await;
-        self.saw(seen);
+        self.saw(seen, at);
     }
 
     /// Looks. Whoever listens does not wait with what was decided so far for the platform's answer.
     async fn look_and_append(&mut self, entries: &mut Vec<Entry>) -> Result<()> {
+        let at = self.calls.now();
         let (written, seen) = tokio::join!(self.append(std::mem::take(entries)), self.observe_all());
-        self.saw(seen);
+        self.saw(seen, at);
         written
     }
 
@@ -310,12 +326,14 @@ impl Driver {
         observe(&self.backend, &self.calls, request).await
     }
 
-    fn saw(&mut self, seen: Result<Observed>) {
+    /// Takes what was looked at from this time on.
+    fn saw(&mut self, seen: Result<Observed>, at: Timestamp) {
         match seen {
             Ok(observed) => {
                 self.tell_changes(&observed);
                 self.observed = observed;
-                self.watch.update(&self.state.plan, &self.observed, self.calls.clock.now());
+                self.seen_at = at;
+                self.watch.update(&self.state.plan, &self.observed, at);
             }
             // Deadlines go on; the next look may succeed.
             Err(error) => tracing::warn!(%error, "the world cannot be observed now"),
@@ -392,7 +410,7 @@ impl Driver {
 
     /// Takes the result of a call into the journal.
     async fn take(&mut self, finished: Finished, entries: &mut Vec<Entry>) -> Result<()> {
-        let now = self.calls.clock.now();
+        let now = self.calls.now();
         match finished {
             Finished::Gate { step, gate, answer } => {
                 self.watch.running.remove(&step);
@@ -483,7 +501,7 @@ impl Driver {
     }
 
     async fn take_signals(&mut self, entries: &mut Vec<Entry>) -> Result<()> {
-        let now = self.calls.clock.now();
+        let now = self.calls.now();
         let by = self.cancelled.borrow().clone();
         let mut signals: Vec<Signal> = by.map(|by| Signal::Cancel { by }).into_iter().collect();
         if now >= self.signals_at + SIGNALS {
@@ -505,7 +523,7 @@ impl Driver {
     async fn stored_signals(&self) -> Vec<Signal> {
         let id = &self.state.record.id;
         let read = || self.backend.store.signals(id);
-        match self.calls.make("store.signals", id, Access::Read, SHORT, read).await {
+        match self.calls.make("store.signals", id, Access::Read, SIGNALS_TIMEOUT, read).await {
             Ok(signals) => signals,
             Err(error) => {
                 tracing::warn!(%error, "signals cannot be read now");
@@ -531,11 +549,12 @@ impl Driver {
     }
 
     async fn renew_lease(&mut self) -> Result<()> {
-        let now = self.calls.clock.now();
-        if now < self.renewed_at + self.lease.ttl / 3 {
+        // Others see by the time of day whether it has expired, and somebody may have set that.
+        let (now, shown) = (self.calls.now(), self.calls.clock.now());
+        if now < self.renewed_at + self.lease.ttl / 3 && shown + self.lease.ttl / 3 < self.lease.expires_at {
             return Ok(());
         }
-        let renew = || self.backend.store.renew_lease(&self.lease, now);
+        let renew = || self.backend.store.renew_lease(&self.lease, self.calls.clock.now());
         let timeout = self.lease.ttl / 3;
         let made = self.calls.make("store.renew_lease", &self.lease.app, Access::Fenced, timeout, renew);
         match made.await {
@@ -546,7 +565,7 @@ impl Driver {
                 Ok(())
             }
             // It holds for a while yet, and the next turn tries again.
-            Err(error) if error.kind() != ErrorKind::Conflict && now < self.lease.expires_at => {
+            Err(error) if error.kind() != ErrorKind::Conflict && shown < self.lease.expires_at => {
                 tracing::warn!(%error, "the lease cannot be renewed now");
                 Ok(())
             }
@@ -557,7 +576,7 @@ impl Driver {
     /// Applies an event to the state, and notes its entry to be appended.
     fn write(&mut self, entries: &mut Vec<Entry>, event: JournalEvent) -> Result<()> {
         let seq = self.state.record.last_seq + 1;
-        let entry = Entry::new(seq, self.calls.clock.now(), self.lease.fence, event);
+        let entry = Entry::new(seq, self.calls.now(), self.lease.fence, event);
         self.state.apply(&entry)?;
         entries.push(entry);
         Ok(())

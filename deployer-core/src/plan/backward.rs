@@ -81,8 +81,8 @@ fn fewer(
     if request.observed.count(&revision) <= keep {
         return None;
     }
-    let after = draft.drain(&[proof], StepWeight::CleanUp, &revision, target.number, keep);
-    Some(draft.add(&after, StepWeight::CleanUp, Action::Reduce { revision, keep }))
+    let after = draft.drain(&[proof], StepWeight::CleanUp, &revision, target.number, (keep, false));
+    Some(draft.add(&after, StepWeight::CleanUp, Action::Reduce { revision, keep, idle: false }))
 }
 
 fn bring_back(

@@ -280,8 +280,8 @@ impl<'a> Forward<'a> {
         if self.request.observed.count(&lane.revision) <= keep {
             return lane.ready.clone();
         }
-        let after = self.draft.drain(&after, StepWeight::Required, &lane.revision, self.target.number, keep);
-        vec![self.draft.step(&after, Action::Reduce { revision: lane.revision.clone(), keep })]
+        let after = self.draft.drain(&after, StepWeight::Required, &lane.revision, self.target.number, (keep, false));
+        vec![self.draft.step(&after, Action::Reduce { revision: lane.revision.clone(), keep, idle: false })]
     }
 
     fn move_traffic(&mut self, lane: &Lane<'a>, after: Vec<StepId>) -> Vec<StepId> {
@@ -340,8 +340,9 @@ impl<'a> Forward<'a> {
                 after = self.hold(lane, after, weight, Duration::ZERO);
             }
             if batch.new < lane.service.replicas && batch.old < left {
-                after = self.draft.drain(&after, StepWeight::Required, &old, fallback, batch.old);
-                after = vec![self.draft.step(&after, Action::Reduce { revision: old.clone(), keep: batch.old })];
+                after = self.draft.drain(&after, StepWeight::Required, &old, fallback, (batch.old, false));
+                let reduce = Action::Reduce { revision: old.clone(), keep: batch.old, idle: false };
+                after = vec![self.draft.step(&after, reduce)];
             }
             (new, left) = (batch.new, batch.old);
         }

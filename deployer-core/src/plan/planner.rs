@@ -184,7 +184,10 @@ impl<'a> Draft<'a> {
     ) -> StepId {
         let name = revision.service();
         let known = self.release_with(revision);
-        let mut after = self.drain(after, weight, revision, fallback, 0);
+        // Where the service stays, its traffic has moved to another revision before.
+        let idle =
+            weight == StepWeight::CleanUp && self.request.target.is_some_and(|target| target.services.contains_key(name));
+        let mut after = self.drain(after, weight, revision, fallback, (0, idle));
         // Only a revision that has served has anything to say on its way out.
         let is = |other: Option<&Release>, release: &Release| other.is_some_and(|other| other.number == release.number);
         if let Some(release) = known
@@ -194,17 +197,18 @@ impl<'a> Draft<'a> {
         {
             after = self.hooks(after, weight, release.number, (name, service), HookPoint::PreStop);
         }
-        self.add(&after, weight, Action::Reduce { revision: revision.clone(), keep: 0 })
+        self.add(&after, weight, Action::Reduce { revision: revision.clone(), keep: 0, idle })
     }
 
-    /// Adds the draining of all instances but `keep`, where somebody has to do it.
+    /// Adds the draining of all instances but `keep`, where somebody has to do it; `idle` says that they must have no
+    /// traffic any more.
     pub(super) fn drain(
         &mut self,
         after: &[StepId],
         weight: StepWeight,
         revision: &RevisionId,
         fallback: ReleaseNumber,
-        keep: u32,
+        (keep, idle): (u32, bool),
     ) -> Vec<StepId> {
         let release = self.release_with(revision);
         let service = release.and_then(|release| release.services.get(revision.service()));
@@ -216,7 +220,7 @@ impl<'a> Draft<'a> {
         // Of a release that is neither of the two, only what is usual is known.
         let timeout = service.map_or(USUAL_DRAIN, ServiceRelease::effective_drain);
         let release = release.map_or(fallback, |release| release.number);
-        vec![self.add(after, weight, Action::Drain { release, revision: revision.clone(), keep, timeout })]
+        vec![self.add(after, weight, Action::Drain { release, revision: revision.clone(), keep, timeout, idle })]
     }
 
     /// Revisions of other services, of the release that is left, that write to a volume of this service and run.

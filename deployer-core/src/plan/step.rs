@@ -260,6 +260,9 @@ pub enum Action {
         /// How long requests in flight may take.
         #[serde(with = "millis")]
         timeout: Duration,
+        /// Whether it must have no traffic: if it has, somebody has interfered.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        idle: bool,
     },
     /// Stops and removes instances, those with the highest ordinals first.
     Reduce {
@@ -267,6 +270,9 @@ pub enum Action {
         revision: RevisionId,
         /// How many instances stay.
         keep: u32,
+        /// Whether it must have no traffic: if it has, somebody has interfered.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        idle: bool,
     },
     /// Observes that exactly the wanted revisions, with the wanted image digests, serve.
     Verify {
@@ -367,7 +373,7 @@ impl fmt::Display for Action {
                 write!(f, "take {} out of rotation", rest(revision, *keep))?;
                 write!(f, ", at most {} for requests in flight", Human(*timeout))
             }
-            Self::Reduce { revision, keep } => write!(f, "stop {}", rest(revision, *keep)),
+            Self::Reduce { revision, keep, .. } => write!(f, "stop {}", rest(revision, *keep)),
             Self::Verify { release, .. } => write!(f, "verify that {release} is what serves"),
             Self::Tidy { .. } => f.write_str("remove routes and pools that nothing needs"),
             Self::RemoveApp { volumes: false } => f.write_str("remove networks"),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use deployer_core::{ErrorKind, Release, ReleaseNumber, State, Verdict};
+use deployer_core::{DeploymentRecord, ErrorKind, Release, ReleaseNumber, State, Verdict};
 
 use super::play::{Ended, Stage};
 use crate::faults::{Fault, Schedule};
@@ -78,12 +78,13 @@ fn world(stage: &Stage<'_>, ended: &Ended) -> Vec<String> {
     let Some(record) = ended.records.last() else { return vec!["there is no record of it".to_owned()] };
     let Some(verdict) = &record.verdict else { return vec!["it has no verdict".to_owned()] };
     let leftovers = matches!(verdict, Verdict::Promoted { leftovers } if !leftovers.is_empty());
-    if leftovers && ended.schedule.is_transient() {
-        found.push(format!("passing trouble left something over: {verdict}"));
-    }
     if matches!(verdict, Verdict::NeedsAttention { .. }) {
         // It says that it is not as it should be.
         return found;
+    }
+    let incomplete = leftovers || !left_over(ended, record).is_empty();
+    if incomplete && ended.schedule.is_transient() {
+        found.push(format!("passing trouble left something over: {:?}", left_over(ended, record)));
     }
     let serving = release(ended, record.serving());
     if record.serving().is_some() && serving.is_none() {
@@ -91,7 +92,7 @@ fn world(stage: &Stage<'_>, ended: &Ended) -> Vec<String> {
     }
     found.extend(ended.shape.differences(serving));
     let expected = match verdict {
-        _ if ended.records.len() > 1 || leftovers || !stage.scenario.meanwhile.is_empty() => None,
+        _ if ended.records.len() > 1 || incomplete || !stage.scenario.meanwhile.is_empty() => None,
         Verdict::Promoted { .. } if stage.undisturbed.verdict == "promoted" => Some(&stage.undisturbed.after),
         Verdict::RolledBack { .. } | Verdict::Cancelled { .. } => Some(&stage.before),
         _ => None,
@@ -103,6 +104,12 @@ fn world(stage: &Stage<'_>, ended: &Ended) -> Vec<String> {
         found.push(format!("{} one-off tasks are left over", ended.shape.tasks));
     }
     found
+}
+
+/// What the journal says could not be cleared away.
+fn left_over(ended: &Ended, record: &DeploymentRecord) -> Vec<String> {
+    let entries = ended.world.store().entries(&record.id).unwrap_or_default();
+    State::fold(&entries).map(|state| state.leftovers()).unwrap_or_default()
 }
 
 /// Journals are legal, and say what the records say.

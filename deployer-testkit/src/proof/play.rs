@@ -216,7 +216,7 @@ impl<'a> Stage<'a> {
                     if let Some(tell) = tell {
                         tell(format!("an heir failed: {error}"));
                     }
-                    world.clock().sleep(Duration::from_secs(1)).await;
+                    world.clock().sleep(TTL).await;
                 }
                 None => world.clock().sleep(TTL).await,
             }
