@@ -224,7 +224,7 @@ fn gates() -> Vec<Scenario> {
     };
     let ask = || GateSpec::new("ask", GatePoint::Holding, GateCheck::Callback { name: "yes".into() });
     let approval = || {
-        let check = GateCheck::Approval { timeout: 600 * SECOND };
+        let check = GateCheck::Approval { timeout: 20 * SECOND };
         GateSpec::new("approval", GatePoint::Holding, check)
     };
     let update = |name: &str, to: ServiceSpec| {
@@ -240,7 +240,7 @@ fn gates() -> Vec<Scenario> {
         update("pass", gated("web:v2")),
         update("errors", gated("web:errors")).ending("rolled-back"),
         update("never-healthy", gated("web:never")).ending("rolled-back"),
-        update("approval", web("web:v2", baking()).with_gate(approval())).meanwhile(3 * SECOND, Act::Promote),
+        update("approval", web("web:v2", baking()).with_gate(approval())).meanwhile(3 * SECOND, Act::Promote).ending_any(["promoted", "rolled-back"]),
         update("dies", web("web:dies", baking())).ending("rolled-back").losing_requests().keeping("web", 0),
     ]
 }
