@@ -46,9 +46,9 @@ mod clock;
 mod fakes;
 mod faults;
 pub mod load;
-pub mod proof;
 #[cfg(feature = "mockall")]
 pub mod mocks;
+pub mod proof;
 mod scenario;
 mod world;
 

@@ -3,11 +3,11 @@
 mod assertions;
 mod capacity;
 mod hands;
-pub(crate) mod shape;
 pub(crate) mod images;
 pub(crate) mod instances;
 pub(crate) mod random;
 pub(crate) mod routing;
+pub(crate) mod shape;
 pub(crate) mod state;
 pub(crate) mod strict;
 pub(crate) mod traffic;

@@ -87,7 +87,8 @@ pub trait ReleaseStore: Debug + Send + Sync {
     /// [`Corrupt`](crate::ErrorKind::Corrupt) if an entry cannot be read.
     async fn journal(&self, deployment: &DeploymentId, from: u64) -> Result<Vec<Entry>>;
 
-    /// Records of deployments, newest first.
+    /// Records of deployments, newest first, by when their journals were opened. Neither the ids nor the times in the
+    /// records tell that: a handle may have waited for long, and somebody may have set the clock.
     ///
     /// # Errors
     /// Only if the store cannot be read.
@@ -230,7 +231,7 @@ impl ReleaseQuery {
 pub struct DeploymentQuery {
     /// The application.
     pub app: AppName,
-    /// Only those that began earlier than this one.
+    /// Only those whose journals were opened earlier than this one's.
     pub before: Option<DeploymentId>,
     /// At most so many.
     pub limit: u32,
@@ -243,7 +244,7 @@ impl DeploymentQuery {
         Self { app, before: None, limit }
     }
 
-    /// Only those that began earlier than this one.
+    /// Only those whose journals were opened earlier than this one's.
     #[must_use]
     pub fn before(mut self, deployment: DeploymentId) -> Self {
         self.before = Some(deployment);

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::calls::{Access, Calls};
 use crate::backend::{
-    Backend, EnsureApp, EnsureRoutes, Launch, ObserveApp, ObservedTarget, Outcome, Reduce, RemoveApp, RetainRoutes,
-    SetTargets, SetWeights, StartTask, Target, TargetRegistration, TargetState,
+    Backend, EnsureApp, EnsureRoutes, Launch, ObserveApp, ObservedTarget, Outcome, Reduce, RemoveApp, RemoveTask,
+    RetainRoutes, SetTargets, SetWeights, StartTask, Target, TargetRegistration, TargetState,
 };
 use crate::error::{Error, ErrorKind, Result, Retry};
 use crate::model::{AppName, InstanceId, Release, ReleaseNumber, RevisionId, ServiceName, ServiceRelease};
@@ -60,6 +60,7 @@ impl Act {
             Action::Reduce { revision, keep, idle } => self.reduce(revision, *keep, *idle).await,
             Action::Tidy { release, pools } => self.tidy(*release, pools).await,
             Action::RemoveApp { volumes } => {
+                self.forget_tasks().await?;
                 let request = RemoveApp::new(self.calls.frame(&self.key, LONG), self.app.clone(), *volumes);
                 let remove = || self.backend.orchestrator.remove_app(request.clone());
                 self.calls.make("orchestrator.remove_app", &self.app, Access::Change, LONG, remove).await
@@ -68,6 +69,16 @@ impl Act {
                 Ok(Outcome::AlreadyThere)
             }
         }
+    }
+
+    /// Stop scripts that have run are in the way of what is removed.
+    async fn forget_tasks(&self) -> Result<()> {
+        for task in self.observe(&BTreeMap::new()).await?.app.tasks {
+            let request = RemoveTask::new(self.calls.frame(&self.key, LONG), self.app.clone(), task.task.clone());
+            let remove = || self.backend.orchestrator.remove_task(request.clone());
+            self.calls.make("orchestrator.remove_task", &task.task, Access::Change, LONG, remove).await?;
+        }
+        Ok(())
     }
 
     async fn ensure_app(&self, release: &Arc<Release>) -> Result<Outcome> {

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use super::act::{Act, SHORT, observe};
+use super::act::{Act, observe};
 use super::append::append;
 use super::ask::Ask;
 use super::calls::{Access, Calls};
@@ -21,7 +21,7 @@ use crate::backend::{
     RemoveTask, Signal,
 };
 use crate::error::{Error, ErrorKind, Result, Retry};
-use crate::journal::{DeploymentRecord, DivertReason, Entry, Failure, JournalEvent, State, StepState};
+use crate::journal::{DeploymentKind, DeploymentRecord, DivertReason, Entry, Failure, JournalEvent, State, StepState};
 use crate::model::{GateCheck, GateSpec, InstanceId, Readiness, Release, ReleaseNumber, RevisionId, Timestamp};
 use crate::plan::{Action, Observed, PlanRequest, StepId, StepWeight, plan_back};
 
@@ -262,10 +262,7 @@ impl Driver {
                 Ok(true)
             }
             Command::Close { verdict } => {
-                let request = ObserveApp::new(self.state.record.app.clone());
-                if let Ok(observed) = observe(&self.backend, &self.calls, request).await {
-                    self.remove_tasks(&observed).await;
-                }
+                self.forget_tasks().await?;
                 self.write(entries, JournalEvent::Closed { verdict })?;
                 Ok(false)
             }
@@ -279,6 +276,7 @@ impl Driver {
         self.observed = self.observe_for_plan().await?;
         self.seen_at = self.calls.now();
         // One that still runs must not go on beside what is done now.
+        self.renew_lease().await?;
         self.remove_tasks(&self.observed).await;
         let record = &self.state.record;
         let baseline = record.baseline.and_then(|number| self.releases.get(&number)).map(Arc::clone);
@@ -286,7 +284,11 @@ impl Driver {
         let (baseline, target) = (baseline.as_deref(), target.as_deref());
         let request = PlanRequest::new(&record.app, &record.id, baseline, target, &self.observed, &self.warm);
         let drains = self.backend.orchestrator.capabilities().drains;
-        let plan = plan_back(&request.with_failed_baseline().with_drains(drains));
+        // What somebody merely stopped is as good as it was; what failed had better have no traffic.
+        let failed = matches!(reason, DivertReason::Failed { .. });
+        let standing_by = failed || !matches!(record.kind, DeploymentKind::Rollback { .. });
+        let request = if standing_by { request.with_failed_baseline() } else { request };
+        let plan = plan_back(&request.with_haste(failed).with_drains(drains));
         self.watch.clear();
         self.write(entries, JournalEvent::Diverted { reason, plan })
     }
@@ -532,16 +534,37 @@ impl Driver {
         }
     }
 
+    /// Looks for the one-off tasks of this deployment, and forgets them.
+    async fn forget_tasks(&mut self) -> Result<()> {
+        let request = || ObserveApp::new(self.state.record.app.clone());
+        let mut attempt = 1;
+        let observed = loop {
+            match observe(&self.backend, &self.calls, request()).await {
+                Ok(observed) => break observed,
+                Err(error) => match self.calls.pause(error, attempt).await {
+                    Ok(()) => attempt += 1,
+                    Err(error) => {
+                        tracing::warn!(%error, "it cannot be seen whether tasks are left over");
+                        return Ok(());
+                    }
+                },
+            }
+        };
+        self.renew_lease().await?;
+        self.remove_tasks(&observed).await;
+        Ok(())
+    }
+
     /// Forgets the one-off tasks of this deployment. What cannot be removed is found again by a later prune.
     async fn remove_tasks(&self, observed: &Observed) {
         let app = self.state.record.app.clone();
         let id = self.state.record.id.as_str();
         let suffix = id.get(id.len().saturating_sub(10)..).unwrap_or(id);
         for task in observed.app.tasks.iter().filter(|task| task.task.0.ends_with(suffix)) {
-            let call = self.calls.frame(task.task.to_string(), SHORT);
-            let request = RemoveTask::new(call, app.clone(), task.task.clone());
-            let remove = || self.backend.orchestrator.remove_task(request.clone());
-            let made = self.calls.make("orchestrator.remove_task", &task.task, Access::Change, TASK, remove);
+            let request =
+                || RemoveTask::new(self.calls.frame(task.task.to_string(), TASK), app.clone(), task.task.clone());
+            let remove = || self.backend.orchestrator.remove_task(request());
+            let made = self.calls.insist("orchestrator.remove_task", &task.task, Access::Change, TASK, remove);
             if let Err(error) = made.await {
                 tracing::warn!(%error, task = %task.task, "a task is left over");
             }

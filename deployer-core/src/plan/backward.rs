@@ -101,7 +101,8 @@ fn bring_back(
     let listens = service.listens();
 
     // Traffic goes at once to what is healthy, if it can bear it or is better than what has the traffic now.
-    let at_once = listens && ready > 0 && (ready * 2 >= wanted || !others_serve) && weights != all;
+    let enough = if request.haste { ready * 2 >= wanted } else { ready >= wanted };
+    let at_once = listens && ready > 0 && (enough || !others_serve) && weights != all;
     let releases = || BTreeMap::from([(revision.clone(), target.number)]);
     let mut done = Progress::default();
     if at_once {
@@ -136,7 +137,10 @@ fn bring_back(
         }
     } else if listens && weights == all && !at_once {
         // Instances may have been taken out of rotation on the way forward.
-        done.available = vec![draft.shift(&waits, name, all, releases(), 0)];
+        let readiness = service.effective_readiness();
+        let await_healthy = Action::AwaitHealthy { revision: revision.clone(), instances: wanted, readiness };
+        let healthy = draft.step(&waits, await_healthy);
+        done.available = vec![draft.shift(&[healthy], name, all, releases(), wanted)];
         done.started.clone_from(&done.available);
     }
     done

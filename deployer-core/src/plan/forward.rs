@@ -340,8 +340,10 @@ impl<'a> Forward<'a> {
                 after = self.hold(lane, after, weight, Duration::ZERO);
             }
             if batch.new < lane.service.replicas && batch.old < left {
-                after = self.draft.drain(&after, StepWeight::Required, &old, fallback, (batch.old, false));
-                let reduce = Action::Reduce { revision: old.clone(), keep: batch.old, idle: false };
+                // The last old ones go when the new ones have all traffic; where room is made first, they may have it.
+                let idle = batch.old == 0 && batch.new > 0;
+                after = self.draft.drain(&after, StepWeight::Required, &old, fallback, (batch.old, idle));
+                let reduce = Action::Reduce { revision: old.clone(), keep: batch.old, idle };
                 after = vec![self.draft.step(&after, reduce)];
             }
             (new, left) = (batch.new, batch.old);

@@ -39,6 +39,8 @@ pub struct PlanRequest<'a> {
     pub volumes: bool,
     /// Whether the revisions of the baseline have served, so that their stop scripts run before they are stopped.
     pub baseline_served: bool,
+    /// Whether traffic is better off on half of the wanted capacity than where it is now.
+    pub haste: bool,
 }
 
 impl<'a> PlanRequest<'a> {
@@ -63,6 +65,7 @@ impl<'a> PlanRequest<'a> {
             drains: false,
             volumes: false,
             baseline_served: true,
+            haste: true,
         }
     }
 
@@ -84,6 +87,13 @@ impl<'a> PlanRequest<'a> {
     #[must_use]
     pub fn with_failed_baseline(mut self) -> Self {
         self.baseline_served = false;
+        self
+    }
+
+    /// Says whether traffic is better off on half of the wanted capacity than where it is now: what has it is broken.
+    #[must_use]
+    pub fn with_haste(mut self, haste: bool) -> Self {
+        self.haste = haste;
         self
     }
 
@@ -185,8 +195,8 @@ impl<'a> Draft<'a> {
         let name = revision.service();
         let known = self.release_with(revision);
         // Where the service stays, its traffic has moved to another revision before.
-        let idle =
-            weight == StepWeight::CleanUp && self.request.target.is_some_and(|target| target.services.contains_key(name));
+        let idle = weight == StepWeight::CleanUp
+            && self.request.target.is_some_and(|target| target.services.contains_key(name));
         let mut after = self.drain(after, weight, revision, fallback, (0, idle));
         // Only a revision that has served has anything to say on its way out.
         let is = |other: Option<&Release>, release: &Release| other.is_some_and(|other| other.number == release.number);

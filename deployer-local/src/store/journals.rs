@@ -77,10 +77,11 @@ pub(super) fn entries(connection: &Connection, deployment: &DeploymentId, from: 
 
 pub(super) fn records(connection: &Connection, query: &DeploymentQuery) -> Result<Vec<DeploymentRecord>> {
     let before = query.before.as_ref().map(DeploymentId::as_str);
-    // Ids made later sort later.
     let mut statement = connection
         .prepare(
-            "SELECT id, json FROM deployments WHERE app = ?1 AND (?2 IS NULL OR id < ?2) ORDER BY id DESC LIMIT ?3",
+            "SELECT id, json FROM deployments
+             WHERE app = ?1 AND (?2 IS NULL OR position < (SELECT position FROM deployments WHERE id = ?2))
+             ORDER BY position DESC LIMIT ?3",
         )
         .map_err(sqlite)?;
     let rows = statement

@@ -53,7 +53,22 @@ const MIGRATIONS: &[&str] = &["
         at         INTEGER NOT NULL,
         UNIQUE (deployment, json)
     ) STRICT;
-"];
+",
+    // Deployments in the order in which their journals were opened. Ids tell when a handle was made, which may be long
+    // before, by a clock that somebody may have set.
+    "
+    CREATE TABLE opened_deployments (
+        position INTEGER PRIMARY KEY AUTOINCREMENT,
+        id       TEXT NOT NULL UNIQUE,
+        app      TEXT NOT NULL,
+        json     TEXT NOT NULL
+    ) STRICT;
+    INSERT INTO opened_deployments (id, app, json) SELECT id, app, json FROM deployments ORDER BY id;
+    DROP TABLE deployments;
+    ALTER TABLE opened_deployments RENAME TO deployments;
+    CREATE INDEX deployments_of_app ON deployments (app, position);
+",
+];
 
 /// Opens the file, makes it if there is none, and brings it to this version.
 pub(super) fn open(path: &Path, owners: &Owners) -> Result<Connection> {

@@ -29,6 +29,8 @@ struct Books {
     /// The last number given, for every application that ever had a release.
     numbers: BTreeMap<AppName, u64>,
     deployments: BTreeMap<DeploymentId, Row>,
+    /// How many journals were ever opened.
+    opened: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -46,6 +48,8 @@ struct Row {
     record: String,
     entries: Vec<String>,
     signals: Vec<Signal>,
+    /// Rises with every journal that is opened.
+    opened: usize,
 }
 
 impl MemoryStore {
@@ -271,11 +275,14 @@ impl ReleaseStore for MemoryStore {
                 .with_context("record", record.last_seq.to_string()));
         }
         let text = encode("store.append", &record)?;
+        let opened = books.opened + usize::from(known.is_none());
+        books.opened = opened;
         let row = books.deployments.entry(record.id.clone()).or_insert_with(|| Row {
             app: record.app.clone(),
             record: String::new(),
             entries: Vec::new(),
             signals: Vec::new(),
+            opened,
         });
         row.record = text;
         row.entries.extend(texts);
@@ -291,9 +298,12 @@ impl ReleaseStore for MemoryStore {
 
     async fn deployments(&self, query: DeploymentQuery) -> Result<Vec<DeploymentRecord>> {
         let books = self.lock();
-        let of_app = books.deployments.iter().rev().filter(|(_, row)| row.app == query.app);
-        let wanted = of_app.filter(|(id, _)| query.before.as_ref().is_none_or(|before| *id < before));
-        wanted.take(limited(query.limit)).map(|(_, row)| decode("store.deployments", &row.record)).collect()
+        let before = query.before.as_ref().map(|id| books.deployments.get(id).map_or(0, |row| row.opened));
+        let of_app = books.deployments.values().filter(|row| row.app == query.app);
+        let mut wanted: Vec<&Row> = of_app.filter(|row| before.is_none_or(|before| row.opened < before)).collect();
+        wanted.sort_by_key(|row| std::cmp::Reverse(row.opened));
+        let wanted = wanted.into_iter().take(limited(query.limit));
+        wanted.map(|row| decode("store.deployments", &row.record)).collect()
     }
 
     async fn send_signal(&self, request: SendSignal) -> Result<()> {

@@ -7,12 +7,13 @@ use deployer_core::{DeploymentRecord, ErrorKind, Release, ReleaseNumber, State, 
 use super::play::{Ended, Stage};
 use crate::faults::{Fault, Schedule};
 use crate::world::World;
+use crate::world::shape::Shape;
 use crate::world::traffic::LostRequest;
 
 /// Everything that does not hold, in words.
 pub(super) fn all(stage: &Stage<'_>, ended: &Ended) -> Vec<String> {
     let mut found = ended.problems.clone();
-    found.extend(answer(ended));
+    found.extend(answer(stage, ended));
     found.extend(verdict(stage, ended));
     found.extend(world(stage, ended));
     found.extend(journals(ended));
@@ -30,15 +31,18 @@ pub(super) fn untouched(stage: &Stage<'_>, world: &World) -> Option<String> {
 }
 
 /// Somebody whose process lived through nothing but passing trouble gets an answer that is no error.
-fn answer(ended: &Ended) -> Option<String> {
+fn answer(stage: &Stage<'_>, ended: &Ended) -> Option<String> {
     let schedule = &ended.schedule;
     // Who was held up for longer than the lease is told that somebody else has taken over.
     let held_up = |fault: &Fault| matches!(fault, Fault::Pause { .. });
-    if schedule.iter().count() > 1 || !schedule.is_transient() || schedule.any(held_up) {
+    let alone = stage.scenario.meanwhile.is_empty();
+    if schedule.iter().count() > 1 || !schedule.is_transient() || schedule.any(held_up) || !alone {
         return None;
     }
     match &ended.answer {
-        Some(Err(error)) if error.kind() != ErrorKind::Busy => Some(format!("passing trouble became an error: {error}")),
+        Some(Err(error)) if error.kind() != ErrorKind::Busy => {
+            Some(format!("passing trouble became an error: {error}"))
+        }
         _ => None,
     }
 }
@@ -90,17 +94,27 @@ fn world(stage: &Stage<'_>, ended: &Ended) -> Vec<String> {
     if record.serving().is_some() && serving.is_none() {
         found.push(format!("the release that serves is not kept: {:?}", record.serving()));
     }
-    found.extend(ended.shape.differences(serving));
+    if ended.schedule.any(|fault| *fault == Fault::MoveWeights) {
+        // Whoever moves weights when all is done moves them for good.
+        return found;
+    }
+    if !incomplete {
+        found.extend(ended.shape.differences(serving));
+    }
     let expected = match verdict {
         _ if ended.records.len() > 1 || incomplete || !stage.scenario.meanwhile.is_empty() => None,
         Verdict::Promoted { .. } if stage.undisturbed.verdict == "promoted" => Some(&stage.undisturbed.after),
         Verdict::RolledBack { .. } | Verdict::Cancelled { .. } => Some(&stage.before),
         _ => None,
     };
-    if let Some(expected) = expected.filter(|expected| **expected != ended.shape) {
+    // What failed for good is no standby any more, even if it was one.
+    let excused = |expected: &Shape| {
+        !ended.schedule.is_transient() && expected.without_standby() == ended.shape.without_standby()
+    };
+    if let Some(expected) = expected.filter(|expected| **expected != ended.shape && !excused(expected)) {
         found.push(format!("at the end there is\n{}\ninstead of\n{expected}", ended.shape));
     }
-    if ended.shape.tasks > 0 {
+    if ended.shape.tasks > 0 && ended.schedule.is_transient() {
         found.push(format!("{} one-off tasks are left over", ended.shape.tasks));
     }
     found
@@ -148,17 +162,16 @@ fn traffic(stage: &Stage<'_>, ended: &Ended) -> Option<String> {
     }
     let report = ended.world.traffic_report();
     let kills = ended.schedule.any(|fault| *fault == Fault::KillInstance);
-    let ours: Vec<&LostRequest> = report
-        .lost
-        .iter()
-        .filter(|lost| !(kills && ended.world.was_lost_by_kill(lost)))
-        .collect();
+    let ours: Vec<&LostRequest> =
+        report.lost.iter().filter(|lost| !(kills && ended.world.was_lost_by_kill(lost))).collect();
     let first = ours.first()?;
     Some(format!("{} of {} requests were lost, the first: {first}", ours.len(), report.sent))
 }
 
 fn capacity(stage: &Stage<'_>, ended: &Ended) -> Vec<String> {
-    if ended.schedule.any(|fault| *fault == Fault::KillInstance) {
+    // On the way back from what failed, speed is more than numbers.
+    let cancelled = |fault: &Fault| fault.is_transient() || *fault == Fault::Cancel;
+    if ended.schedule.iter().any(|(_, fault)| !cancelled(fault)) {
         return Vec::new();
     }
     let mut found = Vec::new();

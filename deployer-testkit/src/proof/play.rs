@@ -153,7 +153,8 @@ impl<'a> Stage<'a> {
         while others.join_next().await.is_some() {}
 
         self.converge(&world, &plan, &mut problems, tell).await;
-        let superseded = self.records(&world).await.pop().is_some_and(|it| it.verdict.is_some_and(|it| it.word() == "superseded"));
+        let superseded =
+            self.records(&world).await.pop().is_some_and(|it| it.verdict.is_some_and(|it| it.word() == "superseded"));
         if let (true, Some((_, act))) = (superseded, self.scenario.meanwhile.last()) {
             // Whoever stopped the other and then died comes again.
             self.try_again(act, &world, &plan, &mut problems).await;

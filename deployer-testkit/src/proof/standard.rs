@@ -99,9 +99,7 @@ fn rolling(surge: u32, unavailable: u32) -> Strategy {
 }
 
 fn canary() -> Strategy {
-    Strategy::Canary {
-        steps: vec![CanaryStep { weight: 20, hold: SECOND }, CanaryStep { weight: 50, hold: SECOND }],
-    }
+    Strategy::Canary { steps: vec![CanaryStep { weight: 20, hold: SECOND }, CanaryStep { weight: 50, hold: SECOND }] }
 }
 
 fn linear() -> Strategy {
@@ -195,7 +193,10 @@ fn services(options: Options, world: &str) -> Vec<Scenario> {
         update("rollback", shop(hooked("v2", "succeed"), "v2", "v2"))
             .serving(shop(hooked("v2", "succeed"), "v2", "v2"))
             .then(Act::Rollback(None)),
-        update("destroyed", shop(hooked("v2", "succeed"), "v2", "v1")).then(Act::Destroy).losing_requests().keeping("web", 0),
+        update("destroyed", shop(hooked("v2", "succeed"), "v2", "v1"))
+            .then(Act::Destroy)
+            .losing_requests()
+            .keeping("web", 0),
     ]
 }
 
@@ -239,8 +240,10 @@ fn gates() -> Vec<Scenario> {
     vec![
         update("pass", gated("web:v2")),
         update("errors", gated("web:errors")).ending("rolled-back"),
-        update("never-healthy", gated("web:never")).ending("rolled-back"),
-        update("approval", web("web:v2", baking()).with_gate(approval())).meanwhile(3 * SECOND, Act::Promote).ending_any(["promoted", "rolled-back"]),
+        update("never-healthy", gated("web:never").with_ready_deadline(SECOND)).ending("rolled-back"),
+        update("approval", web("web:v2", baking()).with_gate(approval()))
+            .meanwhile(3 * SECOND, Act::Promote)
+            .ending_any(["promoted", "rolled-back"]),
         update("dies", web("web:dies", baking())).ending("rolled-back").losing_requests().keeping("web", 0),
     ]
 }
@@ -276,8 +279,12 @@ fn processes() -> Vec<Scenario> {
     };
     let third = || only(web("web:v3", canary()));
     vec![
-        serving("cancel/holding").meanwhile(Duration::from_millis(1_500), Act::Cancel).ending_any(["cancelled", "promoted"]),
-        serving("cancel/starting").meanwhile(Duration::from_millis(20), Act::Cancel).ending_any(["cancelled", "promoted"]),
+        serving("cancel/holding")
+            .meanwhile(Duration::from_millis(1_500), Act::Cancel)
+            .ending_any(["cancelled", "promoted"]),
+        serving("cancel/starting")
+            .meanwhile(Duration::from_millis(20), Act::Cancel)
+            .ending_any(["cancelled", "promoted"]),
         serving("race/deploy").meanwhile(Duration::ZERO, Act::deploy(third())),
         serving("race/supersede").meanwhile(Duration::from_millis(1_500), Act::supersede(third())),
         serving("race/supersede-at-once").meanwhile(Duration::from_millis(1), Act::supersede(third())),

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use deployer_core::{ExitDetail, InstanceId, RevisionId, Signal};
+use deployer_core::{ExitDetail, InstanceId, RevisionId, Signal, Timestamp};
 
 use super::World;
 use super::instances::Life;
-use super::traffic::LostRequest;
+use super::traffic::{LossReason, LostRequest};
 use crate::faults::Fault;
 
 impl World {
@@ -45,9 +45,14 @@ impl World {
     /// balancer noticed.
     pub(crate) fn was_lost_by_kill(&self, lost: &LostRequest) -> bool {
         let state = self.lock();
-        let Some((_, instance)) = &lost.given_to else { return false };
-        let Some(killed) = state.killed.get(instance) else { return false };
-        lost.lost_at >= *killed && lost.lost_at <= *killed + state.options.detection
+        let just = |killed: &Timestamp| {
+            lost.lost_at >= *killed && lost.lost_at <= *killed + state.options.detection + Duration::from_secs(1)
+        };
+        match &lost.given_to {
+            Some((_, instance)) => state.killed.get(instance).is_some_and(just),
+            // The pool whose turn it was had no other.
+            None => lost.reason == LossReason::NoTarget && state.killed.values().any(just),
+        }
     }
 
     /// Lets somebody do what this fault says, before the call of this number.
@@ -106,7 +111,7 @@ impl super::state::State {
 }
 
 /// Milliseconds with a sign, added to a time.
-pub(crate) fn shifted(time: deployer_core::Timestamp, by_millis: i64) -> deployer_core::Timestamp {
+pub(crate) fn shifted(time: Timestamp, by_millis: i64) -> Timestamp {
     let by = Duration::from_millis(by_millis.unsigned_abs());
     if by_millis < 0 { time - by } else { time + by }
 }

@@ -45,6 +45,15 @@ impl Shape {
         ours.filter(move |(_, shape)| if routed { shape.weight > Some(0) } else { shape.instances > 0 })
     }
 
+    /// The same without the revisions that have a pool and no traffic, and without tasks.
+    #[must_use]
+    pub fn without_standby(&self) -> Self {
+        let mut shape = self.clone();
+        shape.revisions.retain(|_, revision| revision.weight != Some(0));
+        shape.tasks = 0;
+        shape
+    }
+
     /// What of a release does not serve, or serves beside it; of none, what there is at all. What stands by without
     /// traffic is not mentioned.
     #[must_use]
@@ -62,14 +71,18 @@ impl Shape {
             let shape = self.revisions.get(&wanted).cloned().unwrap_or_default();
             if (shape.instances, shape.serving) != (service.replicas, service.replicas) {
                 let (instances, serving) = (shape.instances, shape.serving);
-                found.push(format!("{serving} of {instances} instances of {wanted} serve, {} should", service.replicas));
+                found
+                    .push(format!("{serving} of {instances} instances of {wanted} serve, {} should", service.replicas));
             }
             if service.replicas > 0 && service.listens() {
                 if shape.weight != Some(100) {
                     found.push(format!("{wanted} has {:?} % of the traffic", shape.weight));
                 }
                 if shape.in_rotation != service.replicas {
-                    found.push(format!("{} of {} instances of {wanted} are in rotation", shape.in_rotation, service.replicas));
+                    found.push(format!(
+                        "{} of {} instances of {wanted} are in rotation",
+                        shape.in_rotation, service.replicas
+                    ));
                 }
             }
             if let Some(other) = shape.images.iter().find(|image| **image != service.image.digest) {
