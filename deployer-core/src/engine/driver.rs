@@ -228,7 +228,7 @@ impl Driver {
                     acts.push((step, attempt));
                     Ok(false)
                 } else {
-                    self.watch.begin(step, self.calls.now());
+                    self.watch.begin(step, self.calls.now(), &self.state.plan, &self.observed);
                     // What it waits for may be true already, but that has to be looked at first.
                     self.unseen = true;
                     Ok(true)
@@ -430,7 +430,7 @@ impl Driver {
                 match result {
                     Ok(outcome) => {
                         if waits(&planned.action) {
-                            self.watch.begin(step, now);
+                            self.watch.begin(step, now, &self.state.plan, &self.observed);
                             return Ok(());
                         }
                         self.write(entries, JournalEvent::StepFinished { step, outcome, detail: Vec::new() })

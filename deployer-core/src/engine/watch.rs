@@ -43,15 +43,22 @@ impl Watch {
         self.waiting.clear();
     }
 
-    /// Begins to watch a step.
-    pub(super) fn begin(&mut self, step: StepId, now: Timestamp) {
-        self.waiting.entry(step).or_insert_with(|| Waiting {
-            since: now,
-            holds_since: None,
-            unready_since: None,
-            crashes: BTreeMap::new(),
-            counters: None,
-            progress: (Vec::new(), now),
+    /// Begins to watch a step, from what was seen last: what happens from here on is seen as a change.
+    pub(super) fn begin(&mut self, step: StepId, now: Timestamp, plan: &Plan, observed: &Observed) {
+        self.waiting.entry(step).or_insert_with(|| {
+            let held = plan.step(step).and_then(|step| match &step.action {
+                Action::Hold { revision, .. } => Some(revision),
+                _ => None,
+            });
+            let crashes = held.into_iter().flat_map(|revision| observed.instances(revision));
+            Waiting {
+                since: now,
+                holds_since: None,
+                unready_since: None,
+                crashes: crashes.map(|instance| (instance.id.clone(), instance.crashes)).collect(),
+                counters: held.and_then(|revision| counters(observed, revision)),
+                progress: (Vec::new(), now),
+            }
         });
     }
 
@@ -72,11 +79,6 @@ impl Watch {
                     }
                 }
                 Action::Hold { revision, instances, .. } => {
-                    if waiting.counters.is_none() {
-                        waiting.counters = Some(counters(observed, revision).unwrap_or_default());
-                        let crashes = observed.instances(revision);
-                        waiting.crashes = crashes.map(|instance| (instance.id.clone(), instance.crashes)).collect();
-                    }
                     let enough = observed.ready(revision) >= *instances;
                     waiting.unready_since = (!enough).then(|| waiting.unready_since.unwrap_or(now));
                 }
