@@ -58,4 +58,5 @@ pub use faults::{At, Fault, FaultPlan, Process, Schedule};
 pub use scenario::Behaviour;
 pub use world::strict::{Rule, Violation};
 pub use world::traffic::{LossReason, LostRequest, Traffic, TrafficReport};
+pub use world::verdicts::Cause;
 pub use world::{Options, RevisionShape, Shape, World};

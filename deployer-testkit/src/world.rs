@@ -9,15 +9,17 @@ pub(crate) mod random;
 pub(crate) mod routing;
 pub(crate) mod shape;
 pub(crate) mod state;
+mod stories;
 pub(crate) mod strict;
 pub(crate) mod traffic;
+pub(crate) mod verdicts;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use deployer_core::{
-    AppName, Backend, Call, Clock, Digest, Error, ErrorKind, Published, Release, Result, TargetRegistration, TaskId,
+    AppName, Backend, Call, Clock, Deployer, Digest, Error, ErrorKind, Published, Release, Result, TargetRegistration, TaskId,
     Timestamp,
 };
 
@@ -139,6 +141,13 @@ impl World {
         )
     }
 
+    /// A deployer for this world, with nothing set but [`backend`](Self::backend) and [`clock`](Self::clock). Whoever has
+    /// gates, secrets or a [`FaultPlan`](crate::FaultPlan) hands these two to [`Deployer::builder`].
+    #[must_use]
+    pub fn deployer(&self) -> Deployer {
+        Deployer::builder(self.backend()).clock(self.clock()).build()
+    }
+
     /// The store of [`backend`](Self::backend).
     #[must_use]
     pub fn store(&self) -> Arc<MemoryStore> {
@@ -246,10 +255,15 @@ impl World {
         self.lock().traffic.stop();
     }
 
-    /// What became of every request so far.
+    /// What became of every request so far, or since [`watch_traffic`](Self::watch_traffic).
     #[must_use]
     pub fn traffic_report(&self) -> TrafficReport {
         self.lock().traffic.report()
+    }
+
+    /// Counts requests from now on, and forgets those that have ended; those in flight count as sent.
+    pub fn watch_traffic(&self) {
+        self.lock().traffic.start_anew();
     }
 
     /// The least number of a service's instances that could serve (ready, in rotation, in a pool with weight) at any
