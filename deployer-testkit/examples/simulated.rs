@@ -1,7 +1,7 @@
 //! Measures what a simulated deployment costs: blue/green, three instances with a route, from what serves to what serves
 //! next.
 //!
-//! `cargo run --release -p deployer-testkit --example simulated -- 5000` makes 5000 of them on one thread, in worlds of
+//! `cargo run -p deployer-testkit --example simulated -- 5000` makes 5000 of them on one thread, in worlds of
 //! their own and with requests coming in, and prints the time of the processor for each. Exits with 1 if it is more
 //! than 2 ms.
 

@@ -24,20 +24,20 @@ fn error(kind: ErrorKind) -> deployer_core::Error {
 
 #[test]
 fn a_backend_of_mocks_fails_a_deployment_with_the_error_it_was_told() {
-    let mut store = MockReleaseStore::new();
-    let busy = |_| Err(error(ErrorKind::Busy));
-    store.expect_acquire_lease().withf(|request| request.app == app()).times(1).returning(busy);
+    let mut registry = MockRegistry::new();
+    let missing = |_| Err(error(ErrorKind::NotFound));
+    registry.expect_resolve().withf(|request| request.reference == "shop:v1").times(1).returning(missing);
     let backend = Backend::new(
         "mocks",
         Arc::new(MockImageBuilder::new()),
-        Arc::new(MockRegistry::new()),
+        Arc::new(registry),
         Arc::new(MockOrchestrator::new()),
         Arc::new(MockLoadBalancer::new()),
-        Arc::new(store),
+        Arc::new(MockReleaseStore::new()),
     );
     let spec = AppSpec::new("shop").unwrap().with_service("web", spec("shop:v1")).unwrap();
     let ended = simulate(async { Deployer::new(backend).deploy(spec, DeployOptions::default()).finished().await });
-    assert_eq!(ended.unwrap_err().kind(), ErrorKind::Busy);
+    assert_eq!(ended.unwrap_err().kind(), ErrorKind::NotFound);
 }
 
 #[test]
