@@ -87,8 +87,7 @@ fn deploy(cost: &mut Cost) -> Result<()> {
     world.add_image("shop:v1");
     world.add_image("shop:v2");
     let plan = FaultPlan::new();
-    let deployer =
-        Deployer::builder(world.backend()).clock(world.clock()).intercept(plan.process().shared()).build();
+    let deployer = Deployer::builder(world.backend()).clock(world.clock()).intercept(plan.process().shared()).build();
     simulate(async {
         let began = Instant::now();
         deployer.deploy(shop("shop:v1")?, DeployOptions::default()).finished().await?;

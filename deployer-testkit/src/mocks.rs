@@ -118,6 +118,7 @@ mockall::mock! {
     #[async_trait]
     impl Clock for Clock {
         fn now(&self) -> Timestamp;
+        fn elapsed(&self) -> Duration;
         async fn sleep(&self, duration: Duration);
     }
 }

@@ -19,8 +19,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use deployer_core::{
-    AppName, Backend, Call, Clock, Deployer, Digest, Error, ErrorKind, Published, Release, Result, TargetRegistration, TaskId,
-    Timestamp,
+    AppName, Backend, Call, Clock, Deployer, Digest, Error, ErrorKind, Published, Release, Result, TargetRegistration,
+    TaskId, Timestamp,
 };
 
 pub(crate) use self::hands::shifted;

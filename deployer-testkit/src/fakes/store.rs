@@ -97,14 +97,6 @@ impl MemoryStore {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The entries of a journal from this number on.
-    pub(crate) fn entries(&self, deployment: &DeploymentId, from: u64) -> Result<Vec<Entry>> {
-        let books = self.lock();
-        let Some(row) = books.deployments.get(deployment) else { return Ok(Vec::new()) };
-        let skipped = usize::try_from(from.saturating_sub(1)).unwrap_or(usize::MAX);
-        row.entries.iter().skip(skipped).map(|text| decode("store.journal", text)).collect()
-    }
-
     /// Whether somebody holds an unexpired lease; nothing if the store has never heard of the application.
     pub(crate) fn is_leased(&self, app: &AppName, now: Timestamp) -> Option<bool> {
         self.lock().leases.get(app).map(|row| row.held && row.expires_at > now)
@@ -298,7 +290,10 @@ impl ReleaseStore for MemoryStore {
     }
 
     async fn journal(&self, deployment: &DeploymentId, from: u64) -> Result<Vec<Entry>> {
-        self.entries(deployment, from)
+        let books = self.lock();
+        let Some(row) = books.deployments.get(deployment) else { return Ok(Vec::new()) };
+        let skipped = usize::try_from(from.saturating_sub(1)).unwrap_or(usize::MAX);
+        row.entries.iter().skip(skipped).map(|text| decode("store.journal", text)).collect()
     }
 
     async fn deployments(&self, query: DeploymentQuery) -> Result<Vec<DeploymentRecord>> {

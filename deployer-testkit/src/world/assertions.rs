@@ -102,7 +102,8 @@ impl World {
     /// The weights of a service's pools with something in service, by the image that serves there.
     fn traffic_shares(&self, app: &str, service: &str) -> BTreeMap<String, u8> {
         let state = self.lock();
-        let entries = state.routing.iter().filter(|((owner, name), _)| owner.as_str() == app && name.as_str() == service);
+        let entries =
+            state.routing.iter().filter(|((owner, name), _)| owner.as_str() == app && name.as_str() == service);
         let mut shares = BTreeMap::new();
         for (revision, pool) in entries.flat_map(|(_, entry)| &entry.pools).filter(|(_, pool)| pool.weight > 0) {
             let mut targets = pool.targets.keys().filter_map(|id| state.instances.get(id));

@@ -89,7 +89,8 @@ impl World {
 
     #[track_caller]
     fn wrong_verdict(&self, record: &DeploymentRecord, wanted: &str) -> ! {
-        let found = record.verdict.as_ref().map_or_else(|| "has no verdict".to_owned(), |verdict| format!("is {verdict}"));
+        let found =
+            record.verdict.as_ref().map_or_else(|| "has no verdict".to_owned(), |verdict| format!("is {verdict}"));
         panic!("{} of {} should be {wanted}, but {found}\n{}", record.kind.word(), record.app, self.describe());
     }
 
@@ -111,7 +112,7 @@ impl World {
     /// The tasks by which the plans of a deployment run a hook.
     #[track_caller]
     fn tasks_of(&self, deployment: &DeploymentId, hook: &str) -> Vec<TaskId> {
-        let entries = self.store().entries(deployment, 1);
+        let entries = self.store().entries(deployment);
         let entries = entries.unwrap_or_else(|error| panic!("the journal of {deployment} cannot be read: {error}"));
         let plans = entries.iter().filter_map(|entry| match &entry.event {
             JournalEvent::Opened { plan, .. } | JournalEvent::Diverted { plan, .. } => Some(plan),
@@ -131,7 +132,7 @@ impl World {
     /// If an entry may not follow those before it, or the record says something else.
     #[track_caller]
     pub fn assert_journal_legal(&self, record: &DeploymentRecord) {
-        let entries = self.store().entries(&record.id, 1);
+        let entries = self.store().entries(&record.id);
         let folded = entries.and_then(|entries| State::fold(&entries));
         match folded {
             Ok(state) => assert_eq!(&state.record, record, "the journal of {} says another record", record.id),

@@ -54,7 +54,7 @@ impl Platform {
                 None => unreachable!("a deployment that has ended has a verdict"),
             },
             Err(error) if error.kind() == ErrorKind::Busy => Pushed::Busy,
-            Err(error) => Pushed::Refused { why: error.to_string() },
+            Err(error) => Pushed::Refused { why: error.report().to_string() },
         }
     }
 
@@ -217,9 +217,11 @@ async fn a_canary_that_answers_with_errors_is_taken_back() {
     world.with_errors_permille("blog:v2", 300);
     let steps = vec![CanaryStep { weight: 20, hold: 30 * SECOND }];
     let check = GateCheck::ErrorRate { max_permille: 50, min_requests: 40 };
-    let canary = ServiceSpec::image("blog:v2")
-        .with_strategy(Strategy::Canary { steps })
-        .with_gate(GateSpec::new("errors", GatePoint::Holding, check));
+    let canary = ServiceSpec::image("blog:v2").with_strategy(Strategy::Canary { steps }).with_gate(GateSpec::new(
+        "errors",
+        GatePoint::Holding,
+        check,
+    ));
     let platform = Platform::new(&world);
     let watch = async {
         while world.traffic_report().errors.is_empty() {

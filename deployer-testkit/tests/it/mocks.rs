@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use deployer_core::{
     AppSpec, Backend, BuildImage, BuildSpec, BuiltImage, Call, CallInfo, Clock, DeployOptions, Deployer, Digest,
-    ErrorKind, GateAnswer, GateCheck, GatePoint, GateQuestion, GateSpec, ImageBuilder, Intercept, Invocation,
-    Next, Registry, Result, SecretRef, SecretValue, Secrets, ServiceName, ServiceSpec, Timestamp,
+    ErrorKind, GateAnswer, GateCheck, GatePoint, GateQuestion, GateSpec, ImageBuilder, Intercept, Invocation, Next,
+    Registry, Result, SecretRef, SecretValue, Secrets, ServiceName, ServiceSpec, Timestamp,
 };
 use deployer_testkit::mocks::{
     MockClock, MockGate, MockImageBuilder, MockIntercept, MockLoadBalancer, MockOrchestrator, MockRegistry,
@@ -107,8 +107,9 @@ fn mocked_secrets_are_pinned_once_for_a_release() {
 fn a_mocked_clock_tells_the_time_it_was_told() {
     let mut clock = MockClock::new();
     clock.expect_now().return_const(Timestamp::from_millis(42));
+    clock.expect_elapsed().return_const(Duration::from_secs(7));
     clock.expect_sleep().withf(|duration| *duration == Duration::from_secs(3)).times(1).return_const(());
-    assert_eq!(clock.now().as_millis(), 42);
+    assert_eq!((clock.now().as_millis(), clock.elapsed().as_secs()), (42, 7));
     simulate(clock.sleep(Duration::from_secs(3)));
 }
 

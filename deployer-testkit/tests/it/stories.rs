@@ -82,7 +82,8 @@ fn errors_are_counted_by_revision_and_traffic_is_counted_anew() {
         world.clock().sleep(10 * SECOND).await;
     });
     let report = world.traffic_report();
-    assert_eq!((report.errors.values().sum::<u64>() * 4, report.in_flight), (report.answered(), 40));
+    assert!(report.answered() >= 360, "{report:?}");
+    assert_eq!((report.errors.values().sum::<u64>(), report.in_flight), (report.answered() / 4, 40));
 
     world.watch_traffic();
     let report = world.traffic_report();
