@@ -58,6 +58,9 @@ pub struct Options {
     pub detection: Duration,
     /// How long an orchestrator that drains lets an instance finish its requests.
     pub drain: Duration,
+    /// How often the engine shall look while it waits for something. Looking takes most of the time that a simulation
+    /// takes.
+    pub poll: Duration,
 }
 
 impl Default for Options {
@@ -67,6 +70,7 @@ impl Default for Options {
             targets: TargetRegistration::Engine,
             detection: Duration::from_secs(1),
             drain: Duration::from_secs(10),
+            poll: Duration::from_millis(100),
         }
     }
 }
