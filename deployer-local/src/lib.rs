@@ -53,6 +53,11 @@ mod store;
 mod subnet;
 mod time;
 
+/// The guide's examples, compiled and run here because this crate knows all that they use.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/testing.md")]
+mod guide {}
+
 pub use backend::{LocalBackend, LocalOptions};
 pub use balancer::{HaproxyBalancer, IngressOptions, Placement, TlsOptions};
 pub use builder::DockerBuilder;

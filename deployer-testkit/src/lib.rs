@@ -3,15 +3,17 @@
 //! - [`World`]: strict fakes of Deployer's five traits over one simulated world with a virtual clock, for tests that take
 //!   milliseconds. It has images, instances that start, crash and stop in their own time, pools, and simulated requests
 //!   of which every one is accounted for. It is stricter than real backends: it answers in any order that it may, and
-//!   records as a [`Violation`] what a real one would not notice. A [`Behaviour`] says what goes wrong in the world, a
-//!   [`FaultPlan`] what goes wrong on the way to it.
+//!   records as a [`Violation`] what a real one would not notice. A story such as [`World::crash_loop`], or a
+//!   [`Behaviour`], says what goes wrong in the world, a [`FaultPlan`] what goes wrong on the way to it.
 //! - [`load`] sends requests at a constant rate and accounts for each of them, which is how "no request is lost" is
 //!   shown rather than said on a real backend.
-//! - `mocks`, with the feature `mockall`: mocks of the five traits for tests that expect single calls.
+//! - `mocks`, with the feature `mockall`: mocks of the traits for tests that expect single calls.
+//!
+//! `docs/testing.md` is the guide for programs that embed Deployer.
 //!
 //! ```
 //! use std::time::Duration;
-//! use deployer_core::{AppSpec, DeployOptions, Deployer, Route, ServiceSpec, Verdict};
+//! use deployer_core::{AppSpec, DeployOptions, Route, ServiceSpec};
 //! use deployer_testkit::{Behaviour, Traffic, World, simulate};
 //!
 //! # fn main() -> deployer_core::Result<()> {
@@ -20,20 +22,15 @@
 //!     AppSpec::new("shop")?.with_service("web", web)
 //! };
 //! let world = World::new();
-//! world.add_image("shop:v1");
 //! world.on_image("shop:v2", Behaviour::crash_loop(3).with_log("FATAL: no database"));
-//! let deployer = Deployer::builder(world.backend()).clock(world.clock()).build();
 //!
-//! let verdict = simulate(async {
-//!     deployer.deploy(shop("shop:v1")?, DeployOptions::default()).finished().await?;
+//! let record = simulate(async {
+//!     world.with_serving(shop("shop:v1")?).await;
 //!     world.start_traffic(Traffic::to_route(None, "/").per_second(50).taking(Duration::from_millis(200)));
-//!     world.watch_capacity();
-//!     let record = deployer.deploy(shop("shop:v2")?, DeployOptions::default()).finished().await?;
-//!     Ok::<_, deployer_core::Error>(record.verdict)
+//!     world.deployer().deploy(shop("shop:v2")?, DeployOptions::default()).finished().await
 //! })?;
 //!
-//! let Some(Verdict::RolledBack { cause }) = verdict else { panic!("{verdict:?}") };
-//! assert!(cause.to_string().contains("FATAL: no database"));
+//! world.assert_rolled_back(&record).because("FATAL: no database");
 //! world.assert_serving("shop", "web", "shop:v1", 2);
 //! world.assert_capacity_at_least("shop", "web", 2);
 //! world.assert_no_requests_lost();
@@ -58,4 +55,5 @@ pub use faults::{At, Fault, FaultPlan, Process, Schedule};
 pub use scenario::Behaviour;
 pub use world::strict::{Rule, Violation};
 pub use world::traffic::{LossReason, LostRequest, Traffic, TrafficReport};
+pub use world::verdicts::Cause;
 pub use world::{Options, RevisionShape, Shape, World};

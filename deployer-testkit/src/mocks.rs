@@ -1,7 +1,8 @@
-//! `mockall` mocks of the five traits, for tests that expect single calls. With the feature `mockall`.
+//! `mockall` mocks of the five traits, and of [`Clock`], [`Gate`], [`Secrets`] and [`Intercept`], for tests that expect
+//! single calls. With the feature `mockall`.
 //!
 //! A mock answers what it was told and knows no rules: prefer the fakes of a [`World`](crate::World) wherever more than
-//! one call is involved.
+//! one call is involved, and a [`FaultPlan`](crate::FaultPlan) where calls are only to be listed.
 //!
 //! ```
 //! use deployer_core::{AppName, ErrorKind, LoadBalancer};
@@ -17,6 +18,8 @@
 //! # Ok(())
 //! # }
 //! ```
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use deployer_core::*;
@@ -104,5 +107,60 @@ mockall::mock! {
         async fn signals(&self, deployment: &DeploymentId) -> Result<Vec<Signal>>;
         async fn apps(&self) -> Result<Vec<AppName>>;
         async fn forget_app(&self, app: &AppName, fence: u64) -> Result<()>;
+    }
+}
+
+mockall::mock! {
+    /// A mock of [`Clock`].
+    #[derive(Debug)]
+    pub Clock {}
+
+    #[async_trait]
+    impl Clock for Clock {
+        fn now(&self) -> Timestamp;
+        fn elapsed(&self) -> Duration;
+        async fn sleep(&self, duration: Duration);
+    }
+}
+
+mockall::mock! {
+    /// A mock of [`Gate`].
+    #[derive(Debug)]
+    pub Gate {}
+
+    #[async_trait]
+    impl Gate for Gate {
+        async fn ask(&self, question: GateQuestion) -> Result<GateAnswer>;
+    }
+}
+
+mockall::mock! {
+    /// A mock of [`Secrets`].
+    #[derive(Debug)]
+    pub Secrets {}
+
+    #[async_trait]
+    impl Secrets for Secrets {
+        async fn pin(&self, reference: &SecretRef) -> Result<SecretRef>;
+        async fn reveal(&self, reference: &SecretRef) -> Result<SecretValue>;
+    }
+}
+
+mockall::mock! {
+    /// A mock of [`Intercept`]. What can be expected is what it does before a call: `Ok` lets the call be made, and an
+    /// error is what the engine sees instead of it.
+    #[derive(Debug)]
+    pub Intercept {
+        /// Decides about a call.
+        pub fn before(&self, call: &CallInfo) -> Result<()>;
+    }
+}
+
+// Mockall cannot mock a method that is handed something borrowed for longer than the call, as `Next` is.
+#[async_trait]
+impl Intercept for MockIntercept {
+    async fn intercept(&self, call: &CallInfo, next: &mut Next<'_>) -> Result<()> {
+        self.before(call)?;
+        next.run().await
     }
 }

@@ -9,16 +9,18 @@ pub(crate) mod random;
 pub(crate) mod routing;
 pub(crate) mod shape;
 pub(crate) mod state;
+mod stories;
 pub(crate) mod strict;
 pub(crate) mod traffic;
+pub(crate) mod verdicts;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use deployer_core::{
-    AppName, Backend, Call, Clock, Digest, Error, ErrorKind, Published, Release, Result, TargetRegistration, TaskId,
-    Timestamp,
+    AppName, Backend, Call, Clock, Deployer, Digest, Error, ErrorKind, Published, Release, Result, TargetRegistration,
+    TaskId, Timestamp,
 };
 
 pub(crate) use self::hands::shifted;
@@ -56,6 +58,9 @@ pub struct Options {
     pub detection: Duration,
     /// How long an orchestrator that drains lets an instance finish its requests.
     pub drain: Duration,
+    /// How often the engine shall look while it waits for something. Looking takes most of the time that a simulation
+    /// takes.
+    pub poll: Duration,
 }
 
 impl Default for Options {
@@ -65,6 +70,7 @@ impl Default for Options {
             targets: TargetRegistration::Engine,
             detection: Duration::from_secs(1),
             drain: Duration::from_secs(10),
+            poll: Duration::from_millis(100),
         }
     }
 }
@@ -137,6 +143,13 @@ impl World {
             Arc::new(FakeBalancer::new(self.clone())),
             self.store(),
         )
+    }
+
+    /// A deployer for this world, with nothing set but [`backend`](Self::backend) and [`clock`](Self::clock). Whoever has
+    /// gates, secrets or a [`FaultPlan`](crate::FaultPlan) hands these two to [`Deployer::builder`].
+    #[must_use]
+    pub fn deployer(&self) -> Deployer {
+        Deployer::builder(self.backend()).clock(self.clock()).build()
     }
 
     /// The store of [`backend`](Self::backend).
@@ -246,10 +259,15 @@ impl World {
         self.lock().traffic.stop();
     }
 
-    /// What became of every request so far.
+    /// What became of every request so far, or since [`watch_traffic`](Self::watch_traffic).
     #[must_use]
     pub fn traffic_report(&self) -> TrafficReport {
         self.lock().traffic.report()
+    }
+
+    /// Counts requests from now on, and forgets those that have ended; those in flight count as sent.
+    pub fn watch_traffic(&self) {
+        self.lock().traffic.start_anew();
     }
 
     /// The least number of a service's instances that could serve (ready, in rotation, in a pool with weight) at any

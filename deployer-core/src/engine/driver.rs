@@ -49,6 +49,8 @@ pub(crate) struct Driver {
     pub(crate) lease: Lease,
     pub(crate) state: State,
     pub(crate) releases: Arc<BTreeMap<ReleaseNumber, Arc<Release>>>,
+    /// How the instances of every release that is known are probed: one that nobody asks would pass for ready.
+    probes: BTreeMap<RevisionId, Readiness>,
     watch: Watch,
     observed: Observed,
     /// When that was looked at.
@@ -95,6 +97,9 @@ impl Driver {
         let now = calls.now();
         // It may have been taken a while ago.
         let age = lease.ttl.saturating_sub(lease.expires_at.since(calls.clock.now()));
+        // Naming a revision takes a hash of all that it runs: too dear for every look.
+        let services = releases.values().flat_map(|release| &release.services);
+        let probes = services.map(|(name, service)| (service.revision(name), service.effective_readiness())).collect();
         Self {
             backend,
             calls,
@@ -103,6 +108,7 @@ impl Driver {
             lease,
             state,
             releases: Arc::new(releases),
+            probes,
             watch: Watch::default(),
             observed,
             seen_at: now,
@@ -297,7 +303,7 @@ impl Driver {
     async fn observe_for_plan(&mut self) -> Result<Observed> {
         let mut pause = BACKOFF;
         loop {
-            let request = ObserveApp::new(self.state.record.app.clone()).with_probe(self.probes());
+            let request = ObserveApp::new(self.state.record.app.clone()).with_probe(self.probes.clone());
             match observe(&self.backend, &self.calls, request).await {
                 Ok(observed) => return Ok(observed),
                 Err(error) if error.retry() == Retry::Never => return Err(error),
@@ -324,7 +330,7 @@ impl Driver {
     }
 
     async fn observe_all(&self) -> Result<Observed> {
-        let request = ObserveApp::new(self.state.record.app.clone()).with_probe(self.probes());
+        let request = ObserveApp::new(self.state.record.app.clone()).with_probe(self.probes.clone());
         observe(&self.backend, &self.calls, request).await
     }
 
@@ -340,12 +346,6 @@ impl Driver {
             // Deadlines go on; the next look may succeed.
             Err(error) => tracing::warn!(%error, "the world cannot be observed now"),
         }
-    }
-
-    /// How the instances of every release that is known are probed: one that nobody asks would pass for ready.
-    fn probes(&self) -> BTreeMap<RevisionId, Readiness> {
-        let services = self.releases.values().flat_map(|release| &release.services);
-        services.map(|(name, service)| (service.revision(name), service.effective_readiness())).collect()
     }
 
     /// Tells which instances have changed since the last look.

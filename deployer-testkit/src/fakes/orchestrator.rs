@@ -93,8 +93,10 @@ fn service_of<'a>(
 #[async_trait]
 impl Orchestrator for FakeOrchestrator {
     fn capabilities(&self) -> OrchestratorCapabilities {
+        let state = self.world.lock();
         let mut capabilities = OrchestratorCapabilities::default();
-        capabilities.drains = self.world.lock().options.targets == TargetRegistration::Orchestrator;
+        capabilities.drains = state.options.targets == TargetRegistration::Orchestrator;
+        capabilities.poll = state.options.poll;
         capabilities
     }
 

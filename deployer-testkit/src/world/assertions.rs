@@ -1,5 +1,6 @@
 //! What tests ask of the world, in words.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::World;
@@ -82,6 +83,36 @@ impl World {
         if in_rotation == instances { Ok(()) } else { Err(format!("{in_rotation} of them are in rotation")) }
     }
 
+    /// Asserts that a service's traffic is shared out so over the images of these references, in percent, and that each
+    /// has a target in service.
+    ///
+    /// # Panics
+    /// If it is not so, with a table of what there is.
+    #[track_caller]
+    pub fn assert_traffic(&self, app: &str, service: &str, shares: &[(&str, u8)]) {
+        let wanted: BTreeMap<String, u8> = shares.iter().map(|(image, share)| ((*image).to_owned(), *share)).collect();
+        let found = self.traffic_shares(app, service);
+        assert!(
+            found == wanted,
+            "the traffic of {app}/{service} should be shared out as {wanted:?}, but is {found:?}\n{}",
+            self.describe()
+        );
+    }
+
+    /// The weights of a service's pools with something in service, by the image that serves there.
+    fn traffic_shares(&self, app: &str, service: &str) -> BTreeMap<String, u8> {
+        let state = self.lock();
+        let entries =
+            state.routing.iter().filter(|((owner, name), _)| owner.as_str() == app && name.as_str() == service);
+        let mut shares = BTreeMap::new();
+        for (revision, pool) in entries.flat_map(|(_, entry)| &entry.pools).filter(|(_, pool)| pool.weight > 0) {
+            let mut targets = pool.targets.keys().filter_map(|id| state.instances.get(id));
+            let image = targets.find(|instance| instance.serves()).map(|instance| instance.image.reference.clone());
+            *shares.entry(image.unwrap_or_else(|| format!("nothing of {revision}"))).or_default() += pool.weight;
+        }
+        shares
+    }
+
     /// Asserts that no instance, task, entry or network of an application is there. Volumes may be: they hold data.
     ///
     /// # Panics
@@ -128,7 +159,12 @@ impl World {
     #[track_caller]
     pub fn assert_no_violations(&self) {
         let violations: Vec<String> = self.violations().iter().map(ToString::to_string).collect();
-        assert!(violations.is_empty(), "rules were broken:\n  {}", violations.join("\n  "));
+        assert!(
+            violations.is_empty(),
+            "no rule should be broken, but these were:\n  {}\n{}",
+            violations.join("\n  "),
+            self.describe()
+        );
     }
 
     /// Asserts that at least so many instances of a service could serve at every moment since it first could, or since
@@ -141,7 +177,8 @@ impl World {
         match self.least_capacity(app, service) {
             Some((least, at)) => assert!(
                 least >= instances,
-                "{app}/{service} should never have less than {instances} serving instances, but had {least} at {at}"
+                "{app}/{service} should never have less than {instances} serving instances, but had {least} at {at}\n{}",
+                self.describe()
             ),
             None => panic!("{app}/{service} never served\n{}", self.describe()),
         }

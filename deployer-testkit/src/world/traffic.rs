@@ -65,7 +65,7 @@ impl Traffic {
     }
 }
 
-/// What became of the requests.
+/// What became of the requests. `sent == answered() + in_flight + lost.len()` always.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TrafficReport {
@@ -75,6 +75,8 @@ pub struct TrafficReport {
     pub served: BTreeMap<RevisionId, u64>,
     /// Those of them that were answered with a status of 500.
     pub errors: BTreeMap<RevisionId, u64>,
+    /// When each revision gave its first answer, and its last.
+    pub seen: BTreeMap<RevisionId, (Timestamp, Timestamp)>,
     /// Requests that are being worked on.
     pub in_flight: u64,
     /// Requests that got no answer.
@@ -206,6 +208,12 @@ impl TrafficState {
         TrafficReport { in_flight, ..self.report.clone() }
     }
 
+    /// Forgets the requests that have ended.
+    pub(crate) fn start_anew(&mut self) {
+        let sent = u64::try_from(self.requests.len()).unwrap_or(u64::MAX);
+        self.report = TrafficReport { sent, ..TrafficReport::default() };
+    }
+
     fn take(&mut self, id: u64) -> Option<Request> {
         let request = self.requests.remove(&id)?;
         self.ends.remove(&(request.ends_at, id));
@@ -242,6 +250,8 @@ impl State {
         let share = u64::from(permille);
         let failed = (*served + 1) * share / 1000 > *served * share / 1000;
         *served += 1;
+        let seen = self.traffic.report.seen.entry(request.revision.clone());
+        seen.or_insert((request.ends_at, request.ends_at)).1 = request.ends_at;
         if failed {
             *self.traffic.report.errors.entry(request.revision.clone()).or_default() += 1;
         }

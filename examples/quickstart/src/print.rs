@@ -137,6 +137,13 @@ pub(crate) fn failure(error: &(dyn Error + 'static)) {
     }
 }
 
+/// What the audience should know before it reads on.
+pub(crate) fn remark(remark: Option<&str>) {
+    if let Some(remark) = remark {
+        println!("{remark}");
+    }
+}
+
 /// Lines with some space before each.
 pub(crate) fn indented(text: &str) -> String {
     text.lines().map(|line| format!("    {line}\n")).collect()

@@ -1,40 +1,57 @@
-//! What the story is played on: a deployer with a state and an ingress of its own, and the clearing away of it all.
+//! What the story is played on: a deployer, and a place with visitors.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::time::Duration;
 
 use deployer_core::{AppName, Deployer, Deployment, DeploymentRecord, Retention, Verdict};
-use deployer_local::{IngressOptions, LocalBackend, LocalOptions};
-use tempfile::TempDir;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::Result;
 use crate::print::Progress;
+use crate::traffic::Account;
 
-pub(crate) struct Stage {
+/// Visitors per second.
+pub(crate) const PER_SECOND: u32 = 400;
+
+/// Where the story is played: this machine, or a simulated world.
+pub(crate) trait Place: Sized {
+    /// Those who visit it.
+    type Visitors: Visitors;
+
+    /// What the audience should know of it, if anything.
+    const REMARK: Option<&'static str>;
+
+    /// Lets [so many](PER_SECOND) visitors come to the shop's front page.
+    fn open(&self) -> Self::Visitors;
+
+    /// The shop's list of migrations: one line `VERSION RUNS` per version.
+    async fn migrations(&self) -> Result<String>;
+
+    /// Returns when somebody wants the story to end. Cancel safe.
+    async fn interrupted(&mut self);
+
+    /// Removes what the place itself needed, after everything that was deployed.
+    async fn leave(self) -> Result<()>;
+}
+
+/// Visitors who come all the while.
+pub(crate) trait Visitors {
+    /// For how long they have been coming.
+    fn elapsed(&self) -> Duration;
+
+    /// What has become of those who came so far.
+    async fn account(&self) -> Result<Account>;
+
+    /// Lets no more come, and says what has become of all of them.
+    async fn stop(self) -> Result<Account>;
+}
+
+pub(crate) struct Stage<P> {
     pub(crate) deployer: Deployer,
     /// The application's name.
     pub(crate) app: AppName,
-    /// Where visitors come in.
-    pub(crate) ingress: SocketAddr,
-    state: TempDir,
-    interrupt: Signal,
-    terminate: Signal,
+    pub(crate) place: P,
 }
 
-impl Stage {
-    /// Nothing here has a name that somebody else's could have, so that several can play at once.
-    pub(crate) async fn set_up() -> Result<Self> {
-        // Before anything is made, so that nothing is left behind.
-        let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        let app = AppName::new(format!("quickstart-{}", std::process::id()))?;
-        let state = tempfile::Builder::new().prefix("quickstart-").tempdir()?;
-        let ingress = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        let options = LocalOptions::new(state.path())
-            .with_ingress(IngressOptions::named(format!("{app}-ingress")).with_http(ingress));
-        let deployer = Deployer::new(LocalBackend::connect(options).await?);
-        Ok(Self { deployer, app, ingress, state, interrupt, terminate })
-    }
-
+impl<P: Place> Stage<P> {
     /// Follows a deployment to its verdict. Ctrl-C cancels it, which brings back what was there before.
     pub(crate) async fn run(&mut self, mut deployment: Deployment) -> Result<DeploymentRecord> {
         let mut progress = Progress::default();
@@ -45,7 +62,7 @@ impl Stage {
                     let Some(event) = event else { break };
                     progress.event(&event);
                 }
-                Some(()) = async { tokio::select! { it = self.interrupt.recv() => it, it = self.terminate.recv() => it } } => {
+                () = self.place.interrupted() => {
                     println!("  interrupted: bringing back what was there before");
                     deployment.cancel("Ctrl-C");
                 }
@@ -65,8 +82,8 @@ impl Stage {
             None => return Err("clearing away has no verdict".into()),
         }
         self.deployer.prune(&self.app, Retention::releases(0)).await?;
-        // The deployer has files open in it.
+        // The deployer has files open in the place.
         drop(self.deployer);
-        Ok(self.state.close()?)
+        self.place.leave().await
     }
 }

@@ -1,17 +1,10 @@
 //! Visitors who come all the while, and what became of each of them.
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use deployer_testkit::load::{Load, Mode, Report, Running};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-
 use crate::Result;
-use crate::shop::HOST;
-
-/// Visitors per second. Half of them keep their connections, half open new ones.
-const PER_SECOND: u32 = 400;
+use crate::stage::{Place, Visitors};
 
 /// So many answers are awaited before something is done, and after it.
 const SETTLED: u64 = 200;
@@ -19,43 +12,53 @@ const SETTLED: u64 = 200;
 /// How often is looked whether they are there.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Visitors, since when they come, and when something was done to what they visit.
-pub(crate) struct Traffic {
-    running: Running,
+/// What has become of visitors.
+#[derive(Debug)]
+pub(crate) struct Account {
+    /// Visitors who came.
+    pub(crate) sent: u64,
+    /// Visitors who were served.
+    pub(crate) answered: u64,
+    /// Visitors who were not served.
+    pub(crate) lost: u64,
+    /// When each version served its first visitor and its last, since visitors come.
+    pub(crate) by_version: BTreeMap<String, (Duration, Duration)>,
+}
+
+/// Visitors, and when something was done to what they visit.
+pub(crate) struct Traffic<V> {
+    visitors: V,
     began: Duration,
 }
 
-impl Traffic {
+impl<V: Visitors> Traffic<V> {
     /// Lets visitors come, and returns when they are served.
-    pub(crate) async fn start(ingress: SocketAddr) -> Result<Self> {
-        let running = Load::new(ingress, HOST).path("/").rate(PER_SECOND).mode(Mode::Mixed).start();
-        answered(&running, SETTLED).await?;
-        let began = running.started().elapsed();
-        Ok(Self { running, began })
+    pub(crate) async fn start<P: Place<Visitors = V>>(place: &P) -> Result<Self> {
+        let visitors = place.open();
+        served(&visitors).await?;
+        let began = visitors.elapsed();
+        Ok(Self { visitors, began })
     }
 
     /// Lets some more visitors come, then none, and says what became of all.
     pub(crate) async fn finish(self) -> Result<Seen> {
-        let ended = self.running.started().elapsed();
-        answered(&self.running, self.running.snapshot().answered + SETTLED).await?;
-        let report = self.running.stop().await;
-        if report.lost > 0 || report.unsent > 0 {
-            println!("\n{report}");
-        }
-        Ok(Seen { report, began: self.began, ended })
+        let ended = self.visitors.elapsed();
+        served(&self.visitors).await?;
+        let account = self.visitors.stop().await?;
+        Ok(Seen { account, began: self.began, ended })
     }
 }
 
-/// Waits until so many visitors were served; losing as many is an error, so that this ends.
-async fn answered(running: &Running, wanted: u64) -> Result<()> {
-    let lost_before = running.snapshot().lost;
+/// Waits until some more visitors were served; losing as many is an error, so that this ends.
+async fn served(visitors: &impl Visitors) -> Result<()> {
+    let before = visitors.account().await?;
     loop {
-        let report = running.snapshot();
-        if report.answered >= wanted {
+        let now = visitors.account().await?;
+        if now.answered >= before.answered + SETTLED {
             return Ok(());
         }
-        if report.lost >= lost_before + SETTLED {
-            return Err(format!("the shop does not answer:\n{report}").into());
+        if now.lost >= before.lost + SETTLED {
+            return Err(format!("the shop does not answer: {now:?}").into());
         }
         tokio::time::sleep(LOOK).await;
     }
@@ -63,7 +66,7 @@ async fn answered(running: &Running, wanted: u64) -> Result<()> {
 
 /// What became of the visitors.
 pub(crate) struct Seen {
-    report: Report,
+    account: Account,
     began: Duration,
     ended: Duration,
 }
@@ -84,7 +87,7 @@ pub(crate) struct Moved {
 impl Seen {
     /// All visitors have to be served by this version.
     pub(crate) fn stayed(&self, version: &str) -> Result<()> {
-        let versions: Vec<&str> = self.report.by_version.keys().map(String::as_str).collect();
+        let versions: Vec<&str> = self.account.by_version.keys().map(String::as_str).collect();
         if versions == [version] {
             return Ok(());
         }
@@ -93,32 +96,19 @@ impl Seen {
 
     /// What it meant if traffic moved from one version to the other, and to no third one.
     pub(crate) fn moved(&self, from: &str, to: &str) -> Result<Moved> {
-        let versions = &self.report.by_version;
+        let versions = &self.account.by_version;
         match (versions.get(from), versions.get(to), versions.len()) {
-            (Some(before), Some(after), 2) if before.last_seen <= self.ended => Ok(Moved {
-                first: Some(after.first_seen.saturating_sub(self.began)),
-                all: Some(before.last_seen.saturating_sub(self.began)),
+            (Some((_, last_before)), Some((first_after, _)), 2) if *last_before <= self.ended => Ok(Moved {
+                first: Some(first_after.saturating_sub(self.began)),
+                all: Some(last_before.saturating_sub(self.began)),
                 ..self.untouched()
             }),
-            _ => Err(format!("traffic should have moved from {from} to {to}:\n{}", self.report).into()),
+            _ => Err(format!("traffic should have moved from {from} to {to}: {:?}", self.account).into()),
         }
     }
 
     /// What it meant if no traffic moved.
     pub(crate) fn untouched(&self) -> Moved {
-        Moved { first: None, all: None, sent: self.report.sent, lost: self.report.lost }
-    }
-}
-
-/// The body of one page.
-pub(crate) async fn get(ingress: SocketAddr, path: &str) -> Result<String> {
-    let mut stream = TcpStream::connect(ingress).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    match answer.split_once("\r\n\r\n") {
-        Some((head, body)) if head.starts_with("HTTP/1.1 200 ") => Ok(body.to_owned()),
-        _ => Err(format!("{path} was answered with {answer:?}").into()),
+        Moved { first: None, all: None, sent: self.account.sent, lost: self.account.lost }
     }
 }
