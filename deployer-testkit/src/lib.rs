@@ -43,6 +43,7 @@
 //! ```
 
 mod clock;
+pub mod conformance;
 mod fakes;
 mod faults;
 pub mod load;
