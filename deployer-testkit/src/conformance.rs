@@ -2,8 +2,12 @@
 
 mod bench;
 mod case;
+mod ground;
+mod orchestrator;
 mod profile;
 mod runner;
+mod simulated;
+mod site;
 mod store;
 mod writer;
 
@@ -11,3 +15,5 @@ pub use bench::StoreBench;
 pub use case::{CaseFailure, CaseResult};
 pub use profile::{Need, Profile};
 pub use runner::Conformance;
+pub use simulated::Simulated;
+pub use site::{Build, Entrance, Pace, Program, Scope, Seen, SeenInstance, SeenTask, Site, TaskProgram};

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use deployer_testkit::conformance::Conformance;
+use deployer_testkit::conformance::{Conformance, Simulated};
 
 mod memory {
     use std::collections::BTreeMap;
@@ -51,5 +51,5 @@ mod memory {
 }
 
 fn main() -> ExitCode {
-    Conformance::new().store(memory::Memory::default()).run()
+    Conformance::new().store(memory::Memory::default()).site(Simulated::single_host()).site(Simulated::cluster()).run()
 }

@@ -164,13 +164,7 @@ impl<S> Case<S> {
 
     /// The same case.
     pub(crate) fn again(&self) -> Self {
-        Self {
-            id: self.id,
-            needs: self.needs.clone(),
-            targets: self.targets,
-            drains: self.drains,
-            check: self.check,
-        }
+        Self { id: self.id, needs: self.needs.clone(), targets: self.targets, drains: self.drains, check: self.check }
     }
 
     /// Applies only where there is this.

@@ -4,13 +4,18 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
+use deployer_core::Digest;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use tokio::runtime::{Builder, Runtime};
 
 use super::bench::StoreBench;
 use super::case::{Case, CaseFailure, CaseResult};
+use super::ground::Ground;
+use super::orchestrator;
 use super::profile::Profile;
+use super::site::Site;
 use super::store::{self, StoreGround};
 use super::writer;
 
@@ -20,6 +25,8 @@ use super::writer;
 #[must_use]
 pub struct Conformance {
     benches: Vec<Arc<dyn StoreBench>>,
+    sites: Vec<Arc<dyn Site>>,
+    seed: u64,
 }
 
 impl Conformance {
@@ -31,6 +38,18 @@ impl Conformance {
     /// Runs the suite of [`ReleaseStore`](deployer_core::ReleaseStore) on a store.
     pub fn store(mut self, bench: impl StoreBench + 'static) -> Self {
         self.benches.push(Arc::new(bench));
+        self
+    }
+
+    /// Runs all other suites on a place to run.
+    pub fn site(mut self, site: impl Site + 'static) -> Self {
+        self.sites.push(Arc::new(site));
+        self
+    }
+
+    /// Sets the number from which faults and kills follow; a failure names it. Each case makes its own of it.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
         self
     }
 
@@ -57,6 +76,15 @@ impl Conformance {
             }
             trials.extend(plan.finish());
         }
+        for site in self.sites {
+            let profile = site.profile();
+            let mut plan = Plan::new(&profile);
+            for case in orchestrator::cases() {
+                let (site, seed) = (Arc::clone(&site), self.seed);
+                plan.add(&case, move |runtime, case: &Case<Ground>| run_on_site(runtime, &site, seed, case));
+            }
+            trials.extend(plan.finish());
+        }
         libtest_mimic::run(&arguments, trials).exit_code()
     }
 }
@@ -73,11 +101,7 @@ impl<'a> Plan<'a> {
         Self { profile, trials: Vec::new(), ids: BTreeSet::new() }
     }
 
-    fn add<S: 'static>(
-        &mut self,
-        case: &Case<S>,
-        run: impl FnOnce(&Runtime, &Case<S>) -> CaseResult + Send + 'static,
-    ) {
+    fn add<S: 'static>(&mut self, case: &Case<S>, run: impl FnOnce(&Runtime, &Case<S>) -> CaseResult + Send + 'static) {
         assert!(self.ids.insert(case.id), "two cases are called {}", case.id);
         let name = format!("{}::{}", self.profile.name, case.id);
         let simulated = self.profile.simulated;
@@ -144,6 +168,23 @@ fn run_on_store(runtime: &Runtime, bench: &Arc<dyn StoreBench>, name: &str, case
         (case.check)(&ground).await
     };
     cleaned_up(runtime, running, bench.remove(&place))
+}
+
+/// How long a case may take. It only keeps a broken backend from holding up the run.
+const LIMIT: Duration = Duration::from_secs(300);
+
+fn run_on_site(runtime: &Runtime, site: &Arc<dyn Site>, seed: u64, case: &Case<Ground>) -> CaseResult {
+    let scope = runtime.block_on(site.scope()).map_err(|failure| failure.while_trying_to("making a scope"))?;
+    let seed = Digest::of(format!("{seed} {}", case.id).as_bytes());
+    let seed = u64::from_str_radix(seed.short(), 16).unwrap_or_default();
+    let running = async {
+        let ground = Ground::new(Arc::clone(&scope), site.profile(), seed);
+        match tokio::time::timeout(LIMIT, (case.check)(&ground)).await {
+            Ok(result) => result,
+            Err(_) => Err(CaseFailure::new(format!("it has no end within {} s", LIMIT.as_secs()))),
+        }
+    };
+    cleaned_up(runtime, running, scope.clean_up())
 }
 
 impl<S> Clone for Case<S> {

@@ -132,9 +132,7 @@ pub(super) fn cases() -> Vec<Case<StoreGround>> {
 }
 
 /// Waits for what a case does several times at once, each on a handle of its own.
-async fn at_once<T: Send + 'static>(
-    calls: Vec<impl Future<Output = T> + Send + 'static>,
-) -> CaseResult<Vec<T>> {
+async fn at_once<T: Send + 'static>(calls: Vec<impl Future<Output = T> + Send + 'static>) -> CaseResult<Vec<T>> {
     let mut running = tokio::task::JoinSet::new();
     for call in calls {
         running.spawn(call);
