@@ -1,8 +1,11 @@
 //! The suites that every backend has to pass.
 
+mod balancer;
 mod bench;
 mod case;
+mod deployments;
 mod ground;
+mod images;
 mod orchestrator;
 mod profile;
 mod runner;

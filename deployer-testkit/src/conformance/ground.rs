@@ -76,14 +76,6 @@ impl Ground {
         cell.get_or_try_init(taking).await
     }
 
-    /// Gives the leases back, so that a deployer can take them.
-    pub(super) async fn give_leases_back(&self) -> CaseResult {
-        for lease in self.leases.iter().filter_map(OnceCell::get) {
-            self.backend.store.release_lease(lease).await?;
-        }
-        Ok(())
-    }
-
     /// The web service with this program, at a host name of the application's own.
     pub(super) fn service(&self, program: Program, version: &str) -> ServiceSpec {
         let mut service = self.scope.service(program, version);

@@ -10,9 +10,12 @@ use deployer_core::Digest;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use tokio::runtime::{Builder, Runtime};
 
+use super::balancer;
 use super::bench::StoreBench;
 use super::case::{Case, CaseFailure, CaseResult};
+use super::deployments;
 use super::ground::Ground;
+use super::images;
 use super::orchestrator;
 use super::profile::Profile;
 use super::site::Site;
@@ -79,7 +82,8 @@ impl Conformance {
         for site in self.sites {
             let profile = site.profile();
             let mut plan = Plan::new(&profile);
-            for case in orchestrator::cases() {
+            let suites = [images::cases(), orchestrator::cases(), balancer::cases(), deployments::cases()];
+            for case in suites.into_iter().flatten() {
                 let (site, seed) = (Arc::clone(&site), self.seed);
                 plan.add(&case, move |runtime, case: &Case<Ground>| run_on_site(runtime, &site, seed, case));
             }

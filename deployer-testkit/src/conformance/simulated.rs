@@ -57,7 +57,7 @@ impl Site for Simulated {
         world.on_command("fails", task(7, "FATAL: no database"));
         world.on_command("lasts", Behaviour::task(Duration::from_secs(600), 0));
         world.on_command("/no/such/program", Behaviour::start_error("exec: \"/no/such/program\": no such file"));
-        world.break_build("fails", Some("FATAL: no compiler"));
+        world.lose_context("nowhere");
         Ok(Arc::new(Simulation { backend: world.backend(), world, ports: AtomicU16::new(20_000) }))
     }
 }
@@ -127,9 +127,11 @@ impl Scope for Simulation {
     }
 
     fn build(&self, build: Build<'_>) -> BuildSpec {
+        // The world breaks the builds of a service, whatever is built.
+        self.world.break_build("web", (build == Build::Fails).then_some("FATAL: no compiler"));
         match build {
             Build::Version(version) => BuildSpec::new("context").with_arg("VERSION", version),
-            Build::Fails => BuildSpec::new("fails"),
+            Build::Fails => BuildSpec::new("context"),
             Build::Unreadable => BuildSpec::new("nowhere"),
         }
     }

@@ -113,7 +113,8 @@ async fn removed(ground: &Ground) -> CaseResult {
     nothing("observed tasks", &ground.tasks().await?)?;
     same("the outcome of a repetition", remove(ground, &request.task).await?, Outcome::AlreadyThere)?;
 
-    let request = wanted(ground, TaskProgram::Succeeds).await?;
+    let mut request = wanted(ground, TaskProgram::Succeeds).await?;
+    request.task = TaskId("conformance-second".to_owned());
     start(ground, &request).await?;
     ended(ground).await?;
     same("the outcome for one that has ended", remove(ground, &request.task).await?, Outcome::Changed)?;
