@@ -49,7 +49,9 @@ pub trait LoadBalancer: Debug + Send + Sync {
     /// not named get weight 0.
     ///
     /// # Errors
-    /// [`Conflict`](crate::ErrorKind::Conflict) if the version is not the expected one: somebody else moved weights.
+    /// [`Conflict`](crate::ErrorKind::Conflict) if the version is not the expected one: somebody else moved weights. Not
+    /// if the weights are the wanted ones already: a repetition expects a version that its own effect has outdated.
+    /// [`NotFound`](crate::ErrorKind::NotFound) if the service has no entry, or a revision that is to get weight no pool.
     async fn set_weights(&self, request: SetWeights) -> Result<Outcome>;
 
     /// Removes every entry and pool of the application that the release does not have; all of them without a release.

@@ -34,7 +34,8 @@ pub trait Orchestrator: Debug + Send + Sync {
     async fn observe(&self, request: ObserveApp) -> Result<ObservedApp>;
 
     /// Makes the revision have at least so many instances, with the ordinals from 1 on; starts missing and exited ones.
-    /// Returns when the platform has taken them, not when they are healthy.
+    /// Returns when the platform has taken them, not when they are healthy. [`Outcome::Created`] if the revision had no
+    /// instance before.
     ///
     /// # Errors
     /// [`Workload`](crate::ErrorKind::Workload) if an instance cannot be started as it is described (no such
@@ -43,7 +44,8 @@ pub trait Orchestrator: Debug + Send + Sync {
     async fn launch(&self, request: Launch) -> Result<Outcome>;
 
     /// Stops and removes the instances of the revision with the highest ordinals until so many are left. Each gets its
-    /// stop signal and its grace period.
+    /// stop signal and its grace period. Returns when they are gone; where the orchestrator
+    /// [drains](OrchestratorCapabilities::drains), it may return when the platform has taken it.
     ///
     /// # Errors
     /// Only if the orchestrator cannot be asked or refuses.
@@ -74,7 +76,8 @@ pub trait Orchestrator: Debug + Send + Sync {
     /// Only if the question cannot be put; an instance that does not answer is in the answer.
     async fn smoke(&self, request: SmokeRequest) -> Result<Vec<SmokeAnswer>>;
 
-    /// What instances and tasks have written. The stream ends at the last line unless it is asked to follow.
+    /// What instances and tasks have written. The stream ends at the last line unless it is asked to follow; then it goes
+    /// on until it is dropped, or, if it is about one instance or task only, until that one ends.
     ///
     /// # Errors
     /// Only if the orchestrator cannot be asked.

@@ -6,19 +6,19 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::Docker;
 use bollard::errors::Error as DockerError;
 use bollard::exec::{CreateExecOptions, StartExecResults};
-use bollard::models::{ContainerCreateBody, ContainerInspectResponse, HostConfig};
+use bollard::models::{ContainerConfig, ContainerCreateBody, ContainerInspectResponse, HostConfig};
 use bollard::query_parameters::{
-    BuildImageOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
-    RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder, StartContainerOptions, WaitContainerOptions,
+    CommitContainerOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
+    RemoveContainerOptionsBuilder, RemoveImageOptions, RemoveImageOptionsBuilder, StartContainerOptions,
+    UploadToContainerOptionsBuilder, WaitContainerOptions,
 };
 use deployer_core::{
-    AppName, Backend, BuildSpec, Clock, DeploymentId, ImageSource, InstanceId, PinnedImage, Route, ServiceSpec,
+    AppName, Backend, BuildSpec, Clock, DeploymentId, InstanceId, PinnedImage, Route, ServiceSpec,
     SystemClock,
 };
 use deployer_local::{IngressOptions, LocalBackend, LocalOptions};
@@ -66,7 +66,10 @@ impl Site for Host {
         let backend = LocalBackend::connect(LocalOptions::new(state.path()).with_ingress(ingress)).await?;
         let image = format!("conformance/{app}:shop");
         let plot = Plot { backend, docker, app, neighbour, http, image, caller: Mutex::default(), _state: state };
-        plot.make_image().await?;
+        if let Err(failure) = plot.make_image().await {
+            plot.clean_up().await?;
+            return Err(failure);
+        }
         Ok(Arc::new(plot))
     }
 }
@@ -115,25 +118,26 @@ fn unless_gone<T>(answer: Result<T, DockerError>) -> CaseResult<Option<T>> {
 }
 
 impl Plot {
-    /// An image of the scope's own: what one case takes away, no other may use.
+    /// An image of the scope's own: what one case takes away, no other may use. It is committed and not built, because
+    /// builds share images between their first and their last, and a scope that goes would take those away from others.
     async fn make_image(&self) -> CaseResult {
         let shop = std::fs::read(root().join("examples/quickstart/app/shop"))?;
-        let dockerfile = format!("FROM busybox:1.36\nCOPY shop /shop\nLABEL conformance={}\n", self.app);
-        let mut context = tar::Builder::new(Vec::new());
-        for (name, mode, bytes) in [("Dockerfile", 0o644, dockerfile.as_bytes()), ("shop", 0o755, &*shop)] {
-            let mut header = tar::Header::new_gnu();
-            header.set_size(bytes.len() as u64);
-            header.set_mode(mode);
-            context.append_data(&mut header, name, bytes)?;
-        }
-        let options = BuildImageOptionsBuilder::default().t(&self.image).rm(true).build();
-        let body = bollard::body_full(context.into_inner()?.into());
-        let building = self.docker.build_image(options, None, Some(body));
-        let lines: Vec<_> = building.try_collect().await.map_err(broken("the scope's image"))?;
-        match lines.into_iter().find_map(|line| line.error_detail) {
-            None => Ok(()),
-            Some(error) => Err(CaseFailure::new(format!("the scope's image: {error:?}"))),
-        }
+        let mut files = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(shop.len() as u64);
+        header.set_mode(0o755);
+        files.append_data(&mut header, "shop", &*shop)?;
+        let id = self.create("image", &["true"], HostConfig::default()).await?;
+        let options = UploadToContainerOptionsBuilder::default().path("/").build();
+        let body = bollard::body_full(files.into_inner()?.into());
+        self.docker.upload_to_container(&id, Some(options), body).await.map_err(broken("the scope's image"))?;
+        let (name, tag) = self.image.split_once(':').unwrap();
+        let options = CommitContainerOptionsBuilder::default().container(&id).repo(name).tag(tag).build();
+        let labels = Some([("conformance".to_owned(), self.app.to_string())].into());
+        let config = ContainerConfig { labels, ..ContainerConfig::default() };
+        self.docker.commit_container(options, config).await.map_err(broken("the scope's image"))?;
+        let force = RemoveContainerOptionsBuilder::default().force(true).build();
+        self.docker.remove_container(&id, Some(force)).await.map_err(broken("the scope's image"))
     }
 
     /// Runs a helper to its end.
@@ -150,8 +154,14 @@ impl Plot {
         Ok(code)
     }
 
-    /// Starts a helper, which the cleaner finds by its label, and which is no part of the application.
     async fn start(&self, name: &str, command: &[&str], host: HostConfig) -> CaseResult<String> {
+        let id = self.create(name, command, host).await?;
+        self.docker.start_container(&id, None::<StartContainerOptions>).await.map_err(broken("a helper"))?;
+        Ok(id)
+    }
+
+    /// Makes a helper, which the cleaner finds by its label, and which is no part of the application.
+    async fn create(&self, name: &str, command: &[&str], host: HostConfig) -> CaseResult<String> {
         let body = ContainerCreateBody {
             image: Some("busybox:1.36".to_owned()),
             cmd: Some(command.iter().map(|word| (*word).to_owned()).collect()),
@@ -160,9 +170,7 @@ impl Plot {
             ..ContainerCreateBody::default()
         };
         let options = CreateContainerOptionsBuilder::default().name(&format!("{}-{name}", self.app)).build();
-        let id = self.docker.create_container(Some(options), body).await.map_err(broken("a helper"))?.id;
-        self.docker.start_container(&id, None::<StartContainerOptions>).await.map_err(broken("a helper"))?;
-        Ok(id)
+        Ok(self.docker.create_container(Some(options), body).await.map_err(broken("a helper"))?.id)
     }
 
     async fn inspect(&self, id: &str) -> CaseResult<Option<ContainerInspectResponse>> {
@@ -367,7 +375,7 @@ impl Scope for Plot {
             }
         }
         unless_gone(
-            self.docker.remove_image(&self.image, None::<bollard::query_parameters::RemoveImageOptions>, None).await,
+            self.docker.remove_image(&self.image, None::<RemoveImageOptions>, None).await,
         )
         .map(drop)
     }

@@ -153,18 +153,13 @@ pub(crate) struct Case<S> {
     pub(crate) id: &'static str,
     needs: Vec<Need>,
     targets: Option<TargetRegistration>,
-    drains: Option<bool>,
+    drains: bool,
     pub(crate) check: Check<S>,
 }
 
 impl<S> Case<S> {
     pub(crate) fn new(id: &'static str, check: Check<S>) -> Self {
-        Self { id, needs: Vec::new(), targets: None, drains: None, check }
-    }
-
-    /// The same case.
-    pub(crate) fn again(&self) -> Self {
-        Self { id: self.id, needs: self.needs.clone(), targets: self.targets, drains: self.drains, check: self.check }
+        Self { id, needs: Vec::new(), targets: None, drains: false, check }
     }
 
     /// Applies only where there is this.
@@ -179,9 +174,9 @@ impl<S> Case<S> {
         self
     }
 
-    /// Applies only where the orchestrator drains, or where it does not.
-    pub(crate) fn where_orchestrator_drains(mut self, drains: bool) -> Self {
-        self.drains = Some(drains);
+    /// Applies only where the orchestrator takes instances out of rotation by itself.
+    pub(crate) fn where_orchestrator_drains(mut self) -> Self {
+        self.drains = true;
         self
     }
 
@@ -196,10 +191,13 @@ impl<S> Case<S> {
                 TargetRegistration::Orchestrator => "the orchestrator registers the targets".to_owned(),
             });
         }
-        match self.drains {
-            Some(true) if !profile.drains => Some("the orchestrator leaves draining to the engine".to_owned()),
-            Some(false) if profile.drains => Some("the orchestrator drains by itself".to_owned()),
-            _ => None,
-        }
+        let left = self.drains && !profile.drains;
+        left.then(|| "the orchestrator leaves draining to the engine".to_owned())
+    }
+}
+
+impl<S> Clone for Case<S> {
+    fn clone(&self) -> Self {
+        Self { id: self.id, needs: self.needs.clone(), targets: self.targets, drains: self.drains, check: self.check }
     }
 }

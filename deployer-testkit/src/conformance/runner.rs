@@ -191,12 +191,6 @@ fn run_on_site(runtime: &Runtime, site: &Arc<dyn Site>, seed: u64, case: &Case<G
     cleaned_up(runtime, running, scope.clean_up())
 }
 
-impl<S> Clone for Case<S> {
-    fn clone(&self) -> Self {
-        self.again()
-    }
-}
-
 /// A failure of the machinery around a case.
 pub(super) fn cannot(what: &str, why: impl std::fmt::Display) -> CaseFailure {
     CaseFailure::new(format!("{what}: {why}"))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use deployer_core::{ErrorKind, InstanceId, Outcome, Release, Target, TargetRegistration, TargetState};
 
 use crate::conformance::case::{Case, CaseFailure, CaseResult, begin_and_drop, check, eventually, fails, same};
+use crate::conformance::client::Client;
 use crate::conformance::ground::{Ground, revision};
 use crate::conformance::profile::Need;
 use crate::conformance::site::Pace;
@@ -21,6 +22,8 @@ pub(super) fn cases() -> Vec<Case<Ground>> {
         by_engine(Case::new("balancer/a-draining-target-keeps-what-is-in-flight", |g| Box::pin(draining(g)))),
         by_engine(Case::new("balancer/a-drained-target-can-come-back", |g| Box::pin(back(g)))),
         by_orchestrator(Case::new("balancer/instances-are-registered-when-they-run", |g| Box::pin(registered(g)))),
+        Case::new("balancer/a-draining-orchestrator-loses-no-request", |g| Box::pin(orchestrator_drains(g)))
+            .where_orchestrator_drains(),
         Case::new("balancer/a-pool-without-weight-gets-nothing", |g| Box::pin(without_weight(g))),
         Case::new("balancer/every-target-of-a-pool-serves", |g| Box::pin(all_serve(g))),
         Case::new("balancer/requests-are-counted", |g| Box::pin(counted(g))).needs(Need::Counters),
@@ -184,6 +187,18 @@ async fn registered(ground: &Ground) -> CaseResult {
     ground.reduced(&release, 1).await?;
     ground.in_service(&release, 1).await?;
     same("the targets", targets(ground, &release).await?.len(), 1)
+}
+
+async fn orchestrator_drains(ground: &Ground) -> CaseResult {
+    let release = ground.serving(ground.serves("a"), 3).await?;
+    let client = Client::start(&ground.scope, Ground::entrance(&release));
+    ground.answered_by(&Ground::entrance(&release), "a", 3).await?;
+    for keep in [2, 1] {
+        // In rotation, and under load: it is the orchestrator that takes it out first.
+        ground.reduced(&release, keep).await?;
+        ground.answered_by(&Ground::entrance(&release), "a", 3).await?;
+    }
+    client.lost_nothing().await.map(drop)
 }
 
 async fn without_weight(ground: &Ground) -> CaseResult {

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use deployer_core::{ErrorKind, Outcome, PoolVersion, Release, RevisionId, SetWeights};
 
 use crate::conformance::case::{Case, CaseFailure, CaseResult, begin_and_drop, check, eventually, fails, same};
+use crate::conformance::client::Client;
 use crate::conformance::ground::{Ground, named, revision, web};
 
 pub(super) fn cases() -> Vec<Case<Ground>> {
@@ -135,32 +134,19 @@ async fn one_of_two(ground: &Ground) -> CaseResult {
 
 async fn loses_none(ground: &Ground) -> CaseResult {
     let (first, second) = two(ground).await?;
-    let (entrance, done) = (Ground::entrance(&second), Arc::new(AtomicBool::new(false)));
-    let mut clients = tokio::task::JoinSet::new();
-    for _ in 0..2 {
-        let (scope, entrance, done) = (Arc::clone(&ground.scope), entrance.clone(), Arc::clone(&done));
-        clients.spawn(async move {
-            let mut answers = Vec::new();
-            while !done.load(Ordering::Relaxed) {
-                answers.push(scope.request(&scope.app(), &entrance, crate::conformance::site::Pace::Quick).await);
-            }
-            answers
-        });
-    }
+    let entrance = Ground::entrance(&second);
+    let clients = [(); 2].map(|()| Client::start(&ground.scope, entrance.clone()));
     for round in 0..10 {
         let (gains, loses) = if round % 2 == 0 { (&second, &first) } else { (&first, &second) };
         ground.weigh(&[(gains, 100), (loses, 0)]).await?;
-        ground.scope.clock().sleep(Duration::from_millis(20)).await;
+        // So that requests come between two shifts, and not only at them.
+        ground.answered_by(&entrance, if round % 2 == 0 { "b" } else { "a" }, 2).await?;
     }
-    done.store(true, Ordering::Relaxed);
-    let mut seen: BTreeMap<String, u32> = BTreeMap::new();
-    while let Some(answers) = clients.join_next().await {
-        for answer in answers.map_err(|error| CaseFailure::new(error.to_string()))? {
-            let version = answer.map_err(|why| CaseFailure::new(format!("a request was lost: {why}")))?;
-            *seen.entry(version).or_default() += 1;
-        }
+    for client in clients {
+        let served = client.lost_nothing().await?;
+        check(served.keys().eq(["a", "b"]), format!("both have answered: {served:?}"))?;
     }
-    check(seen.keys().eq(["a", "b"]), format!("both have answered: {seen:?}"))
+    Ok(())
 }
 
 async fn dropped(ground: &Ground) -> CaseResult {

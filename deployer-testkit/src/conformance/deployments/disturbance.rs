@@ -1,9 +1,7 @@
-//! What disturbs a deployment, and the client who watches it.
+//! What disturbs a deployment.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deployer_core::{
@@ -12,8 +10,9 @@ use deployer_core::{
 use tokio::sync::mpsc;
 
 use crate::conformance::case::{CaseFailure, CaseResult};
+use crate::conformance::client::Client;
 use crate::conformance::ground::Ground;
-use crate::conformance::site::{Entrance, Pace, Scope};
+use crate::conformance::site::Entrance;
 use crate::faults::{At, Fault, FaultPlan, Schedule};
 use crate::world::random::Random;
 
@@ -198,10 +197,7 @@ impl<'a> Stage<'a> {
 
     /// Begins to send requests.
     pub(super) fn client(&self, entrance: Entrance) -> Client {
-        let (scope, done) = (Arc::clone(&self.ground.scope), Arc::new(AtomicBool::new(false)));
-        let stop = Arc::clone(&done);
-        let task = tokio::spawn(async move { ask_on(&*scope, &entrance, &stop).await });
-        Client { done, task }
+        Client::start(&self.ground.scope, entrance)
     }
 }
 
@@ -225,41 +221,6 @@ impl Intercept for Tell {
         // Nobody listens any more when all is over.
         let _ = self.0.send(format!("{} of {}", call.operation, call.resource));
         next.run().await
-    }
-}
-
-async fn ask_on(scope: &dyn Scope, entrance: &Entrance, done: &AtomicBool) -> Vec<Result<String, String>> {
-    let mut answers = Vec::new();
-    while !done.load(Ordering::Relaxed) {
-        answers.push(scope.request(&scope.app(), entrance, Pace::Quick).await);
-        scope.clock().sleep(Duration::from_millis(10)).await;
-    }
-    answers
-}
-
-/// Somebody who sends one request after the other.
-pub(super) struct Client {
-    done: Arc<AtomicBool>,
-    task: tokio::task::JoinHandle<Vec<Result<String, String>>>,
-}
-
-impl Client {
-    /// Stops, and answers how many requests each version has answered; fails if one was lost.
-    pub(super) async fn lost_nothing(mut self) -> CaseResult<BTreeMap<String, u32>> {
-        self.done.store(true, Ordering::Relaxed);
-        let answers = (&mut self.task).await.map_err(|error| CaseFailure::new(error.to_string()))?;
-        let (count, mut served) = (answers.len(), BTreeMap::new());
-        for (number, answer) in answers.into_iter().enumerate() {
-            let lost = |why| CaseFailure::new(format!("request {} of {count} was lost: {why}", number + 1));
-            *served.entry(answer.map_err(lost)?).or_default() += 1;
-        }
-        Ok(served)
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        self.done.store(true, Ordering::Relaxed);
     }
 }
 

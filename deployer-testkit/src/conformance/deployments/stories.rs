@@ -9,6 +9,7 @@ use deployer_core::{
 
 use super::disturbance::{Condition, Stage, expect_promoted};
 use crate::conformance::case::{Case, CaseFailure, CaseResult, check, eventually, nothing, same};
+use crate::conformance::client::Client;
 use crate::conformance::ground::{Ground, web};
 use crate::conformance::site::{Entrance, Program, Seen, TaskProgram};
 
@@ -106,7 +107,7 @@ impl Stage<'_> {
     }
 
     /// A client, unless instances are killed: what they were working on is lost then.
-    fn watched(&self) -> Option<super::disturbance::Client> {
+    fn watched(&self) -> Option<Client> {
         (self.condition != Condition::Kills).then(|| self.client(self.entrance()))
     }
 

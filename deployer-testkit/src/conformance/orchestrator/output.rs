@@ -143,8 +143,7 @@ async fn narrowed(ground: &Ground) -> CaseResult {
 async fn follow(ground: &Ground) -> CaseResult {
     let release = ground.prepared(ground.service(Program::Exits, "a")).await?;
     ground.launch(&release, 1).await?;
-    let instance = ground.instances(&release).await?.remove(0);
-    let query = LogQuery::new(ground.app()).with_instance(instance.id).with_tail(0).following();
+    let query = LogQuery::new(ground.app()).with_tail(0).following();
     let mut stream = ground.backend.orchestrator.logs(query).await?;
     // It crashes again and again, and writes each time.
     let line = next(&mut stream).await?;
