@@ -13,13 +13,12 @@ use bollard::errors::Error as DockerError;
 use bollard::exec::{CreateExecOptions, StartExecResults};
 use bollard::models::{ContainerConfig, ContainerCreateBody, ContainerInspectResponse, HostConfig};
 use bollard::query_parameters::{
-    CommitContainerOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
-    RemoveContainerOptionsBuilder, RemoveImageOptions, RemoveImageOptionsBuilder, StartContainerOptions,
-    UploadToContainerOptionsBuilder, WaitContainerOptions,
+    CommitContainerOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions,
+    ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptions, RemoveImageOptionsBuilder,
+    StartContainerOptions, UploadToContainerOptionsBuilder, WaitContainerOptions,
 };
 use deployer_core::{
-    AppName, Backend, BuildSpec, Clock, DeploymentId, InstanceId, PinnedImage, Route, ServiceSpec,
-    SystemClock,
+    AppName, Backend, BuildSpec, Clock, DeploymentId, InstanceId, PinnedImage, Route, ServiceSpec, SystemClock,
 };
 use deployer_local::{IngressOptions, LocalBackend, LocalOptions};
 use deployer_testkit::conformance::{
@@ -374,9 +373,6 @@ impl Scope for Plot {
                 return Err(CaseFailure::new(format!("it is still there: {left:?}")));
             }
         }
-        unless_gone(
-            self.docker.remove_image(&self.image, None::<RemoveImageOptions>, None).await,
-        )
-        .map(drop)
+        unless_gone(self.docker.remove_image(&self.image, None::<RemoveImageOptions>, None).await).map(drop)
     }
 }

@@ -13,6 +13,51 @@ use super::profile::Profile;
 ///
 /// A place is whatever text tells [`open`](Self::open) where a store is, here and in other processes: a path, a table's
 /// name. Cases make up names of applications and ids of deployments of their own, so places may share what lies beneath.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use std::sync::{Arc, Mutex};
+///
+/// use async_trait::async_trait;
+/// use deployer_core::ReleaseStore;
+/// use deployer_testkit::MemoryStore;
+/// use deployer_testkit::conformance::{CaseResult, Need, Profile, StoreBench};
+///
+/// #[derive(Debug, Default)]
+/// struct Memory(Mutex<BTreeMap<String, Arc<MemoryStore>>>);
+///
+/// #[async_trait]
+/// impl StoreBench for Memory {
+///     fn profile(&self) -> Profile {
+///         let why = "it is in the memory of one process";
+///         Profile::new("memory")
+///             .lacking(Need::Processes, why)
+///             .lacking(Need::OwnerDeath, why)
+///             .lacking(Need::Damage, why)
+///     }
+///
+///     async fn place(&self) -> CaseResult<String> {
+///         let mut stores = self.0.lock().expect("no case panics while it holds the lock");
+///         let place = format!("store {}", stores.len());
+///         stores.insert(place.clone(), Arc::default());
+///         Ok(place)
+///     }
+///
+///     async fn open(&self, place: &str) -> CaseResult<Arc<dyn ReleaseStore>> {
+///         let stores = self.0.lock().expect("no case panics while it holds the lock");
+///         let store = stores.get(place).ok_or("no such place")?;
+///         Ok(Arc::<MemoryStore>::clone(store))
+///     }
+///
+///     async fn examine(&self, _place: &str) -> CaseResult {
+///         Ok(())
+///     }
+///
+///     async fn remove(&self, _place: &str) -> CaseResult {
+///         Ok(())
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait StoreBench: Debug + Send + Sync {
     /// What the store is and has. A store has no targets and drains nothing: leave that as it is.

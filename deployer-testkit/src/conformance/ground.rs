@@ -299,7 +299,8 @@ impl Ground {
     pub(super) async fn answered_by(&self, entrance: &Entrance, version: &str, requests: usize) -> CaseResult {
         for number in 1..=requests {
             let answer = self.ask(entrance).await;
-            same(&format!("the answer to request {number} of {requests}"), answer, Ok(version.to_owned()))?;
+            let what = format!("the answer to request {number} of {requests} at {entrance:?}");
+            same(&what, answer, Ok(version.to_owned()))?;
         }
         Ok(())
     }

@@ -50,8 +50,12 @@ impl ProgressSink for Told {
 }
 
 fn building(ground: &Ground, build: Build<'_>, sink: Arc<dyn ProgressSink>) -> BuildImage {
+    building_for(ground, ground.app(), build, sink)
+}
+
+fn building_for(ground: &Ground, app: AppName, build: Build<'_>, sink: Arc<dyn ProgressSink>) -> BuildImage {
     let spec = ground.scope.build(build);
-    BuildImage::new(ground.call(), ground.app(), web(), spec, BTreeMap::new(), sink)
+    BuildImage::new(ground.call(), app, web(), spec, BTreeMap::new(), sink)
 }
 
 async fn build(ground: &Ground, what: Build<'_>) -> Result<BuiltImage> {
@@ -198,7 +202,8 @@ async fn prune_foreign(ground: &Ground) -> CaseResult {
 }
 
 async fn prune_neighbour(ground: &Ground) -> CaseResult {
-    let built = build(ground, Build::Version("a")).await?;
+    let request = building_for(ground, ground.scope.neighbour(), Build::Version("a"), Arc::new(Silence));
+    let built = ground.backend.builder.build(request).await?;
     let theirs = publish(ground, ground.scope.neighbour(), built).await?;
     nothing("removed images", &prune(ground, &[]).await?)?;
     check(ground.scope.has_image(&theirs).await?, "the neighbour's image is there")

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use deployer_core::{
-    AcquireLease, AppName, EnsureRoutes, ErrorKind, Outcome, Port, RetainRoutes, Route, ServiceName, ServiceSpec,
-    SetTargets, SetWeights, TargetRegistration, TargetState,
+    AcquireLease, AppName, EnsureRoutes, ErrorKind, Outcome, Port, ServiceSpec, SetTargets, SetWeights,
+    TargetRegistration, TargetState,
 };
 use deployer_testkit::{Options, Rule, World, simulate};
 

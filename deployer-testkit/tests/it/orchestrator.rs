@@ -5,8 +5,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use deployer_core::{
-    Call, EnsureApp, ErrorKind, Health, Hook, HookPoint, InstancePhase, LogQuery, LogStream, ObserveApp, Outcome,
-    Reduce, Release, RemoveApp, RemoveTask, Restart, SmokeRequest, StartTask, TaskId,
+    Call, ErrorKind, Health, Hook, HookPoint, InstancePhase, LogQuery, LogStream, ObserveApp, Outcome, Reduce, Release,
+    RemoveTask, Restart, SmokeRequest, StartTask, TaskId,
 };
 use deployer_testkit::{Behaviour, Options, Rule, World, simulate};
 
