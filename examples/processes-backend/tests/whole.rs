@@ -1,5 +1,7 @@
 //! What the published suites do not ask for: what outlives whom, and what only this backend says of itself.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, Output};
