@@ -5,6 +5,8 @@
 //!   of which every one is accounted for. It is stricter than real backends: it answers in any order that it may, and
 //!   records as a [`Violation`] what a real one would not notice. A story such as [`World::crash_loop`], or a
 //!   [`Behaviour`], says what goes wrong in the world, a [`FaultPlan`] what goes wrong on the way to it.
+//! - [`proof`]: every fault at every call of a scenario, and whether everything that is promised holds all the same.
+//! - [`conformance`]: the suites that a backend has to pass, as named cases that its author runs with a test of ten lines.
 //! - [`load`] sends requests at a constant rate and accounts for each of them, which is how "no request is lost" is
 //!   shown rather than said on a real backend.
 //! - `mocks`, with the feature `mockall`: mocks of the traits for tests that expect single calls.
@@ -40,6 +42,7 @@
 //! ```
 
 mod clock;
+pub mod conformance;
 mod fakes;
 mod faults;
 pub mod load;

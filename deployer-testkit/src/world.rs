@@ -237,6 +237,11 @@ impl World {
         };
     }
 
+    /// Makes a build context one that does not exist.
+    pub fn lose_context(&self, context: impl Into<String>) {
+        self.lock().images.missing_contexts.insert(context.into());
+    }
+
     /// Changes the files in a build context, so that the next build makes another image.
     pub fn touch_context(&self, context: impl Into<String>) {
         *self.lock().images.generations.entry(context.into()).or_default() += 1;

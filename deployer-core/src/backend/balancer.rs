@@ -22,7 +22,8 @@ pub trait LoadBalancer: Debug + Send + Sync {
     fn capabilities(&self) -> BalancerCapabilities;
 
     /// Makes every entry that the release needs exist: routes, published ports, internal names. Adds and updates only;
-    /// weights and targets stay as they are.
+    /// weights and targets stay as they are. All of it or nothing. A route or port that moves from one service of the
+    /// application to another is the new one's as soon as that has weight.
     ///
     /// # Errors
     /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) if another application has the same route,
@@ -37,7 +38,8 @@ pub trait LoadBalancer: Debug + Send + Sync {
     async fn observe(&self, app: &AppName) -> Result<Vec<ObservedRouting>>;
 
     /// Makes the pool of a revision hold exactly these targets. A pool that did not exist begins with weight 0. Targets
-    /// that are draining get no new requests and keep those in flight; targets left out are dropped at once.
+    /// that are draining get no new requests and keep those in flight; targets left out are dropped at once, and what they
+    /// still work on may be cut off. Does not change the version of the weights.
     ///
     /// Called only where [`BalancerCapabilities::targets`] is [`TargetRegistration::Engine`].
     ///
@@ -49,7 +51,9 @@ pub trait LoadBalancer: Debug + Send + Sync {
     /// not named get weight 0.
     ///
     /// # Errors
-    /// [`Conflict`](crate::ErrorKind::Conflict) if the version is not the expected one: somebody else moved weights.
+    /// [`Conflict`](crate::ErrorKind::Conflict) if the version is not the expected one: somebody else moved weights. Not
+    /// if the weights are the wanted ones already: a repetition expects a version that its own effect has outdated.
+    /// [`NotFound`](crate::ErrorKind::NotFound) if the service has no entry, or a revision that is to get weight no pool.
     async fn set_weights(&self, request: SetWeights) -> Result<Outcome>;
 
     /// Removes every entry and pool of the application that the release does not have; all of them without a release.
@@ -137,7 +141,7 @@ impl SetTargets {
 pub struct Target {
     /// The instance.
     pub instance: InstanceId,
-    /// Where it is reached: an address without a port.
+    /// Where it is reached: an address without a port, because all instances of a service listen on the same ports.
     pub address: String,
     /// Whether it shall get no new requests.
     pub draining: bool,

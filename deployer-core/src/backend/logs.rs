@@ -55,6 +55,13 @@ impl LogQuery {
         self
     }
 
+    /// Only what was written at or after this time.
+    #[must_use]
+    pub fn with_since(mut self, since: Timestamp) -> Self {
+        self.since = Some(since);
+        self
+    }
+
     /// Goes on with what is written from now on.
     #[must_use]
     pub fn following(mut self) -> Self {

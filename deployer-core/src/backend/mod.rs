@@ -57,7 +57,7 @@ use crate::model::Timestamp;
 pub struct Call {
     /// Equal for all repetitions of one step, different for all others.
     pub key: String,
-    /// When the engine stops waiting for the answer.
+    /// When the engine stops waiting for the answer, by its clock, and drops the call. A backend need not look at it.
     pub deadline: Timestamp,
 }
 

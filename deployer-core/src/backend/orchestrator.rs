@@ -20,9 +20,12 @@ pub trait Orchestrator: Debug + Send + Sync {
     /// What the planner must know about it.
     fn capabilities(&self) -> OrchestratorCapabilities;
 
-    /// Makes what the release's services share exist: networks and volumes.
+    /// Makes what the release's services share exist: networks and volumes. It is the first call with a release, so this
+    /// is where a backend refuses what it cannot do.
     ///
     /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) if the release wants what this backend does not have, naming the
+    /// service and what it wants.
     /// [`NotFound`](crate::ErrorKind::NotFound) if something external is missing,
     /// [`Exhausted`](crate::ErrorKind::Exhausted) if there are no addresses left.
     async fn ensure_app(&self, request: EnsureApp) -> Result<Outcome>;
@@ -34,23 +37,27 @@ pub trait Orchestrator: Debug + Send + Sync {
     async fn observe(&self, request: ObserveApp) -> Result<ObservedApp>;
 
     /// Makes the revision have at least so many instances, with the ordinals from 1 on; starts missing and exited ones.
-    /// Returns when the platform has taken them, not when they are healthy.
+    /// Returns when the platform has taken them, not when they are healthy. [`Outcome::Created`] if the revision had no
+    /// instance before.
     ///
     /// # Errors
     /// [`Workload`](crate::ErrorKind::Workload) if an instance cannot be started as it is described (no such
-    /// executable, say), [`NotFound`](crate::ErrorKind::NotFound) if the image is gone,
+    /// executable, say), with [`Effect::Done`](crate::Effect::Done) if something is left of it that observing shows and
+    /// reducing removes, [`Conflict`](crate::ErrorKind::Conflict), to be retried soon, while one of these ordinals is
+    /// still being stopped, [`NotFound`](crate::ErrorKind::NotFound) if the image is gone,
     /// [`Exhausted`](crate::ErrorKind::Exhausted) if a port, address or quota is taken.
     async fn launch(&self, request: Launch) -> Result<Outcome>;
 
     /// Stops and removes the instances of the revision with the highest ordinals until so many are left. Each gets its
-    /// stop signal and its grace period.
+    /// stop signal and its grace period. Returns when they are gone; where the orchestrator
+    /// [drains](OrchestratorCapabilities::drains), it may return when the platform has taken it.
     ///
     /// # Errors
     /// Only if the orchestrator cannot be asked or refuses.
     async fn reduce(&self, request: Reduce) -> Result<Outcome>;
 
     /// Starts a one-off task unless one of this id has been started before, whether it still runs or not. Returns when
-    /// the platform has taken it; its end is observed.
+    /// the platform has taken it; its end is observed. Rather never than twice: it may be a migration.
     ///
     /// # Errors
     /// As for [`launch`](Self::launch).
@@ -74,7 +81,8 @@ pub trait Orchestrator: Debug + Send + Sync {
     /// Only if the question cannot be put; an instance that does not answer is in the answer.
     async fn smoke(&self, request: SmokeRequest) -> Result<Vec<SmokeAnswer>>;
 
-    /// What instances and tasks have written. The stream ends at the last line unless it is asked to follow.
+    /// What instances and tasks have written. The stream ends at the last line unless it is asked to follow; then it goes
+    /// on until it is dropped, or, if it is about one instance or task only, until that one ends.
     ///
     /// # Errors
     /// Only if the orchestrator cannot be asked.
@@ -323,7 +331,7 @@ impl ObservedApp {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ObservedInstance {
-    /// Its id in the backend.
+    /// Its id in the backend. It stays over restarts, and no later instance of the same ordinal has it.
     pub id: InstanceId,
     /// The name that a person would use, such as `shop-web-3f9a1c-1`.
     pub name: String,
@@ -339,11 +347,12 @@ pub struct ObservedInstance {
     pub health: Health,
     /// What the last check said, if it did not pass.
     pub health_detail: Option<String>,
-    /// Where the load balancer reaches it: an address without a port.
+    /// Where the load balancer reaches it: an address without a port, because all instances of a service listen on the
+    /// same ports.
     pub address: Option<String>,
     /// When it was last started.
     pub started_at: Option<Timestamp>,
-    /// How often it exited by itself.
+    /// How often it exited by itself since it was last launched.
     pub crashes: u32,
     /// How it exited last, if it ever did.
     pub exit: Option<ExitDetail>,
@@ -406,7 +415,7 @@ pub enum InstancePhase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Health {
-    /// Nobody asked.
+    /// Nobody asked, or it does not run.
     Unknown,
     /// Not yet, and that is no fault yet.
     Starting,

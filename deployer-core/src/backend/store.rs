@@ -78,7 +78,8 @@ pub trait ReleaseStore: Debug + Send + Sync {
     ///
     /// # Errors
     /// [`Conflict`](crate::ErrorKind::Conflict) if the first entry's sequence number is not the journal's next, or the
-    /// fence is not the last one granted.
+    /// fence is not the last one granted. Gaps among the entries, and another application's deployment, are refused too,
+    /// as a conflict or as invalid input.
     async fn append(&self, request: Append) -> Result<()>;
 
     /// The entries of a journal from a sequence number on.
@@ -115,7 +116,7 @@ pub trait ReleaseStore: Debug + Send + Sync {
     /// Only if the store cannot be read.
     async fn apps(&self) -> Result<Vec<AppName>>;
 
-    /// Forgets an application: releases, deployments, journals. Its fence is kept.
+    /// Forgets an application: releases, deployments, journals, signals. Its fence and the last number given are kept.
     ///
     /// # Errors
     /// [`Conflict`](crate::ErrorKind::Conflict) if the fence is not the last one granted.

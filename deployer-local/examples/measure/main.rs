@@ -16,6 +16,8 @@ mod calls;
 mod diagnosis;
 mod floor;
 mod killed;
+#[path = "../../tests/it/whole/left.rs"]
+mod left;
 mod losses;
 #[path = "../../tests/it/whole/site.rs"]
 #[expect(dead_code, reason = "the tests use all of it")]

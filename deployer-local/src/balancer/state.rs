@@ -124,7 +124,12 @@ pub(super) struct Ledger {
 pub(super) struct Turn {
     pub(super) state: State,
     directory: PathBuf,
-    // Unlocked when they are dropped.
+    held: Arc<Held>,
+}
+
+/// What keeps others away until it is dropped.
+#[derive(Debug)]
+struct Held {
     _file: File,
     _turn: OwnedMutexGuard<()>,
 }
@@ -151,7 +156,8 @@ impl Ledger {
         });
         let (file, text) = flatten(opened.await).map_err(|error| self.failed(error))?;
         let state = text.map_or_else(|| Ok(State::default()), |text| parse(&text, &self.directory))?;
-        Ok(Turn { state, directory: self.directory.clone(), _file: file, _turn: turn })
+        let held = Arc::new(Held { _file: file, _turn: turn });
+        Ok(Turn { state, directory: self.directory.clone(), held })
     }
 
     fn failed(&self, error: io::Error) -> Error {
@@ -194,7 +200,10 @@ impl Turn {
         };
         let text = serde_json::to_vec_pretty(&self.state).map_err(|error| failed(error.into()))?;
         let directory = self.directory.clone();
+        let held = Arc::clone(&self.held);
         let written = tokio::task::spawn_blocking(move || {
+            // Also if the caller is dropped meanwhile: the next turn must not be overtaken by this write.
+            let _held = held;
             let fresh = directory.join("state.json.tmp");
             let mut file = File::create(&fresh)?;
             file.write_all(&text)?;

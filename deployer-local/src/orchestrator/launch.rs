@@ -55,7 +55,10 @@ impl DockerOrchestrator {
             self.realise(request, &blueprint, job, addresses)
         });
         // All of them are seen through: a call that is dropped halfway leaves more to repair than one that fails.
-        together(join_all(work).await)
+        let outcome = together(join_all(work).await)?;
+        let revision = request.revision.to_string();
+        let existed = present.iter().any(|container| label(container, ours::REVISION) == Some(&revision));
+        Ok(if existed { Outcome::Changed } else { outcome })
     }
 
     async fn realise(

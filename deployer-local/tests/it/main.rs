@@ -10,6 +10,4 @@ mod orchestrator;
 #[cfg(feature = "sqlite")]
 mod store;
 #[cfg(feature = "sqlite")]
-mod store_processes;
-#[cfg(feature = "sqlite")]
 mod whole;

@@ -39,7 +39,9 @@ fn check_free(state: &State, app: &AppName, routes: &[Route], published: &[Publi
             theirs.any(|other| other.host == route.host && other.path == route.path)
         };
         if let Some(route) = routes.iter().find(same_entry) {
-            return Err(taken(format!("{}{}", route.host.as_deref().unwrap_or("*"), route.path), &by));
+            let what = format!("{}{}", route.host.as_deref().unwrap_or("*"), route.path);
+            let message = "another application has this route";
+            return Err(failure("balancer.ensure", &what, ErrorKind::AlreadyExists, message).with_context("has it", by));
         }
         if let Some(port) = published.iter().find(|port| entry.published.iter().any(|other| clash(**port, *other))) {
             return Err(taken(format!("port {}", port.port), &by));

@@ -27,10 +27,14 @@ impl ImageBuilder for FakeBuilder {
         let spec = serde_json::to_string(&request.build).unwrap_or_default();
         let mut state = self.world.lock();
         state.admit(OPERATION, service, &request.call, &spec)?;
+        let context = request.build.context.display().to_string();
+        if state.images.missing_contexts.contains(&context) {
+            let message = "the build context does not exist";
+            return Err(failure(OPERATION, service, ErrorKind::InvalidInput, message).with_context("context", context));
+        }
         if let Some(error) = state.images.broken_builds.get(service) {
             return Err(failure(OPERATION, service, ErrorKind::Workload, error.clone()));
         }
-        let context = request.build.context.display().to_string();
         let generation = state.images.generations.get(&context).copied().unwrap_or(0);
         let digest = Digest::of(format!("{spec} #{generation}").as_bytes());
         let reference =

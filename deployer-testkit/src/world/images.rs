@@ -14,6 +14,7 @@ pub(crate) struct Images {
     pub(crate) generations: BTreeMap<String, u64>,
     /// The services whose builds fail, and how.
     pub(crate) broken_builds: BTreeMap<String, String>,
+    pub(crate) missing_contexts: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug)]

@@ -155,6 +155,8 @@ pub(crate) struct TrafficState {
     ends: BTreeSet<(Timestamp, u64)>,
     per_instance: BTreeMap<InstanceId, u64>,
     next: u64,
+    /// The requests that somebody waits for, and how they were lost if they were.
+    awaited: BTreeMap<u64, Option<LossReason>>,
     /// What became of the others.
     report: TrafficReport,
 }
@@ -267,9 +269,26 @@ impl State {
         let Some(row) = self.traffic.sources.get_mut(source) else { return };
         row.made += 1;
         let (to, taking) = (row.traffic.to.clone(), row.traffic.taking);
+        // What became of it is in the report.
+        let _ = self.receive(at, &to, taking);
+    }
+
+    /// Makes one request now that somebody waits for; answers its number and who works on it.
+    pub(crate) fn send(&mut self, traffic: &Traffic) -> Result<(u64, InstanceId), LossReason> {
+        let (id, instance) = self.receive(self.now, &traffic.to, traffic.taking)?;
+        self.traffic.awaited.insert(id, None);
+        Ok((id, instance))
+    }
+
+    /// How a request was lost that somebody waited for until its end, if it was.
+    pub(crate) fn take_answer(&mut self, id: u64) -> Option<LossReason> {
+        self.traffic.awaited.remove(&id).flatten()
+    }
+
+    fn receive(&mut self, at: Timestamp, to: &To, taking: Duration) -> Result<(u64, InstanceId), LossReason> {
         self.traffic.report.sent += 1;
         let lost = |reason, given_to| LostRequest { sent_at: at, lost_at: at, given_to, reason };
-        let loss = match self.assign(at, &to) {
+        let loss = match self.assign(at, to) {
             Err(reason) => lost(reason, None),
             Ok((key, revision, instance)) => {
                 if self.instances.get(&instance).is_some_and(super::instances::Instance::serves) {
@@ -278,8 +297,9 @@ impl State {
                     let ends_at = at + taking;
                     *self.traffic.per_instance.entry(instance.clone()).or_default() += 1;
                     self.traffic.ends.insert((ends_at, id));
-                    self.traffic.requests.insert(id, Request { sent_at: at, ends_at, key, revision, instance });
-                    return;
+                    let request = Request { sent_at: at, ends_at, key, revision, instance: instance.clone() };
+                    self.traffic.requests.insert(id, request);
+                    return Ok((id, instance));
                 }
                 if let Some(pool) = self.routing.get_mut(&key).and_then(|entry| entry.pools.get_mut(&revision)) {
                     pool.requests += 1;
@@ -288,7 +308,9 @@ impl State {
                 lost(LossReason::TargetDead, Some((revision, instance)))
             }
         };
+        let reason = loss.reason;
         self.traffic.report.lost.push(loss);
+        Err(reason)
     }
 
     /// The target whose turn it is.
@@ -336,6 +358,9 @@ impl State {
             self.traffic.requests.iter().filter(|(_, request)| request.instance == *of).map(|(id, _)| *id).collect();
         for id in ids {
             if let Some(request) = self.traffic.take(id) {
+                if let Some(awaited) = self.traffic.awaited.get_mut(&id) {
+                    *awaited = Some(reason);
+                }
                 let given_to = Some((request.revision, request.instance));
                 let loss = LostRequest { sent_at: request.sent_at, lost_at: self.now, given_to, reason };
                 self.traffic.report.lost.push(loss);

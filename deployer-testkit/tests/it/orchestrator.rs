@@ -5,8 +5,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use deployer_core::{
-    Call, EnsureApp, ErrorKind, Health, Hook, HookPoint, InstancePhase, LogQuery, LogStream, ObserveApp, Outcome,
-    Reduce, Release, RemoveApp, RemoveTask, Restart, SmokeRequest, StartTask, TaskId,
+    Call, ErrorKind, Health, Hook, HookPoint, InstancePhase, LogQuery, LogStream, ObserveApp, Outcome, Reduce, Release,
+    RemoveTask, Restart, SmokeRequest, StartTask, TaskId,
 };
 use deployer_testkit::{Behaviour, Options, Rule, World, simulate};
 
@@ -32,24 +32,6 @@ fn ready_lines(stream: &mut LogStream) -> Vec<String> {
         lines.push(line.unwrap().text);
     }
     lines
-}
-
-#[test]
-fn launching_and_reducing_say_what_they_did() {
-    simulate(async {
-        let (driver, release) = driver(World::new()).await;
-        assert_eq!(driver.launch(&release, 2).await.unwrap(), Outcome::Created);
-        assert_eq!(driver.launch(&release, 2).await.unwrap(), Outcome::AlreadyThere);
-        assert_eq!(driver.launch(&release, 3).await.unwrap(), Outcome::Changed);
-        // At least so many: it never takes any away.
-        assert_eq!(driver.launch(&release, 1).await.unwrap(), Outcome::AlreadyThere);
-        let ordinals: Vec<u32> = driver.instances(&release).await.iter().map(|instance| instance.ordinal).collect();
-        assert_eq!(ordinals, [1, 2, 3]);
-        assert_eq!(driver.reduce(&release, 1).await, Outcome::Changed);
-        assert_eq!(driver.reduce(&release, 1).await, Outcome::AlreadyThere);
-        assert_eq!(driver.instances(&release).await[0].ordinal, 1);
-        driver.world.assert_no_violations();
-    });
 }
 
 #[test]
@@ -202,20 +184,6 @@ fn a_reduce_that_is_dropped_half_way_can_be_repeated() {
 }
 
 #[test]
-fn a_killed_instance_comes_back() {
-    simulate(async {
-        let (driver, release) = driver(World::new()).await;
-        driver.launch(&release, 2).await.unwrap();
-        driver.sleep(2).await;
-        assert_eq!(driver.world.kill_instance("shop", "web", 2), 1);
-        let phases: Vec<_> = driver.instances(&release).await.iter().map(|instance| instance.phase).collect();
-        assert_eq!(phases, [InstancePhase::Running, InstancePhase::Restarting]);
-        driver.sleep(2).await;
-        assert!(driver.instances(&release).await.iter().all(deployer_core::ObservedInstance::is_ready));
-    });
-}
-
-#[test]
 fn a_task_runs_once_whatever_is_repeated() {
     simulate(async {
         let world = World::new();
@@ -248,28 +216,6 @@ fn a_task_runs_once_whatever_is_repeated() {
         start(driver.call()).await.unwrap();
         assert_eq!(driver.world.executions("shop", &task), 2);
         assert_eq!(driver.world.violations()[0].rule, Rule::TaskRunsOnce);
-    });
-}
-
-#[test]
-fn networks_are_made_once_and_stay_while_they_are_used() {
-    simulate(async {
-        let driver = Driver::new(World::new()).await;
-        let release = driver.release(spec("shop:v1")).await;
-        let missing = driver.launch(&release, 1).await.unwrap_err();
-        assert_eq!(missing.kind(), ErrorKind::NotFound);
-        let ensure = EnsureApp::new(driver.call(), Arc::clone(&release));
-        assert_eq!(driver.backend.orchestrator.ensure_app(ensure.clone()).await.unwrap(), Outcome::Created);
-        assert_eq!(driver.backend.orchestrator.ensure_app(ensure).await.unwrap(), Outcome::AlreadyThere);
-        driver.launch(&release, 1).await.unwrap();
-        let remove = RemoveApp::new(driver.call(), app(), false);
-        let used = driver.backend.orchestrator.remove_app(remove.clone()).await.unwrap_err();
-        assert_eq!(used.kind(), ErrorKind::Conflict);
-        assert!(used.to_string().contains("used by: shop-web-"), "{used}");
-        driver.reduce(&release, 0).await;
-        assert_eq!(driver.backend.orchestrator.remove_app(remove.clone()).await.unwrap(), Outcome::Changed);
-        assert_eq!(driver.backend.orchestrator.remove_app(remove).await.unwrap(), Outcome::AlreadyThere);
-        driver.world.assert_nothing_left("shop");
     });
 }
 

@@ -266,8 +266,8 @@ fn ends(plan: &Plan, step: &Step, outcome: Outcome) -> Option<Told> {
             }
         }
         Action::RunHook { hook, .. } => format!("hook {} is done", hook.name),
-        Action::Reduce { revision, keep: 0 } => format!("{} is stopped", revision.hash()),
-        Action::Reduce { revision, keep } => format!("{} is reduced to {keep}", revision.hash()),
+        Action::Reduce { revision, keep: 0, .. } => format!("{} is stopped", revision.hash()),
+        Action::Reduce { revision, keep, .. } => format!("{} is reduced to {keep}", revision.hash()),
         Action::Verify { release, .. } => format!("verified: {release} is what serves"),
         Action::RemoveApp { volumes: true } => "networks and volumes are removed".to_owned(),
         Action::RemoveApp { volumes: false } => "networks are removed".to_owned(),

@@ -4,11 +4,12 @@
 //! `shop web` serves these paths, each answer with the version in `X-Version`:
 //! - `/` counts the visitor and answers with version and host name; 503 when the cache is away for 2 s
 //! - `/healthz` answers 200, `/version` only the version, `/migrations` one line `VERSION RUNS` per version
+//! - `/slow` answers only the version, after as long a delay as `/` has, and without the cache
 //!
 //! `shop worker` works off the jobs that every 50th visit leaves, `shop migrate` notes its run and sets the schema
 //! version, `shop healthcheck` asks the web server of the same container.
 //!
-//! Environment: `VERSION`, `PORT` (8080; 0 for any), `CACHE` (`cache:6379`), `DELAY_MS` (`300` or `300-500`, for `/`), and `BROKEN`:
+//! Environment: `VERSION`, `PORT` (8080; 0 for any), `CACHE` (`cache:6379`), `DELAY_MS` (`300` or `300-500`, for `/` and `/slow`), and `BROKEN`:
 //! - `exit`: ends with code 3 at the start
 //! - `crash`: serves for `CRASH_AFTER_MS` (1500), then ends with code 101
 //! - `unhealthy`: `/healthz` answers 503
@@ -265,6 +266,10 @@ impl Web {
             ),
             "/healthz" => ("200 OK", "ok\n".to_owned()),
             "/version" => ("200 OK", version.clone()),
+            "/slow" => {
+                self.delay(self.requests.fetch_add(1, Ordering::Relaxed));
+                ("200 OK", version.clone())
+            }
             "/migrations" => match self.cache.ask(&["HGETALL", "shop:migrations"]) {
                 Ok(reply) => {
                     let runs: BTreeMap<_, _> = reply
@@ -288,8 +293,8 @@ impl Web {
         }
     }
 
-    fn visit(&self) -> (&'static str, String) {
-        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+    /// Works on a request for a while.
+    fn delay(&self, number: u64) {
         let (least, most) = self.config.delay_millis;
         if most > 0 {
             // Spread well enough for a demo, without a random number generator.
@@ -298,6 +303,11 @@ impl Web {
                 least + spread % (most.max(least) - least + 1),
             ));
         }
+    }
+
+    fn visit(&self) -> (&'static str, String) {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        self.delay(number);
         if self.config.broken == "errors" && number % 10 < 3 {
             return (
                 "500 Internal Server Error",

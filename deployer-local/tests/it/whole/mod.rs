@@ -6,6 +6,7 @@ mod broken;
 mod inside;
 mod interrupted;
 mod killed;
+mod left;
 mod removal;
 mod site;
 mod versions;

@@ -10,10 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bollard::Docker;
 use bollard::models::ContainerSummary;
-use bollard::query_parameters::{
-    ListContainersOptionsBuilder, ListImagesOptions, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder,
-    RemoveContainerOptionsBuilder, RemoveImageOptions, RemoveVolumeOptionsBuilder,
-};
+use bollard::query_parameters::ListContainersOptionsBuilder;
 use deployer_core::compose::ComposeReader;
 use deployer_core::{
     AppName, AppSpec, DeployOptions, Deployer, DeployerBuilder, Deployment, DeploymentKind, DeploymentRecord,
@@ -24,6 +21,8 @@ use deployer_testkit::load::{Load, Mode, Report};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+use super::left::Left;
 
 /// The host name under which the shop is routed.
 const HOST: &str = "shop.localhost";
@@ -211,7 +210,7 @@ impl Site {
 
     /// Everything on the engine that belongs to the application or its ingress, by name.
     pub(crate) async fn everything(&self) -> Vec<String> {
-        let left = Left::look(&self.docker, self.app().as_str(), &self.place.ingress()).await;
+        let left = Left::of(&self.docker, self.app().as_str(), &self.place.ingress()).await;
         [left.containers, left.networks, left.volumes, left.images].concat()
     }
 }
@@ -224,66 +223,11 @@ impl Drop for Site {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let docker = docker().await;
-                Left::look(&docker, &app, &ingress).await.remove(&docker).await;
+                Left::of(&docker, &app, &ingress).await.remove(&docker).await;
             });
         });
         if cleaner.join().is_err() {
             eprintln!("{}: could not clean up", self.app());
-        }
-    }
-}
-
-/// What there is of a site on the engine.
-struct Left {
-    containers: Vec<String>,
-    networks: Vec<String>,
-    volumes: Vec<String>,
-    images: Vec<String>,
-}
-
-impl Left {
-    async fn look(docker: &Docker, app: &str, ingress: &str) -> Self {
-        let filter = |label: &str| HashMap::from([("label".to_owned(), vec![format!("{label}={app}")])]);
-        let mut left = Self { containers: Vec::new(), networks: Vec::new(), volumes: Vec::new(), images: Vec::new() };
-        let named = HashMap::from([("name".to_owned(), vec![format!("^/{ingress}$")])]);
-        for filter in [filter("deployer.app"), filter("com.docker.compose.project"), named] {
-            let all = ListContainersOptionsBuilder::default().all(true).filters(&filter).build();
-            let found = docker.list_containers(Some(all)).await.unwrap();
-            left.containers.extend(found.into_iter().map(|container| container.names.unwrap_or_default().concat()));
-        }
-        for filter in [filter("deployer.app"), filter("com.docker.compose.project")] {
-            let all = ListNetworksOptionsBuilder::default().filters(&filter).build();
-            let found = docker.list_networks(Some(all)).await.unwrap();
-            left.networks.extend(found.into_iter().filter_map(|network| network.name));
-            let all = ListVolumesOptionsBuilder::default().filters(&filter).build();
-            let found = docker.list_volumes(Some(all)).await.unwrap().volumes.unwrap_or_default();
-            left.volumes.extend(found.into_iter().map(|volume| volume.name));
-        }
-        let prefix = format!("deployer/{app}/");
-        let images = docker.list_images(None::<ListImagesOptions>).await.unwrap();
-        let tags = images.into_iter().flat_map(|image| image.repo_tags);
-        left.images.extend(tags.filter(|tag| tag.starts_with(&prefix)));
-        for names in [&mut left.containers, &mut left.networks, &mut left.volumes] {
-            names.sort();
-            names.dedup();
-        }
-        left
-    }
-
-    async fn remove(self, docker: &Docker) {
-        for name in self.containers {
-            let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-            let _ = docker.remove_container(name.trim_start_matches('/'), Some(options)).await;
-        }
-        for name in self.networks {
-            let _ = docker.remove_network(&name).await;
-        }
-        for name in self.volumes {
-            let options = RemoveVolumeOptionsBuilder::default().force(true).build();
-            let _ = docker.remove_volume(&name, Some(options)).await;
-        }
-        for name in self.images {
-            let _ = docker.remove_image(&name, None::<RemoveImageOptions>, None).await;
         }
     }
 }
