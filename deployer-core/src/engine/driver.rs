@@ -62,7 +62,7 @@ pub(crate) struct Driver {
     cancelled: watch::Receiver<Option<String>>,
     tasks: JoinSet<Finished>,
     signals_at: Timestamp,
-    renewed_at: Timestamp,
+    renew_at: Timestamp,
 }
 
 /// A call that has ended.
@@ -96,6 +96,7 @@ impl Driver {
         let calls = calls.under(&lease);
         let now = calls.now();
         // It may have been taken a while ago.
+        let lease_third = lease.ttl / 3;
         let age = lease.ttl.saturating_sub(lease.expires_at.since(calls.clock.now()));
         // Naming a revision takes a hash of all that it runs: too dear for every look.
         let services = releases.values().flat_map(|release| &release.services);
@@ -117,7 +118,7 @@ impl Driver {
             cancelled,
             tasks: JoinSet::new(),
             signals_at: now - SIGNALS,
-            renewed_at: now - age,
+            renew_at: now - age + lease_third,
         }
     }
 
@@ -140,7 +141,7 @@ impl Driver {
     /// Waits for a call to end, or for the time to look again.
     async fn wait(&mut self, wake_at: Option<Timestamp>) -> Vec<Finished> {
         let now = self.calls.now();
-        let mut until = self.renewed_at + self.lease.ttl / 3;
+        let mut until = self.renew_at;
         until = until.min(self.signals_at + SIGNALS);
         if let Some(wake_at) = wake_at {
             until = until.min(wake_at);
@@ -574,7 +575,7 @@ impl Driver {
     async fn renew_lease(&mut self) -> Result<()> {
         // Others see by the time of day whether it has expired, and somebody may have set that.
         let (now, shown) = (self.calls.now(), self.calls.clock.now());
-        if now < self.renewed_at + self.lease.ttl / 3 && shown + self.lease.ttl / 3 < self.lease.expires_at {
+        if now < self.renew_at && shown + self.lease.ttl / 3 < self.lease.expires_at {
             return Ok(());
         }
         let renew = || self.backend.store.renew_lease(&self.lease, self.calls.clock.now());
@@ -584,12 +585,13 @@ impl Driver {
             Ok(lease) => {
                 self.calls.renewed(&lease);
                 self.lease = lease;
-                self.renewed_at = now;
+                self.renew_at = now + self.lease.ttl / 3;
                 Ok(())
             }
-            // It holds for a while yet, and the next turn tries again.
+            // It holds for a while yet, and a later turn tries again.
             Err(error) if error.kind() != ErrorKind::Conflict && shown < self.lease.expires_at => {
                 tracing::warn!(%error, "the lease cannot be renewed now");
+                self.renew_at = self.calls.now() + SIGNALS;
                 Ok(())
             }
             Err(error) => Err(error.with_help("another process has taken over: this one stops here")),
