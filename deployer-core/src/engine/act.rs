@@ -318,7 +318,8 @@ fn has_traffic(revision: &RevisionId) -> Error {
     Error::new(ErrorKind::Conflict, "somebody has given traffic to a revision that is to go")
         .with_resource(revision.to_string())
         .with_help("find out who moves weights by hand, then deploy again")
-        .with_retry(Retry::Never)
+        // What is seen may be a moment old.
+        .with_retry(Retry::Soon)
 }
 
 fn ready_targets(observed: &Observed, revision: &RevisionId) -> Vec<Target> {
