@@ -189,7 +189,7 @@ impl Plot {
             }
         };
         let url = format!("http://{service}:{PORT}{path}");
-        let command = ["wget", "-q", "-O", "-", "-T", "20", &url].map(str::to_owned).to_vec();
+        let command = ["wget", "-q", "-O", "-", &url].map(str::to_owned).to_vec();
         let options = CreateExecOptions {
             cmd: Some(command),
             attach_stdout: Some(true),
@@ -202,7 +202,7 @@ impl Plot {
         let lines: Vec<_> = output.try_collect().await.map_err(broken("a request from inside"))?;
         let text: String = lines.iter().map(ToString::to_string).collect();
         let code = self.docker.inspect_exec(&exec).await.map_err(broken("a request from inside"))?.exit_code;
-        if code == Some(0) { Ok(text.trim().to_owned()) } else { Err(CaseFailure::new(text)) }
+        if code == Some(0) { Ok(text.trim().to_owned()) } else { Err(CaseFailure::new(format!("{code:?}: {text}"))) }
     }
 }
 

@@ -12,6 +12,11 @@ use std::process::ExitCode;
 
 use deployer_testkit::conformance::Conformance;
 
+/// Another number has other faults strike and other instances killed.
+fn seed() -> u64 {
+    std::env::var("DEPLOYER_CONFORMANCE_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
 fn main() -> ExitCode {
-    Conformance::new().store(sqlite::Sqlite).site(docker::Host).run()
+    Conformance::new().seed(seed()).store(sqlite::Sqlite).site(docker::Host).run()
 }
