@@ -177,7 +177,10 @@ impl Act {
                 }
             }
         }
-        let request = RetainRoutes::new(self.calls.frame(&self.key, LONG), self.app.clone(), release, stays);
+        // What stays may be another in the next attempt, which then is another request.
+        let extra: Vec<&str> = stays.iter().skip(pools.len()).map(RevisionId::hash).collect();
+        let key = [self.key.as_str()].into_iter().chain(extra).collect::<Vec<_>>().join("-");
+        let request = RetainRoutes::new(self.calls.frame(key, LONG), self.app.clone(), release, stays);
         let retain = || self.backend.balancer.retain(request.clone());
         let outcome = self.calls.make("balancer.retain", &self.app, Access::Change, LONG, retain).await?;
         busy.map_or(Ok(outcome), |revision| Err(has_traffic(&revision)))
