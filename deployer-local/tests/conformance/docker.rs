@@ -367,8 +367,7 @@ impl Scope for Plot {
         for app in [&self.app, &self.neighbour] {
             let ingress = format!("{}-ingress", self.app);
             Left::of(&self.docker, app.as_str(), &ingress).await.remove(&self.docker).await;
-            let left = Left::of(&self.docker, app.as_str(), &ingress).await;
-            let left = [left.containers, left.networks, left.volumes, left.images].concat();
+            let left = Left::of(&self.docker, app.as_str(), &ingress).await.names();
             if !left.is_empty() {
                 return Err(CaseFailure::new(format!("it is still there: {left:?}")));
             }

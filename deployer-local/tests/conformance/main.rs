@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod docker;
-#[path = "../it/whole/left.rs"]
+#[path = "../site/left.rs"]
 mod left;
 mod sqlite;
 
