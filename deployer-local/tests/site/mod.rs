@@ -298,3 +298,17 @@ fn make_shop() {
         assert!(status.is_ok_and(|status| status.success()), "scripts/shop cannot compile the shop");
     });
 }
+
+/// The status and body that the shop answers through an ingress.
+pub(crate) async fn get(ingress: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(ingress).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+    match (status, answer.split_once("\r\n\r\n")) {
+        (Some(status), Some((_, body))) => Ok((status, body.to_owned())),
+        _ => Err(io::Error::other(format!("{path} was answered with {answer:?}"))),
+    }
+}

@@ -7,8 +7,8 @@ use deployer_core::{DeploymentRecord, ErrorKind, Release, ReleaseNumber, State, 
 use super::play::{Ended, Stage};
 use crate::faults::{Fault, Schedule};
 use crate::world::World;
-use crate::world::strict::Rule;
 use crate::world::shape::Shape;
+use crate::world::strict::Rule;
 use crate::world::traffic::LostRequest;
 
 /// Everything that does not hold, in words.

@@ -36,6 +36,7 @@ pub(super) fn cases() -> Vec<Case<Ground>> {
     ]
 }
 
+#[expect(clippy::unused_async, reason = "all cases are asynchronous")]
 async fn capabilities(ground: &Ground) -> CaseResult {
     let found = ground.backend.balancer.capabilities().targets;
     same("who registers targets, by itself and by its profile", found, ground.profile.targets)
