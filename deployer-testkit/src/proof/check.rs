@@ -156,7 +156,8 @@ fn hooks(stage: &Stage<'_>, ended: &Ended) -> Option<String> {
     let ran: BTreeMap<String, u32> = ended.world.executions_by_hook(stage.app.as_str());
     let more = ran.iter().any(|(hook, count)| stage.undisturbed.hooks.get(hook).is_none_or(|usual| count > usual));
     // A deployment that fails for another reason may not have come so far, and clean-up may fail for good.
-    let as_often = ran == stage.undisturbed.hooks || (!more && !ended.schedule.is_transient());
+    let as_often =
+        ran == stage.undisturbed.hooks || (!more && (ended.verdict() != "promoted" || !ended.schedule.is_transient()));
     (!as_often).then(|| format!("hooks ran {ran:?} times instead of {:?}", stage.undisturbed.hooks))
 }
 
