@@ -351,8 +351,10 @@ impl Scope for Plot {
         // What the engine is asked to kill it takes for stopped, and does not start again; what dies by itself it does.
         let host = HostConfig { pid_mode: Some("host".to_owned()), ..HostConfig::default() };
         let name = format!("killer-{}", DeploymentId::fresh());
-        // One that has ended meanwhile cannot be killed.
-        self.run(&name, &["kill", "-9", &pid.to_string()], host).await.map(drop)
+        // One that has ended meanwhile cannot be killed, and somebody else who has its number by now must not be.
+        let kill = "grep -q \"$1\" \"/proc/$2/cgroup\" && kill -9 \"$2\"";
+        let command = ["sh", "-c", kill, "kill", instance.as_str(), &pid.to_string()];
+        self.run(&name, &command, host).await.map(drop)
     }
 
     async fn clean_up(&self) -> CaseResult {
