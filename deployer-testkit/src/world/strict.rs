@@ -123,7 +123,7 @@ impl super::state::State {
     ) -> Result<()> {
         match most {
             Some(most) if count > most as usize => {
-                let message = format!("there may be {most} {what}, and there would be {count}");
+                let message = format!("{count} {what} would be more than the quota of {most}");
                 Err(failure(operation, what, ErrorKind::Exhausted, message)
                     .with_help("remove what is not needed any more, or have the quota raised"))
             }

@@ -9,6 +9,7 @@ mod embedder;
 mod faults;
 mod fixture;
 mod images;
+mod limits;
 mod mocks;
 mod orchestrator;
 mod store;
