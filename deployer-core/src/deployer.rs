@@ -202,7 +202,7 @@ impl Deployer {
     /// [`InvalidInput`](ErrorKind::InvalidInput) with every problem of the spec as its source; what preparing and
     /// observing can fail with.
     pub async fn plan(&self, spec: &AppSpec, options: &DeployOptions) -> Result<Preview> {
-        spec.validate()?;
+        self.tools.check(spec).await?;
         let id = DeploymentId::fresh();
         let (events, _) = Events::new(spec.name.clone(), id.clone(), Arc::clone(&self.tools.calls.clock));
         let services = self.prepare(&events, &id).services(spec).await?;

@@ -301,6 +301,11 @@ impl World {
         *self.lock().images.generations.entry(context.into()).or_default() += 1;
     }
 
+    /// Makes a service one that cannot run here, for this reason: what a backend says that does not have what it wants.
+    pub fn cannot_run(&self, service: impl Into<String>, why: impl Into<String>) {
+        self.lock().unsupported.insert(service.into(), why.into());
+    }
+
     /// Lets another program listen on a port of the host.
     pub fn occupy_port(&self, port: u16, program: impl Into<String>) {
         self.lock().foreign_ports.insert(Published { ip: None, port }, program.into());

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::{Call, LogQuery, LogStream, Outcome};
 use crate::error::Result;
 use crate::model::{
-    AppName, Digest, InstanceId, Readiness, Release, ReleaseNumber, RevisionId, ServiceName, ServiceRelease, Timestamp,
+    AppName, AppSpec, Digest, InstanceId, Problems, Readiness, Release, ReleaseNumber, RevisionId, ServiceName,
+    ServiceRelease, Timestamp,
 };
 
 /// Runs the instances of revisions, and one-off tasks.
@@ -20,8 +21,15 @@ pub trait Orchestrator: Debug + Send + Sync {
     /// What the planner must know about it.
     fn capabilities(&self) -> OrchestratorCapabilities;
 
-    /// Makes what the release's services share exist: networks and volumes. It is the first call with a release, so this
-    /// is where a backend refuses what it cannot do.
+    /// What of an application this backend cannot run, all of it at once, each with its path in the spec. Asked before
+    /// anything is built or touched, and touches nothing. Warnings are logged.
+    ///
+    /// # Errors
+    /// Only if the backend cannot be asked.
+    async fn check(&self, spec: &AppSpec) -> Result<Problems>;
+
+    /// Makes what the release's services share exist: networks and volumes. It is the first call with a release, which may
+    /// be an old one that nobody has [checked](Self::check) here: what cannot be done is refused again.
     ///
     /// # Errors
     /// [`Unsupported`](crate::ErrorKind::Unsupported) if the release wants what this backend does not have, naming the

@@ -105,6 +105,17 @@ impl Tools {
         })
     }
 
+    /// Refuses a spec that is wrong in itself, or that the backend cannot run.
+    pub(crate) async fn check(&self, spec: &AppSpec) -> Result<()> {
+        spec.validate()?;
+        let check = || self.backend.orchestrator.check(spec);
+        let problems = self.calls.insist("orchestrator.check", &spec.name, Access::Read, SHORT, check).await?;
+        for warning in problems.warnings() {
+            tracing::warn!(app = %spec.name, %warning, "the backend has something to say about the spec");
+        }
+        if problems.has_errors() { Err(problems.into()) } else { Ok(()) }
+    }
+
     /// What is there, with the instances of these releases probed.
     pub(crate) async fn observe(&self, app: &AppName, releases: &[&Release]) -> Result<Observed> {
         let mut probe = BTreeMap::new();
@@ -215,7 +226,7 @@ impl Run {
         provenance: Provenance,
         supersede: bool,
     ) -> Result<DeploymentRecord> {
-        spec.validate()?;
+        self.tools.check(&spec).await?;
         let prepare = Prepare {
             backend: self.tools.backend.clone(),
             calls: self.tools.calls.clone(),

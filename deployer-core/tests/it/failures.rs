@@ -201,6 +201,28 @@ fn an_image_that_is_missing_is_an_error_before_anything_is_touched() {
 }
 
 #[test]
+fn what_the_backend_cannot_run_is_refused_before_anything_is_touched() {
+    let (world, deployer) = world();
+    simulate(async {
+        deploy_well(&deployer, only(web(1))).await;
+        let before = world.describe();
+        world.cannot_run("web", "this platform has no GPUs");
+        // It is not even looked for.
+        let mut spec = only(web(2));
+        spec.services.get_mut("web").unwrap().image = deployer_core::ImageSource::Reference("nope:1".into());
+        let planned = deployer.plan(&spec, &Default::default()).await.unwrap_err();
+        let error = deployer.deploy(spec, Default::default()).finished().await.unwrap_err();
+        for error in [planned, error] {
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            let text = error.report().to_string();
+            assert!(text.contains("services.web: this platform has no GPUs"), "{text}");
+        }
+        assert_eq!(world.describe(), before);
+        assert_eq!(deployer.history(&app()).await.unwrap().len(), 1);
+    });
+}
+
+#[test]
 fn when_the_way_back_fails_too_somebody_has_to_look() {
     let (world, deployer) = world();
     simulate(async {

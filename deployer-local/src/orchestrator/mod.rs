@@ -21,8 +21,8 @@ use bollard::errors::Error as DockerError;
 use bollard::models::ContainerSummary;
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use deployer_core::{
-    EnsureApp, Launch, LogQuery, LogStream, ObserveApp, ObservedApp, Orchestrator, OrchestratorCapabilities, Outcome,
-    Reduce, RemoveApp, RemoveTask, Result, Secrets, SmokeAnswer, SmokeRequest, StartTask,
+    AppSpec, EnsureApp, Launch, LogQuery, LogStream, ObserveApp, ObservedApp, Orchestrator, OrchestratorCapabilities,
+    Outcome, Problems, Reduce, RemoveApp, RemoveTask, Result, Secrets, SmokeAnswer, SmokeRequest, StartTask,
 };
 
 use crate::engine::{Engine, classify};
@@ -109,6 +109,11 @@ fn answered(error: &DockerError, status: u16) -> bool {
 impl Orchestrator for DockerOrchestrator {
     fn capabilities(&self) -> OrchestratorCapabilities {
         OrchestratorCapabilities::default()
+    }
+
+    async fn check(&self, _: &AppSpec) -> Result<Problems> {
+        // A spec can say nothing that the Docker Engine could not do.
+        Ok(Problems::default())
     }
 
     async fn ensure_app(&self, request: EnsureApp) -> Result<Outcome> {

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use deployer_core::{
-    AppName, Clock, Effect, EnsureApp, ErrorKind, InstanceId, Launch, LogLine, LogQuery, LogStream, ObserveApp,
-    ObservedApp, Orchestrator, OrchestratorCapabilities, Outcome, Reduce, Release, RemoveApp, RemoveTask, Result,
-    Retry, RevisionId, ServiceName, ServiceRelease, SmokeAnswer, SmokeRequest, StartTask, TargetRegistration,
-    Timestamp,
+    AppName, AppSpec, Clock, Effect, EnsureApp, ErrorKind, InstanceId, Launch, LogLine, LogQuery, LogStream,
+    ObserveApp, ObservedApp, Orchestrator, OrchestratorCapabilities, Outcome, Problem, Problems, Reduce, Release,
+    RemoveApp, RemoveTask, Result, Retry, RevisionId, ServiceName, ServiceRelease, SmokeAnswer, SmokeRequest,
+    StartTask, TargetRegistration, Timestamp,
 };
 use futures_core::Stream;
 
@@ -99,6 +99,21 @@ impl Orchestrator for FakeOrchestrator {
         capabilities.drains = state.options.targets == TargetRegistration::Orchestrator;
         capabilities.poll = state.options.poll;
         capabilities
+    }
+
+    async fn check(&self, spec: &AppSpec) -> Result<Problems> {
+        let state = self.world.reach("orchestrator.check", spec.name.as_str())?;
+        let mut problems = Problems::default();
+        for (name, service) in &spec.services {
+            if let Some(why) = state.unsupported.get(name.as_str()) {
+                problems.push(Problem::error(format!("services.{name}"), why.clone()));
+            }
+            if let Some(most) = state.options.most_instances.filter(|most| service.replicas > *most) {
+                let message = format!("{} instances would be more than the quota of {most}", service.replicas);
+                problems.push(Problem::error(format!("services.{name}.replicas"), message));
+            }
+        }
+        Ok(problems)
     }
 
     async fn ensure_app(&self, request: EnsureApp) -> Result<Outcome> {

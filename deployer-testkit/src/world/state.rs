@@ -48,6 +48,8 @@ pub(crate) struct State {
     /// The observations that will be answered with what was answered the last time.
     pub(crate) stale: Vec<&'static str>,
     pub(crate) answered: Answered,
+    /// The services that cannot run here, and why.
+    pub(crate) unsupported: BTreeMap<String, String>,
     pub(crate) bucket: Option<Bucket>,
     /// The hosts that are down, and when they are back.
     pub(crate) hosts_down: BTreeMap<u32, Timestamp>,
@@ -145,6 +147,7 @@ impl State {
             killed: BTreeMap::new(),
             stale: Vec::new(),
             answered: Answered::default(),
+            unsupported: BTreeMap::new(),
             bucket: None,
             hosts_down: BTreeMap::new(),
         }

@@ -282,7 +282,12 @@ async fn what_processes_cannot_do_is_refused_by_name() {
     let deployer = stage.deployer(stage.options());
     let mut limited = serving();
     limited.workload.resources.cpu_millis = Some(500);
-    let Verdict::RolledBack { cause } = deploy(&deployer, limited).await else { panic!("it must be refused") };
-    assert_eq!(cause.kind, ErrorKind::Unsupported);
-    assert!(cause.summary.contains("web") && cause.summary.contains("processor time"), "{cause}");
+    limited.workload.hostname = Some("web-1".into());
+    let spec = AppSpec::new("shop").unwrap().with_service("web", limited).unwrap();
+    let error = deployer.deploy(spec, DeployOptions::default()).finished().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    let text = error.report().to_string();
+    assert!(text.contains("services.web: processes of this host have no limit of processor time"), "{text}");
+    assert!(text.contains("host name of their own"), "{text}");
+    assert!(deployer.history(&AppName::new("shop").unwrap()).await.unwrap().is_empty());
 }

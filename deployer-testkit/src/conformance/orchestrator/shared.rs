@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use deployer_core::{EnsureApp, ErrorKind, Mount, Outcome, Release, RemoveApp};
+use deployer_core::{AppSpec, EnsureApp, ErrorKind, Mount, Outcome, Release, RemoveApp};
 
 use crate::conformance::case::{Case, CaseResult, check, fails, nothing, same};
 use crate::conformance::ground::{Ground, web};
@@ -11,6 +11,7 @@ use crate::conformance::site::{Program, Seen};
 
 pub(super) fn cases() -> Vec<Case<Ground>> {
     vec![
+        Case::new("orchestrator/check-touches-nothing", |g| Box::pin(checked(g))),
         Case::new("orchestrator/ensure-app-again-changes-nothing", |g| Box::pin(ensured_again(g))),
         Case::new("orchestrator/remove-app-leaves-nothing", |g| Box::pin(removed(g))),
         Case::new("orchestrator/remove-app-refuses-what-is-in-use", |g| Box::pin(in_use(g))),
@@ -25,6 +26,14 @@ async fn ensure(ground: &Ground, release: &Arc<Release>) -> deployer_core::Resul
 
 async fn remove(ground: &Ground, volumes: bool) -> deployer_core::Result<Outcome> {
     ground.backend.orchestrator.remove_app(RemoveApp::new(ground.call(), ground.app(), volumes)).await
+}
+
+async fn checked(ground: &Ground) -> CaseResult {
+    let mut spec = AppSpec::new(ground.app().as_str())?;
+    spec.services.insert(web(), ground.serves("a"));
+    let problems = ground.backend.orchestrator.check(&spec).await?;
+    check(!problems.has_errors(), format!("what other cases deploy can be run: {problems}"))?;
+    same("what is there", ground.seen().await?, Seen::nothing())
 }
 
 async fn ensured_again(ground: &Ground) -> CaseResult {

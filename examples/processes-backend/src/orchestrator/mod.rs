@@ -17,8 +17,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use deployer_core::{
-    AppName, EnsureApp, Launch, LogQuery, LogStream, ObserveApp, ObservedApp, Orchestrator, OrchestratorCapabilities,
-    Outcome, Reduce, RemoveApp, RemoveTask, Result, Secrets, SmokeAnswer, SmokeRequest, StartTask,
+    AppName, AppSpec, EnsureApp, Launch, LogQuery, LogStream, ObserveApp, ObservedApp, Orchestrator,
+    OrchestratorCapabilities, Outcome, Problems, Reduce, RemoveApp, RemoveTask, Result, Secrets, SmokeAnswer,
+    SmokeRequest, StartTask,
 };
 
 pub(crate) use record::images_in_use;
@@ -61,6 +62,10 @@ impl Orchestrator for ProcessOrchestrator {
     fn capabilities(&self) -> OrchestratorCapabilities {
         // It leaves draining to the engine, and looking costs reading a few files.
         OrchestratorCapabilities::default()
+    }
+
+    async fn check(&self, spec: &AppSpec) -> Result<Problems> {
+        Ok(unsupported::problems(spec))
     }
 
     async fn ensure_app(&self, request: EnsureApp) -> Result<Outcome> {
