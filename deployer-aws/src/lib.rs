@@ -1,4 +1,8 @@
 //! Deployer's backend for Amazon ECS, ECR and Application Load Balancers.
 //!
-//! This crate is empty so far: it holds the place of the AWS backend in the workspace, which will implement the five
-//! traits of `deployer-core` (image builder, registry, orchestrator, load balancer, release store).
+//! So far it holds the release store on DynamoDB, which other backends can use as well. The other traits of
+//! `deployer-core` (image builder, registry, orchestrator, load balancer) are to come.
+
+mod store;
+
+pub use store::DynamoStore;

@@ -1,0 +1,219 @@
+//! Journals, records and signals of deployments.
+
+use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem};
+use deployer_core::{
+    Append, DeploymentId, DeploymentQuery, DeploymentRecord, Entry, Error, ErrorKind, Result, Retry, SendSignal, Signal,
+};
+
+use super::body::PART;
+use super::failure::{Cancelled, complete, contended, failed, is_refused};
+use super::item::{DEPLOYMENTS, ENTRIES, Item, Key, number, number_of, numbered, of_app, of_deployment, text, text_of};
+use super::releases::pause;
+use super::{ATTEMPTS, DynamoStore, decode, encode, values};
+
+/// How many items a transaction may write, less those that are not entries.
+const ITEMS: usize = 90;
+
+impl DynamoStore {
+    pub(super) async fn write_entries(&self, request: Append) -> Result<()> {
+        let Append { record, fence, entries, .. } = request;
+        let refused = |kind, message: &'static str| Error::new(kind, message).with_resource(record.id.as_str());
+        for attempt in 0..ATTEMPTS {
+            let head = self.check_fence(&record.app, fence).await?;
+            let known = self.item(&Key::deployment(&record.id)).await?;
+            let (position, last) = match &known {
+                None => (number_of(&head, "opened")? + 1, 0),
+                Some(known) if text_of(known, "app")? != record.app.as_str() => {
+                    return Err(refused(ErrorKind::InvalidInput, "the deployment is another application's"));
+                }
+                Some(known) => (number_of(known, "position")?, number_of(known, "last_seq")?),
+            };
+            check_numbers(&record, &entries, last + 1)?;
+            let mut writes = vec![match known {
+                // Records are in the order in which their journals were opened.
+                None => {
+                    let also = "(attribute_not_exists(opened) OR opened = :before)";
+                    let given = values([(":before", number(position - 1)), (":opened", number(position))]);
+                    self.fenced_update(&record.app, fence, also, "SET opened = :opened", given)
+                }
+                Some(_) => self.fenced(&record.app, fence),
+            }];
+            writes.push(self.moved_on(&record, position, last));
+            writes.push(self.put(self.record_item(&record, position).await?, None));
+            if last == 0 {
+                writes.push(self.known(&record.app));
+            }
+            let batches = self.batches(&record.id, &entries).await?;
+            if batches.len() > ITEMS {
+                return Err(refused(ErrorKind::Exhausted, "that is more than one transaction can hold")
+                    .with_retry(Retry::Never));
+            }
+            writes.extend(batches);
+            match self.transact(writes).await? {
+                Ok(()) => return Ok(()),
+                // Somebody else has opened or moved on a journal since: what is wrong is found above.
+                Err(Cancelled::Conditions(_) | Cancelled::Contention) => pause(attempt).await,
+            }
+        }
+        Err(contended(&self.table))
+    }
+
+    /// That the journal ends with this number, and does not any more.
+    fn moved_on(&self, record: &DeploymentRecord, position: u64, last: u64) -> TransactWriteItem {
+        let key = Key::deployment(&record.id);
+        if last == 0 {
+            let item = key.with([
+                ("app", text(record.app.as_str())),
+                ("position", number(position)),
+                ("last_seq", number(record.last_seq)),
+            ]);
+            return self.put(item, Some(("attribute_not_exists(pk)", Item::new())));
+        }
+        let update = aws_sdk_dynamodb::types::Update::builder()
+            .table_name(&self.table)
+            .set_key(Some(key.attributes()))
+            .update_expression("SET last_seq = :now")
+            .condition_expression("last_seq = :before")
+            .expression_attribute_values(":now", number(record.last_seq))
+            .expression_attribute_values(":before", number(last))
+            .build()
+            .unwrap_or_else(complete);
+        TransactWriteItem::builder().update(update).build()
+    }
+
+    async fn record_item(&self, record: &DeploymentRecord, position: u64) -> Result<Item> {
+        let body = self.body(encode(record)?).await?;
+        Ok(Key::record(&record.app, position).with([("deployment", text(record.id.as_str())), ("body", body)]))
+    }
+
+    /// The entries in as few items as they fit into.
+    async fn batches(&self, id: &DeploymentId, entries: &[Entry]) -> Result<Vec<TransactWriteItem>> {
+        let mut items: Vec<(u64, Vec<AttributeValue>, usize)> = Vec::new();
+        for entry in entries {
+            let encoded = encode(entry)?;
+            let size = encoded.len().min(PART);
+            let value = self.body(encoded).await?;
+            match items.last_mut() {
+                Some((_, values, used)) if *used + size <= PART => {
+                    values.push(value);
+                    *used += size;
+                }
+                _ => items.push((entry.seq, vec![value], size)),
+            }
+        }
+        let puts = items.into_iter().map(|(first, values, _)| {
+            let item = Key::entries(id, first).with([("first", number(first)), ("entries", AttributeValue::L(values))]);
+            self.put(item, None)
+        });
+        Ok(puts.collect())
+    }
+
+    pub(super) async fn read_entries(&self, id: &DeploymentId, from: u64) -> Result<Vec<Entry>> {
+        let partition = of_deployment(id);
+        // The item that holds the first one wanted begins with it or with an earlier one.
+        let (lowest, wanted) = (numbered(ENTRIES, 0), numbered(ENTRIES, from));
+        let around = self.range(&partition, (&lowest, &wanted), false, Some(1)).await?;
+        let after = numbered(ENTRIES, from.saturating_add(1));
+        let highest = numbered(ENTRIES, u64::MAX);
+        let mut items = around;
+        if from < u64::MAX {
+            items.extend(self.range(&partition, (&after, &highest), true, None).await?);
+        }
+        let mut entries = Vec::new();
+        for item in &items {
+            let first = number_of(item, "first")?;
+            let listed = item.get("entries").and_then(|value| value.as_l().ok());
+            let missing =
+                || Error::new(ErrorKind::Corrupt, "entries are missing").with_resource(format!("entry {first}"));
+            for (value, seq) in listed.ok_or_else(missing)?.iter().zip(first..) {
+                if seq >= from {
+                    let what = format!("entry {seq} of {id}");
+                    let text = self.text(value).await.map_err(|error| error.with_resource(what.clone()))?;
+                    entries.push(decode(what, &text)?);
+                }
+            }
+        }
+        Ok(entries)
+    }
+
+    pub(super) async fn records(&self, query: DeploymentQuery) -> Result<Vec<DeploymentRecord>> {
+        let last = match &query.before {
+            None => u64::MAX,
+            Some(id) => {
+                let known = self.item(&Key::deployment(id)).await?;
+                match known.map(|known| number_of(&known, "position")).transpose()? {
+                    None | Some(0) => return Ok(Vec::new()),
+                    Some(position) => position - 1,
+                }
+            }
+        };
+        let (from, to) = (numbered(DEPLOYMENTS, 0), numbered(DEPLOYMENTS, last));
+        let limit = usize::try_from(query.limit).unwrap_or(usize::MAX);
+        let items = self.range(&of_app(&query.app), (&from, &to), false, Some(limit)).await?;
+        let mut records = Vec::with_capacity(items.len());
+        for item in &items {
+            let id = text_of(item, "deployment")?;
+            let missing = || Error::new(ErrorKind::Corrupt, "the record has no content").with_resource(id.clone());
+            let text = self.text(item.get("body").ok_or_else(missing)?).await?;
+            records.push(decode(id, &text)?);
+        }
+        Ok(records)
+    }
+
+    pub(super) async fn leave_signal(&self, request: &SendSignal) -> Result<()> {
+        let key = Key::deployment(&request.deployment);
+        let signal = encode(&request.signal)?;
+        let update = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .set_key(Some(key.attributes()))
+            .update_expression("SET signals = list_append(if_not_exists(signals, :none), :new)")
+            .condition_expression("attribute_exists(pk) AND NOT contains(signals, :signal)")
+            .expression_attribute_values(":none", AttributeValue::L(Vec::new()))
+            .expression_attribute_values(":new", AttributeValue::L(vec![text(&signal)]))
+            .expression_attribute_values(":signal", text(&signal));
+        match update.send().await {
+            Ok(_) => Ok(()),
+            Err(error) if is_refused(&error) => match self.item(&key).await? {
+                Some(_) => Ok(()),
+                None => Err(Error::new(ErrorKind::NotFound, "there is no such deployment")
+                    .with_resource(request.deployment.as_str())),
+            },
+            Err(error) => Err(failed(&self.table, error)),
+        }
+    }
+
+    pub(super) async fn left_signals(&self, id: &DeploymentId) -> Result<Vec<Signal>> {
+        let Some(item) = self.item(&Key::deployment(id)).await? else { return Ok(Vec::new()) };
+        let Some(AttributeValue::L(signals)) = item.get("signals") else { return Ok(Vec::new()) };
+        let mut read = Vec::with_capacity(signals.len());
+        for signal in signals {
+            read.push(decode(format!("signals of {id}"), &self.text(signal).await?)?);
+        }
+        Ok(read)
+    }
+}
+
+/// Fails unless the entries go on where the journal ends, and the record names the last of them.
+fn check_numbers(record: &DeploymentRecord, entries: &[Entry], next: u64) -> Result<()> {
+    let refused = |kind, message: &'static str| Error::new(kind, message).with_resource(record.id.as_str());
+    for (entry, (index, wanted)) in entries.iter().zip((next..).enumerate().map(|(index, seq)| (index, seq))) {
+        if entry.seq != wanted && index == 0 {
+            return Err(refused(ErrorKind::Conflict, "the journal has moved on")
+                .with_context("next number", next.to_string())
+                .with_context("first number", entry.seq.to_string())
+                .with_retry(Retry::Never));
+        }
+        if entry.seq != wanted {
+            return Err(refused(ErrorKind::InvalidInput, "the entries are not numbered without gaps"));
+        }
+    }
+    let last = next - 1 + entries.len() as u64;
+    if record.last_seq != last {
+        return Err(refused(ErrorKind::InvalidInput, "the record does not name the last entry")
+            .with_context("last entry", last.to_string())
+            .with_context("record", record.last_seq.to_string()));
+    }
+    Ok(())
+}
