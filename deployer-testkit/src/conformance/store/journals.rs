@@ -22,6 +22,7 @@ pub(super) fn cases() -> Vec<Case<StoreGround>> {
         Case::new("store/one-of-many-appends-at-once-is-kept", |s| Box::pin(one_of_many(s))),
         Case::new("store/handles-see-the-same-journal", |s| Box::pin(handles(s))),
         Case::new("store/append-may-be-dropped-and-repeated", |s| Box::pin(dropped(s))),
+        Case::new("store/a-large-append-is-kept-whole", |s| Box::pin(large(s))),
         Case::new("store/an-entry-that-cannot-be-read-is-corrupt", |s| Box::pin(damaged(s))).needs(Need::Damage),
     ]
 }
@@ -63,6 +64,20 @@ async fn kinds(ground: &StoreGround) -> CaseResult {
         (2..).zip(events).map(|(seq, event)| Entry::new(seq, at(99), lease.fence, event)).collect();
     ground.store.append(append(&app, &id, lease.fence, written.clone())).await?;
     same("what is read", ground.another_handle().await?.journal(&id, 2).await?, written)
+}
+
+/// What a thousand services come to: their plan in one entry, and an entry for each that begins.
+async fn large(ground: &StoreGround) -> CaseResult {
+    let (app, lease, id) = ground.begun().await?;
+    let line = "ä line of 64 bytes that somebody has written to the output, so".to_owned();
+    let long = JournalEvent::StepFinished { step: StepId(1), outcome: Outcome::Changed, detail: vec![line; 12_000] };
+    let mut written = vec![Entry::new(2, at(1), lease.fence, long)];
+    let begins = (3..=1_000).map(|seq| (seq, JournalEvent::StepStarted { step: StepId(7), attempt: 1 }));
+    written.extend(begins.map(|(seq, event)| Entry::new(seq, at(2), lease.fence, event)));
+    ground.store.append(append(&app, &id, lease.fence, written.clone())).await?;
+    let handle = ground.another_handle().await?;
+    check(handle.journal(&id, 2).await? == written, "a large append must be read as it was written")?;
+    check(handle.journal(&id, 700).await? == written[698..], "and from any of its entries on")
 }
 
 async fn not_next(ground: &StoreGround) -> CaseResult {

@@ -12,6 +12,7 @@ pub(super) fn cases() -> Vec<Case<StoreGround>> {
         Case::new("store/no-releases-is-an-empty-answer", |s| Box::pin(none(s))),
         Case::new("store/releases-are-numbered-from-one-without-gaps", |s| Box::pin(numbered(s))),
         Case::new("store/a-release-is-kept-as-it-was-put", |s| Box::pin(kept(s))),
+        Case::new("store/a-large-release-is-kept-whole", |s| Box::pin(large(s))),
         Case::new("store/the-newest-content-put-again-is-kept-once", |s| Box::pin(put_again(s))),
         Case::new("store/an-earlier-content-put-again-is-a-new-release", |s| Box::pin(back(s))),
         Case::new("store/releases-are-listed-newest-first-in-pages", |s| Box::pin(pages(s))),
@@ -36,6 +37,17 @@ async fn keep(ground: &StoreGround, images: &[&str]) -> CaseResult<(AppName, u64
         kept.push(ground.store.put_release(release(&app, image), lease.fence).await?);
     }
     Ok((app, lease.fence, kept))
+}
+
+async fn large(ground: &StoreGround) -> CaseResult {
+    let (app, lease) = ground.leased().await?;
+    let message = "äöü, and what else somebody may want to say about it; ".repeat(20_000);
+    let kept = ground.store.put_release(released(&app, "web:1", &message), lease.fence).await?;
+    let read = ground.another_handle().await?.release(&app, kept.number).await?;
+    check(read.as_ref() == Some(&kept), "a large release must be read as it was put")?;
+    check(kept.provenance.message.as_deref() == Some(&*message), "and with all of its content")?;
+    ground.store.remove_releases(&app, &[kept.number], lease.fence).await?;
+    same("what was removed", ground.store.release(&app, kept.number).await?, None)
 }
 
 async fn none(ground: &StoreGround) -> CaseResult {
