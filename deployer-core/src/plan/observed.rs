@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{ObservedApp, ObservedInstance, ObservedRouting};
+use crate::backend::{ObservedApp, ObservedInstance, ObservedRouting, TargetState};
 use crate::model::{Digest, ReleaseNumber, RevisionId, ServiceName};
 
 /// Everything that is there of an application.
@@ -39,6 +39,22 @@ impl Observed {
     #[must_use]
     pub fn ready(&self, revision: &RevisionId) -> u32 {
         u32::try_from(self.instances(revision).filter(|instance| instance.is_ready()).count()).unwrap_or(u32::MAX)
+    }
+
+    /// How many of a revision's first instances are ready: of those that stay when it is reduced to so many.
+    #[must_use]
+    pub fn ready_among(&self, revision: &RevisionId, first: u32) -> u32 {
+        let ready = self.instances(revision).take(first as usize).filter(|instance| instance.is_ready());
+        u32::try_from(ready.count()).unwrap_or(u32::MAX)
+    }
+
+    /// How many instances of a revision get new requests, by the weight of its pool and whether they answer or not.
+    #[must_use]
+    pub fn in_rotation(&self, revision: &RevisionId) -> u32 {
+        let pool = self.routing(revision.service()).and_then(|routing| routing.pool(revision));
+        let targets = pool.into_iter().flat_map(|pool| &pool.targets);
+        let serving = targets.filter(|target| target.state != TargetState::Draining);
+        u32::try_from(serving.count()).unwrap_or(u32::MAX)
     }
 
     /// How traffic reaches a service, if the load balancer knows it.

@@ -9,26 +9,27 @@ pub(super) struct Batch {
     pub(super) old: u32,
 }
 
-/// The batches that bring `old` instances down and `wanted` new ones up with never more than `surge` beyond the wanted
-/// number and never more than `unavailable` below it. The last batch has all new instances; those old ones that are
-/// still there then are left to the clean-up.
-pub(super) fn batches(old: u32, wanted: u32, surge: u32, unavailable: u32) -> Vec<Batch> {
-    let (mut new, mut old) = (0, old);
+/// The batches that bring `old` instances down and `wanted` new ones up, of which `there` are there already, with never
+/// more than `surge` beyond the wanted number and never more than `unavailable` below it. The last batch has all new
+/// instances; those old ones that are still there then are left to the clean-up.
+pub(super) fn batches(old: u32, there: u32, wanted: u32, surge: u32, unavailable: u32) -> Vec<Batch> {
+    let (mut new, mut old) = (there.min(wanted), old);
     let mut batches = Vec::new();
-    while new < wanted {
+    loop {
         let most = wanted.saturating_add(surge);
         let start = most.saturating_sub(new + old).min(wanted - new);
         new += start;
+        if new == wanted {
+            batches.push(Batch { new, old });
+            return batches;
+        }
         let least = wanted.saturating_sub(unavailable);
         let stop = (new + old).saturating_sub(least).min(old);
         // Old ones beyond what may exist at all must go even if that leaves fewer than the old number.
         let stop = if start == 0 && stop == 0 { 1.min(old) } else { stop };
-        if new < wanted {
-            old -= stop;
-        }
+        old -= stop;
         batches.push(Batch { new, old });
     }
-    batches
 }
 
 /// The percentage of traffic for `new` of `new + old` instances: never all or nothing while both have some.
@@ -48,7 +49,7 @@ mod tests {
     use super::*;
 
     fn numbers(old: u32, wanted: u32, surge: u32, unavailable: u32) -> Vec<(u32, u32)> {
-        batches(old, wanted, surge, unavailable).into_iter().map(|batch| (batch.new, batch.old)).collect()
+        batches(old, 0, wanted, surge, unavailable).into_iter().map(|batch| (batch.new, batch.old)).collect()
     }
 
     #[test]
@@ -58,30 +59,32 @@ mod tests {
         assert_eq!(numbers(3, 3, 0, 1), [(0, 2), (1, 1), (2, 0), (3, 0)]);
         assert_eq!(numbers(0, 2, 1, 0), [(2, 0)]);
         assert_eq!(numbers(5, 1, 1, 0).last(), Some(&(1, 1)));
-        for old in 0..6 {
-            for wanted in 1..6 {
-                for surge in 0..4 {
-                    for unavailable in 0..4 {
-                        if surge + unavailable == 0 {
-                            continue;
-                        }
-                        let (mut new, mut left) = (0, old);
-                        for batch in batches(old, wanted, surge, unavailable) {
-                            assert!(batch.new >= new && batch.old <= left);
-                            // While the batch starts: new ones beside all old ones that are still there.
-                            assert!(
-                                batch.new + left <= (wanted + surge).max(old),
-                                "{old} {wanted} {surge} {unavailable}"
-                            );
-                            // While the old ones go: what is left must be enough.
-                            assert!(batch.new + batch.old >= wanted.saturating_sub(unavailable).min(old));
-                            (new, left) = (batch.new, batch.old);
-                        }
-                        assert_eq!(new, wanted);
-                    }
-                }
+        let range = |end: u32| 0..end;
+        let cases = range(6).flat_map(|old| (1..6).map(move |wanted| (old, wanted)));
+        let cases = cases.flat_map(|case| range(6).map(move |there| (case, there)));
+        let cases = cases.flat_map(|case| range(16).map(move |bounds| (case, bounds / 4, bounds % 4)));
+        for (((old, wanted), there), surge, unavailable) in cases.filter(|(_, surge, down)| surge + down > 0) {
+            let (mut new, mut left) = (there.min(wanted), old);
+            let case = format!("{old} old, {there} new, {wanted} wanted, surge {surge}, unavailable {unavailable}");
+            for batch in batches(old, there, wanted, surge, unavailable) {
+                assert!(batch.new >= new && batch.old <= left, "{case}");
+                // While the batch starts: new ones beside all old ones that are still there.
+                assert!(batch.new + left <= (wanted + surge).max(old + there), "{case}");
+                // While the old ones go: what is left must be enough.
+                let least = wanted.saturating_sub(unavailable).min(old + there);
+                assert!(batch.new + batch.old >= least, "{case}");
+                (new, left) = (batch.new, batch.old);
             }
+            assert_eq!(new, wanted, "{case}");
         }
+    }
+
+    #[test]
+    fn what_was_begun_is_gone_on_with() {
+        let numbers =
+            |there| batches(2, there, 3, 1, 0).into_iter().map(|batch| (batch.new, batch.old)).collect::<Vec<_>>();
+        assert_eq!(numbers(1), [(2, 1), (3, 1)]);
+        assert_eq!(numbers(5), [(3, 2)]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod images;
 mod mocks;
 mod orchestrator;
 mod store;
+mod store_model;
 mod stories;
 mod strict;
 mod traffic;
