@@ -368,7 +368,7 @@ impl<'a> Forward<'a> {
             }
             if batch.new < lane.service.replicas && batch.old < left {
                 // The last old ones go when the new ones have all traffic; where room is made first, they may have it.
-                let idle = batch.old == 0 && batch.new > 0;
+                let idle = batch.old == 0 && batch.new > 0 && lane.service.listens();
                 after = self.draft.drain(&after, StepWeight::Required, &old, fallback, (batch.old, idle));
                 let reduce = Action::Reduce { revision: old.clone(), keep: batch.old, idle };
                 after = vec![self.draft.step(&after, reduce)];

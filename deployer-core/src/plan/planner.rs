@@ -196,9 +196,9 @@ impl<'a> Draft<'a> {
     ) -> StepId {
         let name = revision.service();
         let known = self.release_with(revision);
-        // Where the service stays, its traffic has moved to another revision before.
-        let idle = weight == StepWeight::CleanUp
-            && self.request.target.is_some_and(|target| target.services.contains_key(name));
+        // Where the service stays and listens, its traffic has moved to another revision before.
+        let stays = self.request.target.and_then(|target| target.services.get(name));
+        let idle = weight == StepWeight::CleanUp && stays.is_some_and(ServiceRelease::listens);
         let mut after = self.drain(after, weight, revision, fallback, (0, idle));
         // Only a revision that has served has anything to say on its way out.
         let is = |other: Option<&Release>, release: &Release| other.is_some_and(|other| other.number == release.number);

@@ -199,3 +199,12 @@ fn the_same_release_again_cleans_up_what_was_left_over() {
     let found = found.with("web", 3, &[READY]).with_unknown("web", &[IDLE]).routed("web", Some(3));
     found.is_safe(&[Way::Forward]);
 }
+
+#[test]
+fn what_gives_up_its_route_leaves_nothing_behind() {
+    for strategy in [Strategy::default(), Strategy::Rolling { surge: 0, unavailable: 1 }] {
+        let spec = ServiceSpec::image("web:2").with_replicas(2).with_strategy(strategy);
+        let found = Found::new(&[("web", web(1).with_replicas(2))], &[("web", spec)]);
+        found.with("web", 2, &[READY; 2]).routed("web", Some(2)).is_safe(&[Way::Forward, Way::Rollback]);
+    }
+}

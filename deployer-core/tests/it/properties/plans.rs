@@ -509,8 +509,8 @@ fn check_again(case: &Case, planned: &Planned<'_>, end: &Stage) -> Result<(), Te
     let target = Some(planned.target);
     // What has been left standing by is what does so from now on.
     let current = planned.target.revisions();
-    let warm: BTreeSet<RevisionId> =
-        end.revisions().filter(|revision| current.get(revision.service()) != Some(revision)).cloned().collect();
+    let left = end.revisions().filter(|revision| current.get(revision.service()) != Some(revision));
+    let warm: BTreeSet<RevisionId> = left.chain(&planned.warm).cloned().collect();
     let request = PlanRequest::new(&app, &id, target, target, &observed, &warm).with_drains(end.drains);
     let again = plan_forward(&request);
     let promises = Promises::new(planned, &case.stage);
