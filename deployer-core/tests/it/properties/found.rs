@@ -126,13 +126,6 @@ fn broken_instances_get_no_share_of_the_traffic_while_it_rolls() {
 }
 
 #[test]
-fn a_rolling_deployment_that_was_cut_short_goes_on_with_what_is_there() {
-    let spec = |version| web(version).with_replicas(2).with_strategy(Strategy::Rolling { surge: 0, unavailable: 1 });
-    let found = Found::new(&[("web", spec(1))], &[("web", spec(2))]);
-    found.with("web", 2, &[READY]).with("web", 3, &[IDLE]).routed("web", Some(2)).is_safe(&[Way::Forward]);
-}
-
-#[test]
 fn what_others_need_rolls_to_its_end_though_nobody_has_its_traffic() {
     let rolling = Strategy::Rolling { surge: 1, unavailable: 0 };
     let web = |version| web(version).with_replicas(2).with_strategy(rolling.clone());

@@ -161,7 +161,8 @@ impl Stage {
         found.ok_or_else(|| format!("release {number} is not known"))
     }
 
-    /// Does what a step says. With `eager`, what is launched is ready at once, else when it is waited for.
+    /// Does what a step says. With `eager`, what is launched is ready at once, else when it is waited for, and no more of
+    /// it than that.
     ///
     /// # Errors
     /// Why the step cannot be done: a deployment would fail, or wait for ever.
@@ -189,9 +190,11 @@ impl Stage {
                 if self.count(revision) < *instances {
                     return Err(format!("{} of {instances} instances of {revision} are there", self.count(revision)));
                 }
-                for instance in self.running.get_mut(revision).into_iter().flat_map(|(_, instances)| instances) {
-                    instance.ready = true;
-                }
+                // No more than it is waited for, and the last ones first: those are the first to go.
+                let missing = if eager { self.count(revision) } else { instances.saturating_sub(self.ready(revision)) };
+                let running = self.running.get_mut(revision).into_iter().flat_map(|(_, instances)| instances);
+                let unready = running.rev().filter(|instance| !instance.ready);
+                unready.take(missing as usize).for_each(|instance| instance.ready = true);
             }
             Action::RunHook { release, service, .. } => {
                 if !self.release(*release)?.services.contains_key(service) {
