@@ -185,7 +185,7 @@ impl Proof {
             }
         });
         let mut report = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
-        report.violations.sort_by(|one, other| one.to_string().cmp(&other.to_string()));
+        report.violations.sort_by_key(Broken::to_string);
         report
     }
 

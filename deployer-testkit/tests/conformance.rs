@@ -50,6 +50,16 @@ mod memory {
     }
 }
 
+/// Another number has other faults strike and other instances killed.
+fn seed() -> u64 {
+    std::env::var("DEPLOYER_CONFORMANCE_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
 fn main() -> ExitCode {
-    Conformance::new().store(memory::Memory::default()).site(Simulated::single_host()).site(Simulated::cluster()).run()
+    Conformance::new()
+        .seed(seed())
+        .store(memory::Memory::default())
+        .site(Simulated::single_host())
+        .site(Simulated::cluster())
+        .run()
 }

@@ -177,7 +177,10 @@ impl Act {
                 }
             }
         }
-        let request = RetainRoutes::new(self.calls.frame(&self.key, LONG), self.app.clone(), release, stays);
+        // What stays may be another in the next attempt, which then is another request.
+        let extra: Vec<&str> = stays.iter().skip(pools.len()).map(RevisionId::hash).collect();
+        let key = [self.key.as_str()].into_iter().chain(extra).collect::<Vec<_>>().join("-");
+        let request = RetainRoutes::new(self.calls.frame(key, LONG), self.app.clone(), release, stays);
         let retain = || self.backend.balancer.retain(request.clone());
         let outcome = self.calls.make("balancer.retain", &self.app, Access::Change, LONG, retain).await?;
         busy.map_or(Ok(outcome), |revision| Err(has_traffic(&revision)))
@@ -318,7 +321,8 @@ fn has_traffic(revision: &RevisionId) -> Error {
     Error::new(ErrorKind::Conflict, "somebody has given traffic to a revision that is to go")
         .with_resource(revision.to_string())
         .with_help("find out who moves weights by hand, then deploy again")
-        .with_retry(Retry::Never)
+        // What is seen may be a moment old.
+        .with_retry(Retry::Soon)
 }
 
 fn ready_targets(observed: &Observed, revision: &RevisionId) -> Vec<Target> {

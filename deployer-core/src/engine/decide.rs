@@ -62,8 +62,10 @@ pub(super) struct View<'a> {
     /// The shortest time after which looking again may help.
     pub(super) poll: Duration,
     pub(super) now: Timestamp,
-    /// When what is observed was looked at. Nothing has come too late that nobody has looked for since.
+    /// When what is observed was looked at. Nothing has held for longer than that.
     pub(super) seen: Timestamp,
+    /// Up to when something may count as missing: when it was looked for, unless looking has failed for long.
+    pub(super) missed: Timestamp,
 }
 
 /// Decides.
@@ -174,7 +176,7 @@ struct Wait<'a> {
 
 impl Wait<'_> {
     fn consider(&self, decision: &mut Decision) {
-        let elapsed = self.view.seen.since(self.begun());
+        let elapsed = self.view.missed.since(self.begun());
         match &self.step.action {
             Action::AwaitHealthy { revision, instances, readiness } => {
                 self.healthy(decision, revision, *instances, readiness);
@@ -245,7 +247,7 @@ impl Wait<'_> {
             }
             Action::Verify { release, timeout } => match self.mismatch(*release) {
                 None => self.finish(decision, Vec::new(), None),
-                Some(mismatch) if self.view.seen >= self.begun() + *timeout => {
+                Some(mismatch) if self.view.missed >= self.begun() + *timeout => {
                     let failure = self.failure(ErrorKind::Conflict, mismatch);
                     self.fail(decision, failure, Vec::new());
                 }
@@ -287,8 +289,8 @@ impl Wait<'_> {
         }
         let deadline = self.begun() + readiness.deadline;
         let progress = readiness.progress_deadline.map(|deadline| self.waiting.progress_at() + deadline);
-        let stalled = progress.is_some_and(|progress| view.seen >= progress);
-        if view.seen >= deadline || stalled {
+        let stalled = progress.is_some_and(|progress| view.missed >= progress);
+        if view.missed >= deadline || stalled {
             let unready: Vec<_> = instances.iter().copied().filter(|instance| !instance.is_ready()).collect();
             let ready = view.observed.ready(revision);
             let time = if stalled {
@@ -323,7 +325,7 @@ impl Wait<'_> {
             return self.fail_with(decision, failure, &crashed);
         }
         if let Some(since) = self.waiting.unready_since {
-            if view.seen.since(since) >= UNREADY_TOLERANCE {
+            if view.missed.since(since) >= UNREADY_TOLERANCE {
                 let unready: Vec<_> = view.observed.instances(revision).filter(|i| !i.is_ready()).collect();
                 let summary = format!("instances of {revision} are not ready any more, with {weight} % of the traffic");
                 let failure = self.failure(ErrorKind::Workload, summary);
@@ -366,7 +368,8 @@ impl Wait<'_> {
             let last = state.last.as_ref();
             let detail = last.map(GateAnswer::detail).unwrap_or_default();
             let late = view.now.since(self.begun()) >= patience;
-            let unclear = matches!(last, None | Some(GateAnswer::Inconclusive { .. }));
+            // Not having been able to ask is counted by itself.
+            let unclear = matches!(last, Some(GateAnswer::Inconclusive { .. }));
             let failed = if state.failures > gate.failures_allowed {
                 Some((ErrorKind::Workload, format!("gate {name} says no: {detail}")))
             } else if state.errors_in_a_row >= GATE_ERRORS {

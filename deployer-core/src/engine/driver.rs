@@ -214,8 +214,9 @@ impl Driver {
             releases: &self.releases,
             poll: self.backend.orchestrator.capabilities().poll,
             now,
+            seen: self.seen_at,
             // A world that cannot be looked at for long is not waited for without end.
-            seen: if now.since(self.seen_at) < BLIND { self.seen_at } else { now },
+            missed: if now.since(self.seen_at) < BLIND { self.seen_at } else { now },
         })
     }
 

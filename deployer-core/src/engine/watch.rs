@@ -68,12 +68,17 @@ impl Watch {
             let Some(step) = plan.step(*id) else { continue };
             match &step.action {
                 Action::AwaitHealthy { revision, instances, .. } => {
-                    let enough = observed.ready(revision) >= *instances;
-                    waiting.holds_since = enough.then(|| waiting.holds_since.unwrap_or(now));
                     let seen: Vec<_> = observed
                         .instances(revision)
                         .map(|instance| (instance.id.clone(), instance.crashes, instance.is_ready()))
                         .collect();
+                    // One that has crashed and is up again between two looks has not held.
+                    let crashed = seen.iter().any(|(id, crashes, _)| {
+                        waiting.progress.0.iter().any(|(known, before, _)| known == id && crashes > before)
+                    });
+                    let enough = observed.ready(revision) >= *instances;
+                    let held_since = waiting.holds_since.filter(|_| !crashed);
+                    waiting.holds_since = enough.then(|| held_since.unwrap_or(now));
                     if seen != waiting.progress.0 {
                         waiting.progress = (seen, now);
                     }

@@ -430,7 +430,11 @@ impl<'a> Forward<'a> {
                 let side_by_side = !matches!(lane.strategy, Strategy::Recreate | Strategy::Rolling { .. });
                 side_by_side && !lane.strategy.keep_warm().is_zero()
             });
-            let old = lane.and_then(|lane| lane.old.as_ref().map(|(old, _)| old.clone()));
+            // What a rollback would go to. Where this deployment supersedes another, what has the traffic may not be it.
+            let good = self.request.baseline.and_then(|release| release.services.get(&service));
+            let good = good.map(|known| known.revision(&service));
+            let good = good.filter(|revision| self.request.observed.count(revision) > 0);
+            let old = good.or_else(|| lane.and_then(|lane| lane.old.as_ref().map(|(old, _)| old.clone())));
             let unchanged = lane.is_some_and(|lane| matches!(lane.kind, ChangeKind::Keep | ChangeKind::Scale));
             let current = lane.map(|lane| lane.revision.clone());
             ends.extend(self.draft.fewer(&[proof], self.target, &service));

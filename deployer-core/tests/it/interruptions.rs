@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use deployer_core::{CanaryStep, DeployOptions, ErrorKind, Strategy, Verdict};
+use deployer_core::{CanaryStep, DeployOptions, ErrorKind, ReleaseNumber, RevisionStatus, Strategy, Verdict};
 use deployer_testkit::simulate;
 
 use crate::shop::{app, deploy_well, only, traffic, web, world};
@@ -70,6 +70,29 @@ fn a_second_deployment_is_refused_or_supersedes_the_first() {
         assert_eq!(first.finished().await.unwrap().verdict, Some(Verdict::Superseded { by: id }));
         world.assert_serving("shop", "web", "web:v3", 3);
         assert!(!world.describe().contains("web:v2"), "{}", world.describe());
+    });
+}
+
+#[test]
+fn what_stands_by_after_a_superseded_deployment_is_what_was_good_and_not_what_had_the_traffic() {
+    let (world, deployer) = world();
+    simulate(async {
+        deploy_well(&deployer, only(web(1))).await;
+        let kept = |version, bake| {
+            let strategy = Strategy::BlueGreen { bake: bake * SECOND, keep_warm: 600 * SECOND };
+            only(web(version).with_strategy(strategy))
+        };
+        let second = deployer.deploy(kept(2, 60), DeployOptions::default());
+        world.clock().sleep(20 * SECOND).await;
+        let status = deployer.status(&app()).await.unwrap();
+        let moved = |revision: &RevisionStatus| (revision.release, revision.weight) == (ReleaseNumber(2), Some(100));
+        assert!(status.services[0].revisions.iter().any(moved), "{status:?}");
+        let third = deployer.deploy(kept(3, 0), DeployOptions::default().superseding());
+        assert!(third.finished().await.unwrap().verdict.unwrap().is_promoted());
+        assert_eq!(second.finished().await.unwrap().verdict.unwrap().word(), "superseded");
+        assert!(!world.describe().contains("web:v2"), "{}", world.describe());
+        assert!(world.describe().contains("web:v1"), "{}", world.describe());
+        assert_eq!(deployer.status(&app()).await.unwrap().last_known_good, Some(ReleaseNumber(1)));
     });
 }
 

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use deployer_core::{DeployOptions, Verdict};
 
+use crate::random::Random;
 use crate::site::{Place, Site};
-use crate::statistics::Random;
 
 const VERSION: &str = "DEPLOYER_SITE_VERSION";
 

@@ -16,10 +16,9 @@ mod calls;
 mod diagnosis;
 mod floor;
 mod killed;
-#[path = "../../tests/it/whole/left.rs"]
-mod left;
 mod losses;
-#[path = "../../tests/it/whole/site.rs"]
+mod random;
+#[path = "../../tests/site/mod.rs"]
 #[expect(dead_code, reason = "the tests use all of it")]
 mod site;
 mod statistics;

@@ -36,7 +36,14 @@ pub(super) fn server_name(revision: &RevisionId, instance: &InstanceId) -> Strin
     }
 }
 
-/// The servers of one backend: the targets of every pool that has a port for it.
+/// The name of the server that takes requests for an instance while nothing that has weight answers.
+pub(super) fn standby_name(server: &str) -> String {
+    format!("{server}-standby")
+}
+
+/// The servers of one backend: the targets of every pool that has a port for it. Those of a pool that had its weight
+/// taken away are there twice: with no weight, and as a backup. Whether a server is a backup cannot be changed while the
+/// proxy runs.
 fn servers(service: &ServiceState, port: impl Fn(&PoolState) -> Option<u16>) -> BTreeMap<String, Server> {
     let pools: Vec<(&RevisionId, &PoolState, u16)> =
         service.pools.iter().filter_map(|(revision, pool)| Some((revision, pool, port(pool)?))).collect();
@@ -47,8 +54,12 @@ fn servers(service: &ServiceState, port: impl Fn(&PoolState) -> Option<u16>) -> 
         for target in &pool.targets {
             let weight = if target.draining { 0 } else { weights.next().unwrap_or(0) };
             let address = SocketAddr::from((target.address, port));
-            let server = Server { address, weight, draining: target.draining };
-            servers.insert(server_name(revision, &target.instance), server);
+            let server = Server { address, weight, draining: target.draining, backup: false };
+            let name = server_name(revision, &target.instance);
+            if pool.standby && !target.draining {
+                servers.insert(standby_name(&name), Server { weight: weights::LARGEST, backup: true, ..server });
+            }
+            servers.insert(name, server);
         }
     }
     servers

@@ -389,7 +389,8 @@ impl LoadBalancer for HaproxyBalancer {
         let service = entry(&mut turn.state, &app, &name).map_err(named)?;
         service.version += 1;
         for (revision, pool) in &mut service.pools {
-            pool.weight = weight(revision);
+            let before = std::mem::replace(&mut pool.weight, weight(revision));
+            pool.standby = pool.weight == 0 && (pool.standby || before > 0);
         }
         self.commit(&mut turn, &before, &app, Scope::Weights(&name)).await.map_err(named)?;
         Ok(Outcome::Changed)

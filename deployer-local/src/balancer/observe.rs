@@ -9,7 +9,7 @@ use deployer_core::{
 };
 
 use super::entries;
-use super::layout::{is_of, server_name};
+use super::layout::{is_of, server_name, standby_name};
 use super::state::{PoolState, ServiceState, TargetEntry};
 use crate::proxy::{Config, Live, LiveServer, differs};
 
@@ -113,10 +113,13 @@ impl<'a> Sight<'a> {
 
     fn target(&self, revision: &RevisionId, target: &TargetEntry) -> ObservedTarget {
         let name = server_name(revision, &target.instance);
+        let standby = standby_name(&name);
         let rows: Vec<_> = self.all().filter(|((_, server), _)| *server == name).collect();
+        let works = |server: &String| *server == name || *server == standby;
         let leaving = self.ingress.leaving.iter().filter(|((backend, _), _)| is_of(backend, self.app, self.name));
-        let leaving = leaving.chain(&self.proxy.leaving).filter(|((_, server), _)| *server == name);
-        let in_flight = rows.iter().map(|(_, live)| live.traffic.in_flight).sum::<u64>()
+        let leaving = leaving.chain(&self.proxy.leaving).filter(|((_, server), _)| works(server));
+        let working = self.all().filter(|((_, server), _)| works(server));
+        let in_flight = working.map(|(_, live)| live.traffic.in_flight).sum::<u64>()
             + leaving.map(|(_, in_flight)| in_flight).sum::<u64>();
         let wanted = |config: &Config| config.backends.values().any(|backend| backend.servers.contains_key(&name));
         let silent = [self.ingress, self.proxy].iter().any(|seen| seen.live.is_none() && wanted(&seen.wanted));
@@ -137,7 +140,8 @@ impl<'a> Sight<'a> {
 
     /// What has gone through a pool from outside; from inside, where nothing enters from outside.
     fn counters(&self, revision: &RevisionId, pool: &PoolState) -> Option<Counters> {
-        let names: Vec<String> = pool.targets.iter().map(|target| server_name(revision, &target.instance)).collect();
+        let name = |target: &TargetEntry| server_name(revision, &target.instance);
+        let names: Vec<String> = pool.targets.iter().map(name).flat_map(|name| [standby_name(&name), name]).collect();
         let outside = !self.service.routes.is_empty() || !self.service.published.is_empty();
         let seen = if outside { self.ingress } else { self.proxy };
         let rows: Vec<_> = self

@@ -70,6 +70,9 @@ pub(super) struct PublishedEntry {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct PoolState {
     pub(super) weight: u8,
+    /// Whether it has no weight and had some before: it stands by in case that nothing that has weight answers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) standby: bool,
     /// The routes as the revision has them: the same host and path may lead to another port than before.
     pub(super) routes: Vec<Route>,
     /// The published addresses as the revision has them, each with the port that it leads to.

@@ -1,7 +1,7 @@
 //! From the percentages of pools to the weights of their servers.
 
 /// The largest weight that HAProxy knows.
-const LARGEST: u64 = 256;
+pub(super) const LARGEST: u16 = 256;
 
 /// The weights of each pool's servers, from each pool's percentage and number of servers. The sums over the pools are in
 /// proportion to the percentages, as near as whole numbers from 0 to 256 allow; a pool with a percentage and servers
@@ -19,7 +19,7 @@ pub(super) fn scale(pools: &[(u8, usize)]) -> Vec<Vec<u16>> {
         if weight == 0 || percent == 0 {
             return vec![0; servers];
         }
-        let total = (LARGEST * count * u64::from(weight) + percent / 2) / percent;
+        let total = (u64::from(LARGEST) * count * u64::from(weight) + percent / 2) / percent;
         spread(total.max(1), servers)
     };
     pools.iter().map(|(weight, servers)| share(*weight, *servers)).collect()

@@ -40,6 +40,10 @@ impl DockerOrchestrator {
 
     async fn ask(&self, path: &Path, at: SocketAddr, request: &SmokeRequest) -> Result<(u16, String), String> {
         let left = request.deadline.since(SystemClock.now());
+        // A timer rounds up: an instance on this host could answer before it sees that no time is left.
+        if left.is_zero() {
+            return Err("no time is left to ask it".to_owned());
+        }
         match timeout(left, probe::get(path, at, &request.path, BODY_BYTES)).await {
             Ok(Ok((status, body))) => Ok((status, String::from_utf8_lossy(&body).into_owned())),
             Ok(Err(why)) => Err(why),

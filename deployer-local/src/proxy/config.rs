@@ -96,12 +96,15 @@ pub(crate) struct Server {
     pub(crate) weight: u16,
     /// Whether it shall get no new requests.
     pub(crate) draining: bool,
+    /// Whether it gets requests only while no server answers that is no backup.
+    pub(crate) backup: bool,
 }
 
 impl Server {
     /// The words after the server's name that define it, for the file and for the runtime API alike.
     pub(crate) fn definition(&self, weight: u16) -> String {
-        format!("{} weight {weight} {CHECK}", self.address)
+        let backup = if self.backup { " backup" } else { "" };
+        format!("{} weight {weight}{backup} {CHECK}", self.address)
     }
 }
 
@@ -227,6 +230,7 @@ defaults stream
   timeout server 24h
   timeout queue 5s
   balance roundrobin
+  option allbackups
   option redispatch 1
   option clitcpka
   option srvtcpka
@@ -291,8 +295,12 @@ mod tests {
     use super::*;
 
     fn config() -> Config {
-        let server = Server { address: ([10, 0, 0, 2], 8080).into(), weight: 256, draining: false };
-        let web = Backend { protocol: AppProtocol::Http, servers: BTreeMap::from([("aaa-1".to_owned(), server)]) };
+        let server = Server { address: ([10, 0, 0, 2], 8080).into(), weight: 256, draining: false, backup: false };
+        let standby = Server { backup: true, ..server };
+        let web = Backend {
+            protocol: AppProtocol::Http,
+            servers: BTreeMap::from([("aaa-1".to_owned(), server), ("bbb-1-standby".to_owned(), standby)]),
+        };
         let db = Backend {
             protocol: AppProtocol::Tcp,
             servers: BTreeMap::from([("bbb-1".to_owned(), Server { draining: true, ..server })]),
@@ -343,6 +351,7 @@ backend shop:web:route from http
   http-request disable-l7-retry unless { method GET HEAD OPTIONS PUT DELETE }
   http-request lua.hold_request if { nbsrv eq 0 }
   server aaa-1 10.0.0.2:8080 weight 256 check inter 1s fastinter 100ms downinter 100ms fall 2 rise 1 observe layer4 error-limit 1 on-error mark-down
+  server bbb-1-standby 10.0.0.2:8080 weight 256 backup check inter 1s fastinter 100ms downinter 100ms fall 2 rise 1 observe layer4 error-limit 1 on-error mark-down
 "
         );
         assert_eq!(Config::binds_in(&text), config().binds());

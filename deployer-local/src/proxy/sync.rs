@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     fn server(weight: u16, draining: bool) -> Server {
-        Server { address: ([127, 0, 0, 1], 80).into(), weight, draining }
+        Server { address: ([127, 0, 0, 1], 80).into(), weight, draining, backup: false }
     }
 
     fn wanted(servers: &[(&str, Server)]) -> Config {

@@ -189,7 +189,7 @@ impl Plot {
             }
         };
         let url = format!("http://{service}:{PORT}{path}");
-        let command = ["wget", "-q", "-O", "-", "-T", "20", &url].map(str::to_owned).to_vec();
+        let command = ["wget", "-q", "-O", "-", &url].map(str::to_owned).to_vec();
         let options = CreateExecOptions {
             cmd: Some(command),
             attach_stdout: Some(true),
@@ -202,7 +202,7 @@ impl Plot {
         let lines: Vec<_> = output.try_collect().await.map_err(broken("a request from inside"))?;
         let text: String = lines.iter().map(ToString::to_string).collect();
         let code = self.docker.inspect_exec(&exec).await.map_err(broken("a request from inside"))?.exit_code;
-        if code == Some(0) { Ok(text.trim().to_owned()) } else { Err(CaseFailure::new(text)) }
+        if code == Some(0) { Ok(text.trim().to_owned()) } else { Err(CaseFailure::new(format!("{code:?}: {text}"))) }
     }
 }
 
@@ -351,8 +351,10 @@ impl Scope for Plot {
         // What the engine is asked to kill it takes for stopped, and does not start again; what dies by itself it does.
         let host = HostConfig { pid_mode: Some("host".to_owned()), ..HostConfig::default() };
         let name = format!("killer-{}", DeploymentId::fresh());
-        // One that has ended meanwhile cannot be killed.
-        self.run(&name, &["kill", "-9", &pid.to_string()], host).await.map(drop)
+        // One that has ended meanwhile cannot be killed, and somebody else who has its number by now must not be.
+        let kill = "grep -q \"$1\" \"/proc/$2/cgroup\" && kill -9 \"$2\"";
+        let command = ["sh", "-c", kill, "kill", instance.as_str(), &pid.to_string()];
+        self.run(&name, &command, host).await.map(drop)
     }
 
     async fn clean_up(&self) -> CaseResult {
@@ -367,8 +369,7 @@ impl Scope for Plot {
         for app in [&self.app, &self.neighbour] {
             let ingress = format!("{}-ingress", self.app);
             Left::of(&self.docker, app.as_str(), &ingress).await.remove(&self.docker).await;
-            let left = Left::of(&self.docker, app.as_str(), &ingress).await;
-            let left = [left.containers, left.networks, left.volumes, left.images].concat();
+            let left = Left::of(&self.docker, app.as_str(), &ingress).await.names();
             if !left.is_empty() {
                 return Err(CaseFailure::new(format!("it is still there: {left:?}")));
             }

@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod docker;
-#[path = "../it/whole/left.rs"]
+#[path = "../site/left.rs"]
 mod left;
 mod sqlite;
 
@@ -12,6 +12,11 @@ use std::process::ExitCode;
 
 use deployer_testkit::conformance::Conformance;
 
+/// Another number has other faults strike and other instances killed.
+fn seed() -> u64 {
+    std::env::var("DEPLOYER_CONFORMANCE_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
 fn main() -> ExitCode {
-    Conformance::new().store(sqlite::Sqlite).site(docker::Host).run()
+    Conformance::new().seed(seed()).store(sqlite::Sqlite).site(docker::Host).run()
 }

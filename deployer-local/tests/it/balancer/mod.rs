@@ -76,6 +76,48 @@ async fn weights_split_requests_between_pools_of_different_size() {
 }
 
 #[tokio::test]
+async fn what_had_the_traffic_before_answers_while_nothing_that_has_it_does() {
+    let stage = Stage::new().await;
+    let port = free_port();
+    let at = [address(1), address(2), address(3)];
+    let before = App::start(at[0], port, "before").await;
+    let now = App::start(at[1], port, "now").await;
+    let _next = App::start(at[2], port, "next").await;
+    let (one, two, three) = (web("web:1", port), web("web:2", port), web("web:3", port));
+    stage.ensure(&[("web", &one)]).await;
+    let first = stage.set_targets(&one, &[("a", at[0], false)]).await;
+    let second = stage.set_targets(&two, &[("b", at[1], false)]).await;
+    stage.set_targets(&three, &[("c", at[2], false)]).await;
+    stage.set_weights(&[(&first, 100)]).await;
+    stage.set_weights(&[(&second, 100)]).await;
+    for _ in 0..10 {
+        assert_eq!(stage.get("any", "/").await.body, "now");
+    }
+    drop(now);
+    for _ in 0..10 {
+        assert_eq!(stage.get("any", "/").await.body, "before", "and not what never had any traffic");
+    }
+    let observed = stage.observe().await;
+    assert_eq!(observed.weights(), BTreeMap::from([(second.clone(), 100)]), "the weights are what was set");
+    assert!(!observed.version.0.contains('+'), "nobody changed them by hand: {observed:?}");
+    let state = |pool| observed.pool(pool).unwrap().targets[0].state;
+    assert_eq!((state(&first), state(&second)), (TargetState::InService, TargetState::Down));
+    assert_eq!(observed.pool(&first).unwrap().counters.unwrap().requests, 10);
+
+    // What it answers in this way counts as in flight, and is not cut off when it leaves the rotation.
+    let http = stage.options.http;
+    let slow = tokio::spawn(async move { get(http, "any", "/slow").await });
+    before.slow.acquire().await.unwrap().forget();
+    stage.set_targets(&one, &[("a", at[0], true)]).await;
+    let target = stage.observe().await.pool(&first).unwrap().targets[0].clone();
+    assert_eq!((target.state, target.in_flight), (TargetState::Draining, Some(1)));
+    before.finish.notify_one();
+    assert_eq!(slow.await.unwrap().unwrap().body, "before");
+    let _again = App::start(at[1], port, "again").await;
+    eventually("the return of the traffic", async || stage.get("any", "/").await.body == "again").await;
+}
+
+#[tokio::test]
 async fn draining_keeps_what_is_in_flight() {
     let stage = Stage::new().await;
     let port = free_port();

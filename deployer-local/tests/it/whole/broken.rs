@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use deployer_core::{AppSpec, Deployer, ErrorKind, Port, Verdict};
+use deployer_core::{AppSpec, Deployer, ErrorKind, Port, Strategy, Verdict};
 
 use super::site::{Place, Site, assert_none_lost, service};
 
@@ -81,6 +81,25 @@ async fn every_broken_release_is_brought_back_with_the_evidence() {
         site.assert_no_strays().await;
     }
     assert_none_lost(&load.stop().await, &["v1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_dies_with_all_of_the_traffic_loses_none() {
+    let site = Site::new("dies").await;
+    site.deploy_well(site.version("v1")).await;
+    let load = site.load("/version", 200).start();
+    for version in ["v2", "v3"] {
+        // Each of its instances ends a moment after it has begun, and again whenever the engine has started it again.
+        let mut spec = site.place.shop(&[("VERSION", version), ("BROKEN", "crash")]);
+        let hour = Duration::from_secs(3600);
+        service(&mut spec, "web").strategy = Strategy::BlueGreen { bake: hour, keep_warm: hour };
+        let record = site.deploy(spec).finished().await.unwrap();
+        assert!(matches!(record.verdict, Some(Verdict::RolledBack { .. })), "{:?}", record.verdict);
+        assert_eq!(site.get("/version").await, (200, "v1".to_owned()));
+        site.assert_no_strays().await;
+    }
+    let report = load.stop().await;
+    assert_eq!((report.lost, report.unsent), (0, 0), "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

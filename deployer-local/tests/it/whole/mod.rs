@@ -6,8 +6,8 @@ mod broken;
 mod inside;
 mod interrupted;
 mod killed;
-mod left;
 mod removal;
+#[path = "../../site/mod.rs"]
 mod site;
 mod versions;
 mod volumes;

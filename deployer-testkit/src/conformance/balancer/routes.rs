@@ -36,6 +36,7 @@ pub(super) fn cases() -> Vec<Case<Ground>> {
     ]
 }
 
+#[expect(clippy::unused_async, reason = "all cases are asynchronous")]
 async fn capabilities(ground: &Ground) -> CaseResult {
     let found = ground.backend.balancer.capabilities().targets;
     same("who registers targets, by itself and by its profile", found, ground.profile.targets)
@@ -144,7 +145,11 @@ async fn adds(ground: &Ground) -> CaseResult {
     check(after.routes.contains(&another), format!("the new route is there: {:?}", after.routes))?;
     check(before.routes.iter().all(|route| after.routes.contains(route)), "the old route is still there")?;
     ground.answered_by(&Ground::entrance(&first), "a", 2).await?;
-    ground.answered_by(&Entrance::Route(another), "a", 2).await
+    // The new route is the new revision's, which has no instance yet.
+    let running = ground.running(&second, 1).await?;
+    ground.register(&second, &running).await?;
+    ground.weigh(&[(&second, 100)]).await?;
+    ground.answered_by(&Entrance::Route(another), "b", 2).await
 }
 
 /// A release of the neighbour with this service, and with its network.

@@ -137,10 +137,12 @@ async fn loses_none(ground: &Ground) -> CaseResult {
     let entrance = Ground::entrance(&second);
     let clients = [(); 2].map(|()| Client::start(&ground.scope, entrance.clone()));
     for round in 0..10 {
-        let (gains, loses) = if round % 2 == 0 { (&second, &first) } else { (&first, &second) };
+        let (gains, loses, version) = if round % 2 == 0 { (&second, &first, "b") } else { (&first, &second, "a") };
         ground.weigh(&[(gains, 100), (loses, 0)]).await?;
         // So that requests come between two shifts, and not only at them.
-        ground.answered_by(&entrance, if round % 2 == 0 { "b" } else { "a" }, 2).await?;
+        for client in &clients {
+            client.answered_by(version).await?;
+        }
     }
     for client in clients {
         let served = client.lost_nothing().await?;

@@ -65,17 +65,21 @@ impl<'a> Stage<'a> {
         expect_promoted(&record)
     }
 
-    /// Deploys a spec under the stage's condition.
-    pub(super) async fn deploy(&self, spec: AppSpec) -> CaseResult<DeploymentRecord> {
-        self.drive(|deployer| deployer.deploy(spec.clone(), DeployOptions::default())).await
+    /// Deploys a spec under the stage's condition, towards a verdict of this word.
+    pub(super) async fn deploy(&self, spec: AppSpec, word: &str) -> CaseResult<DeploymentRecord> {
+        self.drive(|deployer| deployer.deploy(spec.clone(), DeployOptions::default()), word).await
     }
 
     /// Brings a deployment to its verdict, whatever disturbs it. One whose deployer dies is resumed by another.
-    pub(super) async fn drive(&self, begin: impl Fn(&Deployer) -> Deployment) -> CaseResult<DeploymentRecord> {
+    pub(super) async fn drive(
+        &self,
+        begin: impl Fn(&Deployer) -> Deployment,
+        word: &str,
+    ) -> CaseResult<DeploymentRecord> {
         let driven = match self.condition {
             Condition::Calm => begin(&self.deployer()).finished().await.map_err(CaseFailure::from),
             Condition::Faults => self.drive_through_faults(begin).await,
-            Condition::Kills => self.drive_through_kills(begin).await,
+            Condition::Kills => self.drive_through_kills(begin, word).await,
         };
         driven.map_err(|failure| failure.while_trying_to(self))
     }
@@ -159,7 +163,11 @@ impl<'a> Stage<'a> {
         schedule.with(At::operation(step[random.below(step.len())], 1 + random.below(2) as u64), death)
     }
 
-    async fn drive_through_kills(&self, begin: impl Fn(&Deployer) -> Deployment) -> CaseResult<DeploymentRecord> {
+    async fn drive_through_kills(
+        &self,
+        begin: impl Fn(&Deployer) -> Deployment,
+        word: &str,
+    ) -> CaseResult<DeploymentRecord> {
         let (told, mut calls) = mpsc::unbounded_channel();
         let deployer = self.deployer_with(Some(Arc::new(Tell(told))));
         let deployment = begin(&deployer);
@@ -192,7 +200,15 @@ impl<'a> Stage<'a> {
         };
         let (record, killed) = tokio::join!(driving, killing);
         killed?;
-        Ok(record?)
+        let record = record?;
+        let found = record.verdict.as_ref().map_or("none", Verdict::word);
+        if found == word || self.plans.borrow().is_empty() {
+            return Ok(record);
+        }
+        // An instance that is killed when what serves is verified is missed there, and the verdict says so. It must have
+        // left nothing that another run cannot bring to the end.
+        self.plans.borrow_mut().push(format!("then undisturbed after the verdict {found}"));
+        Ok(begin(&self.deployer()).finished().await?)
     }
 
     /// Begins to send requests.

@@ -80,9 +80,6 @@ pub(in crate::conformance) fn cases() -> Vec<Case<Ground>> {
 /// An application whose web service is this.
 fn app(ground: &Ground, service: ServiceSpec) -> CaseResult<AppSpec> {
     let mut app = AppSpec::new(ground.app().as_str())?;
-    // Where instances are killed, it is not the release that is at fault.
-    let mut service = service;
-    service.readiness.crashes_allowed = service.readiness.crashes_allowed.max(2);
     app.services.insert(web(), service);
     Ok(app)
 }
@@ -94,11 +91,15 @@ impl Stage<'_> {
     }
 
     fn with(&self, version: &str, change: impl FnOnce(ServiceSpec) -> ServiceSpec) -> CaseResult<AppSpec> {
-        let mut service = change(self.ground.serves(version).with_replicas(2));
+        app(self.ground, self.lenient(change(self.ground.serves(version).with_replicas(2))))
+    }
+
+    /// A service that is not taken for a crashing one where its instances are killed.
+    fn lenient(&self, mut service: ServiceSpec) -> ServiceSpec {
         if self.condition == Condition::Kills {
             service.readiness.crashes_allowed = 50;
         }
-        app(self.ground, service)
+        service
     }
 
     fn entrance(&self) -> Entrance {
@@ -141,12 +142,15 @@ impl Stage<'_> {
         ground.answered_by(&self.entrance(), version, 6).await
     }
 
-    /// Fails unless this verdict is that of a release that was rolled back, with these words in its evidence.
-    fn expect_rolled_back(&self, record: &deployer_core::DeploymentRecord, words: &str) -> CaseResult {
+    /// Fails unless this verdict is that of a release that was rolled back, for this reason, and with these last words
+    /// in its evidence unless a fault may have struck at reading them.
+    fn expect_rolled_back(&self, record: &deployer_core::DeploymentRecord, why: &str, words: &str) -> CaseResult {
         match &record.verdict {
             Some(verdict @ Verdict::RolledBack { .. }) => {
                 let text = verdict.to_string();
-                check(text.contains(words), format!("{self}: the verdict must say {words:?}: {text}"))
+                let said = |part: &str| text.contains(part);
+                let complete = said(why) && (said(words) || self.condition == Condition::Faults);
+                check(complete, format!("{self}: the verdict must say {why:?} and {words:?}: {text}"))
             }
             other => Err(CaseFailure::new(format!("{self}: it should be rolled back: {other:?}"))),
         }
@@ -154,7 +158,7 @@ impl Stage<'_> {
 }
 
 async fn first_release(stage: Stage<'_>) -> CaseResult {
-    let record = stage.deploy(stage.version("a")?).await?;
+    let record = stage.deploy(stage.version("a")?, "promoted").await?;
     expect_promoted(&record).map_err(|failure| failure.while_trying_to(&stage))?;
     stage.expect_serving(1, "a").await
 }
@@ -163,7 +167,7 @@ async fn first_release(stage: Stage<'_>) -> CaseResult {
 async fn replaced(stage: Stage<'_>, strategy: Strategy) -> CaseResult {
     stage.begin_with(stage.version("a")?).await?;
     let client = stage.watched();
-    let record = stage.deploy(stage.with("b", |service| service.with_strategy(strategy))?).await?;
+    let record = stage.deploy(stage.with("b", |service| service.with_strategy(strategy))?, "promoted").await?;
     expect_promoted(&record).map_err(|failure| failure.while_trying_to(&stage))?;
     stage.expect_serving(2, "b").await?;
     let Some(client) = client else { return Ok(()) };
@@ -185,12 +189,12 @@ async fn canary(stage: Stage<'_>) -> CaseResult {
 }
 
 /// Deploys what must be rolled back to version a, whose instances are left alone.
-async fn brought_back(stage: Stage<'_>, bad: AppSpec, words: &str) -> CaseResult {
+async fn brought_back(stage: Stage<'_>, bad: AppSpec, why: &str, words: &str) -> CaseResult {
     stage.begin_with(stage.version("a")?).await?;
     let before = stage.ground.seen().await?;
     let client = stage.watched();
-    let record = stage.deploy(bad).await?;
-    stage.expect_rolled_back(&record, words)?;
+    let record = stage.deploy(bad, "rolled-back").await?;
+    stage.expect_rolled_back(&record, why, words)?;
     stage.expect_serving(1, "a").await?;
     let Some(client) = client else { return Ok(()) };
     same("the instances", stage.ground.seen().await?.instances, before.instances)?;
@@ -200,13 +204,13 @@ async fn brought_back(stage: Stage<'_>, bad: AppSpec, words: &str) -> CaseResult
 
 async fn crashing(stage: Stage<'_>) -> CaseResult {
     let bad = app(stage.ground, stage.ground.service(Program::Exits, "b").with_replicas(2))?;
-    brought_back(stage, bad, "FATAL").await
+    brought_back(stage, bad, "exited with code 3", "FATAL").await
 }
 
 async fn never_ready(stage: Stage<'_>) -> CaseResult {
     let bad = stage.ground.service(Program::NeverReady, "b").with_replicas(2);
-    let bad = app(stage.ground, bad.with_ready_deadline(Duration::from_secs(2)))?;
-    brought_back(stage, bad, "instances").await
+    let bad = app(stage.ground, stage.lenient(bad.with_ready_deadline(Duration::from_secs(2))))?;
+    brought_back(stage, bad, "instances", "not within 2s").await
 }
 
 async fn rolled_back(stage: Stage<'_>) -> CaseResult {
@@ -214,7 +218,9 @@ async fn rolled_back(stage: Stage<'_>) -> CaseResult {
     stage.begin_with(stage.version("b")?).await?;
     let client = stage.watched();
     let app = stage.ground.app();
-    let record = stage.drive(|deployer| deployer.rollback(&app, None)).await?;
+    // One that is repeated must not go back further.
+    let to = (stage.condition == Condition::Kills).then_some(ReleaseNumber(1));
+    let record = stage.drive(|deployer| deployer.rollback(&app, to), "promoted").await?;
     expect_promoted(&record).map_err(|failure| failure.while_trying_to(&stage))?;
     same("the target", record.target, Some(ReleaseNumber(1)))?;
     stage.expect_serving(1, "a").await?;
@@ -225,7 +231,7 @@ async fn rolled_back(stage: Stage<'_>) -> CaseResult {
 async fn hooks(stage: Stage<'_>) -> CaseResult {
     let hook = |program| Hook::new("migrate", HookPoint::PreDeploy, stage.ground.scope.task(program));
     let good = stage.with("a", |service| service.with_hook(hook(TaskProgram::Succeeds)))?;
-    let record = stage.deploy(good).await?;
+    let record = stage.deploy(good, "promoted").await?;
     expect_promoted(&record).map_err(|failure| failure.while_trying_to(&stage))?;
     let journal = stage.deployer().journal(&record.id).await?;
     let said = journal.iter().any(|entry| {
@@ -238,13 +244,13 @@ async fn hooks(stage: Stage<'_>) -> CaseResult {
 async fn failing_hook(stage: Stage<'_>) -> CaseResult {
     let hook = Hook::new("migrate", HookPoint::PreDeploy, stage.ground.scope.task(TaskProgram::Fails));
     let bad = stage.with("b", |service| service.with_hook(hook))?;
-    brought_back(stage, bad, "FATAL: no database").await
+    brought_back(stage, bad, "exited with code 7", "FATAL: no database").await
 }
 
 async fn destroyed(stage: Stage<'_>) -> CaseResult {
     stage.begin_with(stage.version("a")?).await?;
     let app = stage.ground.app();
-    let record = stage.drive(|deployer| deployer.destroy(&app, true)).await?;
+    let record = stage.drive(|deployer| deployer.destroy(&app, true), "promoted").await?;
     expect_promoted(&record).map_err(|failure| failure.while_trying_to(&stage))?;
     same("what is left", stage.ground.seen().await?, Seen::nothing())?;
     let answer = stage.ground.ask(&stage.entrance()).await;

@@ -38,6 +38,7 @@ pub(super) fn cases() -> Vec<Case<Ground>> {
     ]
 }
 
+#[expect(clippy::unused_async, reason = "all cases are asynchronous")]
 async fn capabilities(ground: &Ground) -> CaseResult {
     let capabilities = ground.backend.orchestrator.capabilities();
     same("whether it drains, by itself and by its profile", capabilities.drains, ground.profile.drains)?;

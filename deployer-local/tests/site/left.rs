@@ -45,6 +45,11 @@ impl Left {
         left
     }
 
+    /// All of it.
+    pub(crate) fn names(&self) -> Vec<String> {
+        [&self.containers, &self.networks, &self.volumes, &self.images].into_iter().flatten().cloned().collect()
+    }
+
     pub(crate) async fn remove(self, docker: &Docker) {
         for name in self.containers {
             let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();

@@ -1,7 +1,10 @@
-//! A site for the quickstart's shop: an application, an ingress and a state directory of its own on this machine's
-//! engine. All of it goes when the site goes, also after a panic.
+//! A site for the quickstart's shop, for tests and examples alike: an application, an ingress and a state directory of
+//! its own on this machine's engine. All of it goes when the site goes, also after a panic.
+
+mod left;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,10 +25,10 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::left::Left;
+use left::Left;
 
 /// The host name under which the shop is routed.
-const HOST: &str = "shop.localhost";
+pub(crate) const HOST: &str = "shop.localhost";
 
 /// Where a site is: what another process needs to know to deploy to it.
 #[derive(Clone, Debug)]
@@ -78,6 +81,7 @@ impl Place {
 }
 
 /// A place and what runs there.
+#[derive(Debug)]
 pub(crate) struct Site {
     pub(crate) place: Place,
     pub(crate) deployer: Deployer,
@@ -134,13 +138,7 @@ impl Site {
 
     /// The answer's status and body.
     pub(crate) async fn get(&self, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(self.place.http).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+        get(self.place.http, path).await.unwrap()
     }
 
     /// All containers of the application, in any state.
@@ -167,6 +165,13 @@ impl Site {
     /// that serves, those that stand by since the last deployment, a proxy for each service that listens, and nothing
     /// else in any state.
     pub(crate) async fn strays(&self) -> Vec<String> {
+        let (strays, absent) = self.strays_and_absent().await;
+        [strays, absent].concat()
+    }
+
+    /// The same, apart from it what should stand by and does not: there may be less of it where a deployment that
+    /// replaces a few at a time was superseded.
+    pub(crate) async fn strays_and_absent(&self) -> (Vec<String>, Vec<String>) {
         let status = self.deployer.status(self.app()).await.unwrap();
         let mut strays = status.drift;
         strays.extend(status.open.map(|open| format!("{} has no verdict", open.id)));
@@ -175,32 +180,44 @@ impl Site {
         // What somebody went back from does not stand by.
         let deployed = promotion.filter(|record| record.kind == DeploymentKind::Deploy);
         let standby = deployed.and_then(|record| record.baseline);
-        let mut missing: BTreeSet<String> = BTreeSet::new();
-        for release in self.deployer.releases(self.app(), 100).await.unwrap() {
+        let (mut missing, mut standing_by) = (BTreeSet::new(), BTreeSet::new());
+        let releases = self.deployer.releases(self.app(), 100).await.unwrap();
+        // How long the version before stays up is a matter of the one that took its place.
+        let serving = releases.iter().find(|release| status.serving == Some(release.number));
+        let warm = |name| {
+            let service = serving.and_then(|release| release.services.get(name));
+            service.is_some_and(|service| !service.strategy.keep_warm().is_zero())
+        };
+        for release in &releases {
             let serves = status.serving == Some(release.number);
             for (name, service) in &release.services {
                 if serves && service.listens() {
                     missing.insert(format!("{}-{name}-proxy", self.app()));
                 }
-                // What is not blue/green does not stand by.
-                if serves || (standby == Some(release.number) && !service.strategy.keep_warm().is_zero()) {
-                    let revision = service.revision(name);
-                    missing.extend((1..=service.replicas).map(|number| format!("{revision} {number}")));
+                let revision = service.revision(name);
+                let instances = (1..=service.replicas).map(|number| format!("{revision} {number}"));
+                if serves {
+                    missing.extend(instances);
+                } else if standby == Some(release.number) && warm(name) {
+                    standing_by.extend(instances);
                 }
             }
         }
+        // Both have what has not changed between them.
+        standing_by.retain(|instance| !missing.contains(instance));
         for container in self.containers().await {
             let labels = container.labels.unwrap_or_default();
             let is = match (labels.get("deployer.revision"), labels.get("deployer.ordinal")) {
                 (Some(revision), Some(number)) => format!("{revision} {number}"),
                 _ => container.names.unwrap_or_default().concat().trim_start_matches('/').to_owned(),
             };
-            if !missing.remove(&is) {
+            if !missing.remove(&is) && !standing_by.remove(&is) {
                 strays.push(format!("{is} should not be there"));
             }
         }
-        strays.extend(missing.into_iter().map(|missing| format!("{missing} is missing")));
-        strays
+        let absent = |instance: String| format!("{instance} is missing");
+        strays.extend(missing.into_iter().map(absent));
+        (strays, standing_by.into_iter().map(absent).collect())
     }
 
     /// Checks that what runs is what shall.
@@ -210,8 +227,7 @@ impl Site {
 
     /// Everything on the engine that belongs to the application or its ingress, by name.
     pub(crate) async fn everything(&self) -> Vec<String> {
-        let left = Left::of(&self.docker, self.app().as_str(), &self.place.ingress()).await;
-        [left.containers, left.networks, left.volumes, left.images].concat()
+        Left::of(&self.docker, self.app().as_str(), &self.place.ingress()).await.names()
     }
 }
 
@@ -223,7 +239,14 @@ impl Drop for Site {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let docker = docker().await;
-                Left::of(&docker, &app, &ingress).await.remove(&docker).await;
+                // The engine may still be making what a process asked for that was killed over it.
+                for _ in 0..5 {
+                    let left = Left::of(&docker, &app, &ingress).await;
+                    if left.names().is_empty() {
+                        break;
+                    }
+                    left.remove(&docker).await;
+                }
             });
         });
         if cleaner.join().is_err() {
@@ -274,4 +297,18 @@ fn make_shop() {
         let status = Command::new(root().join("scripts/shop")).status();
         assert!(status.is_ok_and(|status| status.success()), "scripts/shop cannot compile the shop");
     });
+}
+
+/// The status and body that the shop answers through an ingress.
+pub(crate) async fn get(ingress: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(ingress).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+    match (status, answer.split_once("\r\n\r\n")) {
+        (Some(status), Some((_, body))) => Ok((status, body.to_owned())),
+        _ => Err(io::Error::other(format!("{path} was answered with {answer:?}"))),
+    }
 }
