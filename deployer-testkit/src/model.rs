@@ -240,6 +240,8 @@ struct AppModel {
     holder: Option<(String, String, Timestamp)>,
     last_number: u64,
     releases: BTreeMap<ReleaseNumber, Release>,
+    /// Its deployments, in the order in which their journals were opened.
+    opened: Vec<DeploymentId>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -333,6 +335,9 @@ impl StoreModel {
                 if first != next {
                     return Err(ErrorKind::Conflict);
                 }
+                if known.is_none() {
+                    self.fenced(&append.record.app, append.fence)?.opened.push(append.record.id.clone());
+                }
                 let journal = self.deployments.entry(append.record.id.clone()).or_insert_with(|| Journal {
                     record: append.record.clone(),
                     entries: Vec::new(),
@@ -347,10 +352,14 @@ impl StoreModel {
                 Answer::Entries(entries.filter(|entry| entry.seq >= *from).cloned().collect())
             }
             Request::Deployments(query) => {
-                let journals = self.deployments.values().rev().filter(|journal| journal.record.app == query.app);
-                let before = |id: &DeploymentId| query.before.as_ref().is_none_or(|before| id < before);
-                let wanted = journals.filter(|journal| before(&journal.record.id));
-                Answer::Records(wanted.take(query.limit as usize).map(|journal| journal.record.clone()).collect())
+                let opened = self.apps.get(&query.app).map_or(&[][..], |known| &known.opened);
+                let earlier = match &query.before {
+                    // Nothing was opened earlier than what was not opened at all.
+                    Some(before) => opened.iter().position(|id| id == before).map_or(&[][..], |at| &opened[..at]),
+                    None => opened,
+                };
+                let journals = earlier.iter().rev().filter_map(|id| self.deployments.get(id));
+                Answer::Records(journals.take(query.limit as usize).map(|journal| journal.record.clone()).collect())
             }
             Request::SendSignal(request) => {
                 let journal = self.deployments.get_mut(&request.deployment).ok_or(ErrorKind::NotFound)?;
@@ -370,7 +379,9 @@ impl StoreModel {
                 Answer::Apps(apps.into_iter().cloned().collect())
             }
             Request::ForgetApp(app, fence) => {
-                self.fenced(app, *fence)?.releases.clear();
+                let known = self.fenced(app, *fence)?;
+                known.releases.clear();
+                known.opened.clear();
                 self.deployments.retain(|_, journal| journal.record.app != *app);
                 Answer::Done
             }

@@ -201,3 +201,10 @@ fn what_gives_up_its_route_leaves_nothing_behind() {
         found.with("web", 2, &[READY; 2]).routed("web", Some(2)).is_safe(&[Way::Forward, Way::Rollback]);
     }
 }
+
+#[test]
+fn what_is_replaced_by_no_instances_may_stand_by() {
+    let strategy = Strategy::BlueGreen { bake: Duration::ZERO, keep_warm: Duration::from_secs(1) };
+    let found = Found::new(&[("web", web(1))], &[("web", web(2).with_replicas(0).with_strategy(strategy))]);
+    found.with("web", 2, &[BROKEN]).routed("web", None).is_safe(&[Way::Forward]);
+}

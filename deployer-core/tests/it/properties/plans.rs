@@ -347,6 +347,14 @@ impl<'a> Promises<'a> {
         back && self.before.count(revision) > wanted && self.before.ready_among(revision, wanted) < wanted
     }
 
+    /// What may stand by when the release is promoted: what a rollback goes to, which the baseline says. Only if nothing
+    /// of that is there, it is what had the traffic.
+    fn previous(&self, name: &ServiceName) -> Option<RevisionId> {
+        let good = self.planned.baseline.and_then(|baseline| baseline.services.get(name)).map(|good| good.revision(name));
+        let change = || self.planned.plan.changes.iter().find(|change| change.service == *name);
+        good.filter(|good| self.before.count(good) > 0).or_else(|| change()?.from.clone())
+    }
+
     /// What must be there at the end: the target and nothing else.
     fn check_end(&self, end: &Stage) -> Result<(), String> {
         let planned = self.planned;
@@ -372,7 +380,7 @@ impl<'a> Promises<'a> {
             let keeps_old = planned.way == Way::Forward
                 && !self.has_gap(name)
                 && self.wanted(name).is_some_and(|(service, _)| !service.strategy.keep_warm().is_zero());
-            let is_old = planned.plan.changes.iter().any(|change| change.from.as_ref() == Some(revision));
+            let is_old = self.previous(name).as_ref() == Some(revision);
             let stands_by = planned.warm.contains(revision) || (keeps_old && is_old);
             if target.get(name) != Some(revision) && !stands_by {
                 return Err(format!("{revision} is left over"));
