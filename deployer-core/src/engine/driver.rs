@@ -499,7 +499,7 @@ impl Driver {
                 }
                 Ok(lines)
             };
-            let made = calls.make("orchestrator.logs", instance, Access::Read, Duration::from_secs(2), read);
+            let made = calls.insist("orchestrator.logs", instance, Access::Read, Duration::from_secs(2), read);
             diagnose::last_lines(made.await.unwrap_or_default(), EVIDENCE_LINES as usize)
         }
     }

@@ -107,7 +107,8 @@ pub struct Readiness {
     /// How long to wait when nothing changes at all; any progress starts it anew.
     #[serde(with = "opt_millis")]
     pub progress_deadline: Option<Duration>,
-    /// How many times the instances of the revision may crash, all together, before it counts as failed.
+    /// How many times the instances of the revision may crash, all together, on their way to being ready before it
+    /// counts as failed. One that crashes while a deployment holds, with traffic, always counts as failed.
     pub crashes_allowed: u32,
 }
 

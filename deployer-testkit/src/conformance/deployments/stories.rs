@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use deployer_core::{
-    Action, AppSpec, CanaryStep, DeployOptions, Hook, HookPoint, JournalEvent, ReleaseNumber, ServiceSpec, Strategy,
-    Verdict,
+    Action, AppSpec, CanaryStep, DeployOptions, DeploymentRecord, Hook, HookPoint, JournalEvent, ReleaseNumber,
+    ServiceSpec, Strategy, Verdict,
 };
 
 use super::disturbance::{Condition, Stage, expect_promoted};
@@ -112,15 +112,20 @@ impl Stage<'_> {
         (self.condition != Condition::Kills).then(|| self.client(self.entrance()))
     }
 
+    /// Fails unless the target of this deployment is what serves, in two instances, and there is nothing else.
+    async fn expect_target(&self, record: &DeploymentRecord, version: &str) -> CaseResult {
+        let target = record.target.ok_or("a deployment has a target")?;
+        self.expect_serving(target, version).await
+    }
+
     /// Fails unless this release is what serves, in two instances, and there is nothing else.
-    async fn expect_serving(&self, number: u64, version: &str) -> CaseResult {
+    async fn expect_serving(&self, number: ReleaseNumber, version: &str) -> CaseResult {
         let checked = self.serving(number, version).await;
         checked.map_err(|failure| failure.while_trying_to(self))
     }
 
-    async fn serving(&self, number: u64, version: &str) -> CaseResult {
+    async fn serving(&self, number: ReleaseNumber, version: &str) -> CaseResult {
         let (ground, deployer) = (self.ground, self.deployer());
-        let number = ReleaseNumber(number);
         // Those that were killed may still be on their way back.
         eventually(&ground.scope.clock(), "two instances run", async || {
             let running = ground.seen().await?.instances.into_iter().filter(|seen| seen.running).count();
@@ -144,7 +149,7 @@ impl Stage<'_> {
 
     /// Fails unless this verdict is that of a release that was rolled back, for this reason, and with these last words
     /// in its evidence unless a fault may have struck at reading them.
-    fn expect_rolled_back(&self, record: &deployer_core::DeploymentRecord, why: &str, words: &str) -> CaseResult {
+    fn expect_rolled_back(&self, record: &DeploymentRecord, why: &str, words: &str) -> CaseResult {
         match &record.verdict {
             Some(verdict @ Verdict::RolledBack { .. }) => {
                 let text = verdict.to_string();
@@ -160,7 +165,7 @@ impl Stage<'_> {
 async fn first_release(stage: Stage<'_>) -> CaseResult {
     let record = stage.deploy(stage.version("a")?, "promoted").await?;
     expect_promoted(&record).map_err(|failure| failure.while_trying_to(&stage))?;
-    stage.expect_serving(1, "a").await
+    stage.expect_target(&record, "a").await
 }
 
 /// Replaces version a by version b, which moves so.
@@ -169,7 +174,7 @@ async fn replaced(stage: Stage<'_>, strategy: Strategy) -> CaseResult {
     let client = stage.watched();
     let record = stage.deploy(stage.with("b", |service| service.with_strategy(strategy))?, "promoted").await?;
     expect_promoted(&record).map_err(|failure| failure.while_trying_to(&stage))?;
-    stage.expect_serving(2, "b").await?;
+    stage.expect_target(&record, "b").await?;
     let Some(client) = client else { return Ok(()) };
     let served = client.lost_nothing().await.map_err(|failure| failure.while_trying_to(&stage))?;
     check(served.keys().all(|version| ["a", "b"].contains(&version.as_str())), format!("served by {served:?}"))
@@ -195,7 +200,7 @@ async fn brought_back(stage: Stage<'_>, bad: AppSpec, why: &str, words: &str) ->
     let client = stage.watched();
     let record = stage.deploy(bad, "rolled-back").await?;
     stage.expect_rolled_back(&record, why, words)?;
-    stage.expect_serving(1, "a").await?;
+    stage.expect_serving(ReleaseNumber(1), "a").await?;
     let Some(client) = client else { return Ok(()) };
     same("the instances", stage.ground.seen().await?.instances, before.instances)?;
     let served = client.lost_nothing().await.map_err(|failure| failure.while_trying_to(&stage))?;
@@ -223,7 +228,7 @@ async fn rolled_back(stage: Stage<'_>) -> CaseResult {
     let record = stage.drive(|deployer| deployer.rollback(&app, to), "promoted").await?;
     expect_promoted(&record).map_err(|failure| failure.while_trying_to(&stage))?;
     same("the target", record.target, Some(ReleaseNumber(1)))?;
-    stage.expect_serving(1, "a").await?;
+    stage.expect_serving(ReleaseNumber(1), "a").await?;
     let Some(client) = client else { return Ok(()) };
     client.lost_nothing().await.map_err(|failure| failure.while_trying_to(&stage)).map(drop)
 }
@@ -238,7 +243,7 @@ async fn hooks(stage: Stage<'_>) -> CaseResult {
         matches!(&entry.event, JournalEvent::StepFinished { detail, .. } if detail.iter().any(|line| line == "done"))
     });
     check(said, format!("{stage}: the journal must have the hook's last line"))?;
-    stage.expect_serving(1, "a").await
+    stage.expect_target(&record, "a").await
 }
 
 async fn failing_hook(stage: Stage<'_>) -> CaseResult {
@@ -289,7 +294,7 @@ async fn cancelled(stage: Stage<'_>) -> CaseResult {
     deployer.cancel(&stage.ground.app(), "ann").await?;
     let record = deployment.finished().await?;
     same("the verdict", record.verdict, Some(Verdict::Cancelled { by: "ann".to_owned() }))?;
-    stage.expect_serving(1, "a").await?;
+    stage.expect_serving(ReleaseNumber(1), "a").await?;
     same("the instances", stage.ground.seen().await?.instances, before.instances)?;
     let served = client.lost_nothing().await?;
     check(served.keys().eq(["a", "b"]), format!("served by {served:?}"))
@@ -308,7 +313,7 @@ async fn resumed(stage: Stage<'_>) -> CaseResult {
     let resumed = stage.deployer().resume(&stage.ground.app()).await?.ok_or("it has no verdict yet")?;
     same("the deployment that is resumed", resumed.id().clone(), id)?;
     expect_promoted(&resumed.finished().await?)?;
-    stage.expect_serving(2, "b").await?;
+    stage.expect_serving(ReleaseNumber(2), "b").await?;
     let served = client.lost_nothing().await?;
     check(served.keys().eq(["a", "b"]), format!("served by {served:?}"))
 }
