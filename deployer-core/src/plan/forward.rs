@@ -10,6 +10,7 @@ use super::observed::Observed;
 use super::planner::{Draft, PlanRequest, change, in_order, serving};
 use super::rolling;
 use super::step::{Action, ChangeKind, Plan, ServiceChange, StepId, StepWeight};
+use crate::backend::ObservedInstance;
 use crate::model::{
     Condition, GatePoint, GateSpec, HookPoint, Release, ReleaseNumber, RevisionId, ServiceName, ServiceRelease,
     Strategy,
@@ -176,7 +177,7 @@ impl<'a> Forward<'a> {
     /// Starts the first new instances, waits for them, and asks what is asked before traffic.
     fn launch(&mut self, lane: &mut Lane<'a>, after: Vec<StepId>) {
         let first = match (&lane.strategy, &lane.old) {
-            (Strategy::Rolling { surge, unavailable }, Some(old)) => {
+            (Strategy::Rolling { surge, unavailable }, Some((old, _))) => {
                 let first = self.batches(lane, old, *surge, *unavailable);
                 first.first().map_or(0, |batch| batch.new)
             }
@@ -345,8 +346,16 @@ impl<'a> Forward<'a> {
         let Some((old, count)) = lane.old.clone() else { return after };
         let fallback = self.old_release(&old);
         let (mut new, mut left) = (0, count);
-        let batches = self.batches(lane, &(old.clone(), count), surge, unavailable);
-        let shares = shares_traffic(self.request.observed, &old);
+        let batches = self.batches(lane, &old, surge, unavailable);
+        let observed = self.request.observed;
+        let shares = shares_traffic(observed, &old);
+        let makes_room = batches.first().is_some_and(|batch| batch.new == 0);
+        if makes_room && lane.service.listens() && shares && !self.request.drains && !observed.is_all_in_rotation(&old)
+        {
+            // Which of them stay is not up to anybody: all that can serve must do so before some go.
+            let (weights, releases) = (BTreeMap::from([(old.clone(), 100)]), BTreeMap::from([(old.clone(), fallback)]));
+            after = vec![self.draft.shift(&after, lane.name, weights, releases, 0)];
+        }
         for (index, batch) in batches.iter().enumerate() {
             // The first batch was started with everybody else's.
             if batch.new > new && index > 0 {
@@ -354,11 +363,8 @@ impl<'a> Forward<'a> {
                 after = if new == 0 { self.ask(lane, healthy) } else { vec![healthy] };
             }
             // Those that stay share the traffic, and of them only the ready ones answer.
-            let rest = if batch.new == lane.service.replicas || !shares {
-                0
-            } else {
-                self.request.observed.ready_among(&old, batch.old)
-            };
+            let rest =
+                if batch.new == lane.service.replicas || !shares { 0 } else { observed.ready_among(&old, batch.old) };
             let weight = rolling::share(batch.new, rest);
             if lane.service.listens() && weight > 0 {
                 after = vec![self.weights(lane, &after, weight, batch.new)];
@@ -378,12 +384,11 @@ impl<'a> Forward<'a> {
         after
     }
 
-    /// The batches in which a service rolls. Old instances that are not ready are missing already.
-    fn batches(&self, lane: &Lane<'a>, old: &(RevisionId, u32), surge: u32, unavailable: u32) -> Vec<rolling::Batch> {
-        let (old, count) = old;
+    /// The batches in which a service rolls.
+    fn batches(&self, lane: &Lane<'a>, old: &RevisionId, surge: u32, unavailable: u32) -> Vec<rolling::Batch> {
         let observed = self.request.observed;
-        let (there, missing) = (observed.count(&lane.revision), count.saturating_sub(observed.ready(old)));
-        rolling::batches(*count, there, lane.service.replicas, surge, unavailable.saturating_sub(missing))
+        let old: Vec<bool> = observed.instances(old).map(ObservedInstance::is_ready).collect();
+        rolling::batches(&old, observed.count(&lane.revision), lane.service.replicas, surge, unavailable)
     }
 
     /// Holds for a while and asks gates, if there is any need to.
@@ -427,7 +432,9 @@ impl<'a> Forward<'a> {
         for service in self.request.observed.services() {
             let lane = self.lanes.get(&service);
             let keep_warm = lane.is_some_and(|lane| {
-                let side_by_side = !matches!(lane.strategy, Strategy::Recreate | Strategy::Rolling { .. });
+                // Two revisions that write to one volume are never there together.
+                let side_by_side = !matches!(lane.strategy, Strategy::Recreate | Strategy::Rolling { .. })
+                    && !lane.service.is_exclusive();
                 side_by_side && !lane.strategy.keep_warm().is_zero()
             });
             // What a rollback would go to. Where this deployment supersedes another, what has the traffic may not be it.

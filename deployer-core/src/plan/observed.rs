@@ -57,6 +57,16 @@ impl Observed {
         u32::try_from(serving.count()).unwrap_or(u32::MAX)
     }
 
+    /// Whether every ready instance of a revision gets new requests, by the weight of its pool.
+    pub(super) fn is_all_in_rotation(&self, revision: &RevisionId) -> bool {
+        let pool = self.routing(revision.service()).and_then(|routing| routing.pool(revision));
+        let mut ready = self.instances(revision).filter(|instance| instance.is_ready());
+        ready.all(|instance| {
+            let mut targets = pool.into_iter().flat_map(|pool| &pool.targets);
+            targets.any(|target| target.instance == instance.id && target.state != TargetState::Draining)
+        })
+    }
+
     /// How traffic reaches a service, if the load balancer knows it.
     #[must_use]
     pub fn routing(&self, service: &ServiceName) -> Option<&ObservedRouting> {

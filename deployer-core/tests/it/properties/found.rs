@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use deployer_core::{
-    AppSpec, CanaryStep, Hook, HookPoint, Mount, ReleaseNumber, RevisionId, Route, ServiceName, ServiceSpec, Strategy,
+    AppSpec, CanaryStep, GateCheck, GatePoint, GateSpec, Hook, HookPoint, Mount, ReleaseNumber, RevisionId, Route,
+    ServiceName, ServiceSpec, Strategy,
 };
 
 use super::apps::{Case, pinned};
@@ -207,4 +208,57 @@ fn what_is_replaced_by_no_instances_may_stand_by() {
     let strategy = Strategy::BlueGreen { bake: Duration::ZERO, keep_warm: Duration::from_secs(1) };
     let found = Found::new(&[("web", web(1))], &[("web", web(2).with_replicas(0).with_strategy(strategy))]);
     found.with("web", 2, &[BROKEN]).routed("web", None).is_safe(&[Way::Forward]);
+}
+
+#[test]
+fn what_has_given_up_its_route_is_held_without_traffic() {
+    let gate = GateSpec::new("ask", GatePoint::Holding, GateCheck::Callback { name: "ask".into() });
+    let target = ServiceSpec::image("web:1").with_gate(gate);
+    let found = Found::new(&[("web", web(1).with_replicas(0))], &[("web", target)]);
+    found.routed("web", None).is_safe(&[Way::Forward]);
+}
+
+#[test]
+fn no_more_old_instances_are_stopped_than_ready_ones_can_be_missed() {
+    for unavailable in 0..2 {
+        let rolling = Strategy::Rolling { surge: 3, unavailable };
+        let spec =
+            |version| ServiceSpec::image(format!("web:{version}")).with_replicas(3).with_strategy(rolling.clone());
+        let found = Found::new(&[("web", spec(1))], &[("web", spec(2))]);
+        found.with("web", 2, &[BROKEN, IDLE, IDLE, IDLE]).is_safe(&[Way::Forward]);
+    }
+}
+
+#[test]
+fn gates_are_asked_about_what_shall_have_no_instances() {
+    let gate = GateSpec::new("ask", GatePoint::BeforeTraffic, GateCheck::Callback { name: "ask".into() });
+    let found = Found::new(&[("web", web(1))], &[("web", web(2).with_replicas(0).with_gate(gate))]);
+    found.with("web", 3, &[BROKEN]).routed("web", Some(2)).is_safe(&[Way::Forward]);
+}
+
+#[test]
+fn what_writes_to_a_volume_does_not_stand_by() {
+    let strategy = Strategy::BlueGreen { bake: Duration::ZERO, keep_warm: Duration::from_secs(1) };
+    let target = on_volume(web(2)).with_replicas(0).with_strategy(strategy);
+    let found = Found::new(&[("web", on_volume(web(1)))], &[("web", target)]);
+    found.with("web", 2, &[BROKEN]).routed("web", None).is_safe(&[Way::Forward]);
+}
+
+#[test]
+fn where_there_is_no_room_a_ready_instance_may_have_to_go() {
+    let spec = |version| {
+        let rolling = Strategy::Rolling { surge: 1, unavailable: 0 };
+        ServiceSpec::image(format!("web:{version}")).with_replicas(5).with_strategy(rolling)
+    };
+    let found = Found::new(&[("web", spec(1))], &[("web", spec(2))]);
+    found.with("web", 2, &[BROKEN, BROKEN, BROKEN, IDLE]).with("web", 3, &[IDLE; 2]).is_safe(&[Way::Forward]);
+}
+
+#[test]
+fn what_is_ready_and_gets_no_requests_does_not_count_when_room_is_made() {
+    let spec = |version| web(version).with_replicas(3).with_strategy(Strategy::Rolling { surge: 0, unavailable: 1 });
+    for left_out in [IDLE, DRAINING] {
+        let found = Found::new(&[("web", spec(1))], &[("web", spec(2))]);
+        found.with("web", 2, &[left_out, READY, READY]).routed("web", Some(2)).is_safe(&[Way::Forward]);
+    }
 }

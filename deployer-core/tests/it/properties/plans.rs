@@ -144,7 +144,9 @@ impl<'a> Promises<'a> {
         let old = self.before.revisions().filter(|r| r.service() == name && **r != revision);
         let (count, ready) =
             old.fold((0, 0), |(count, ready), r| (count + self.before.count(r), ready + self.before.ready(r)));
-        unavailable >= service.replicas || (ready < count && count >= service.replicas + surge)
+        // Those new ones that are there already take up room as well.
+        let full = count + self.before.count(&revision).min(service.replicas) >= service.replicas + surge;
+        unavailable >= service.replicas || (ready < count && full)
     }
 
     /// What serves of a service. One that shall listen no more only has to work.
@@ -205,6 +207,20 @@ impl<'a> Promises<'a> {
             Action::Shift { service, weights, .. } => {
                 self.check_stranded(service, before, now)?;
                 self.check_barrier(service, weights, before)?;
+            }
+            Action::Ask { revision, .. } => {
+                let wanted = self.wanted(revision.service()).map_or(0, |(wanted, _)| wanted.replicas);
+                if wanted > 0 && now.ready(revision) == 0 {
+                    return Err(format!("nothing of {revision} is ready to be asked about"));
+                }
+            }
+            Action::Hold { revision, weight, .. } => {
+                // Of releases with one revision, only the target says whether it listens.
+                let listens = self.wanted(revision.service()).is_some_and(|(wanted, _)| wanted.listens());
+                let has = now.weights(revision.service()).get(revision).copied().unwrap_or(0);
+                if listens && has != *weight {
+                    return Err(format!("{revision} has {has} % while it is held with {weight} %"));
+                }
             }
             Action::Drain { revision, .. } => self.check_stranded(revision.service(), before, now)?,
             Action::Reduce { revision, keep, .. } => {
@@ -350,7 +366,8 @@ impl<'a> Promises<'a> {
     /// What may stand by when the release is promoted: what a rollback goes to, which the baseline says. Only if nothing
     /// of that is there, it is what had the traffic.
     fn previous(&self, name: &ServiceName) -> Option<RevisionId> {
-        let good = self.planned.baseline.and_then(|baseline| baseline.services.get(name)).map(|good| good.revision(name));
+        let good =
+            self.planned.baseline.and_then(|baseline| baseline.services.get(name)).map(|good| good.revision(name));
         let change = || self.planned.plan.changes.iter().find(|change| change.service == *name);
         good.filter(|good| self.before.count(good) > 0).or_else(|| change()?.from.clone())
     }

@@ -201,23 +201,11 @@ impl Stage {
                     return Err(format!("release {release} has no {service}"));
                 }
             }
-            Action::Ask { revision, .. } => {
-                if self.ready(revision) < self.count(revision).min(1) {
-                    return Err(format!("nothing of {revision} is ready to be asked about"));
-                }
-            }
             Action::Shift { service, weights, expected, releases, instances } => {
                 self.shift(service, weights, expected, releases, *instances)?;
             }
-            Action::Hold { revision, weight, .. } => {
-                let has = self.weights(revision.service()).get(revision).copied().unwrap_or(0);
-                if self.weights.contains_key(revision.service())
-                    && self.service(revision).is_some_and(ServiceRelease::listens)
-                    && has != *weight
-                {
-                    return Err(format!("{revision} has {has} % while it is held with {weight} %"));
-                }
-            }
+            // Time passes, and nothing else.
+            Action::Ask { .. } | Action::Hold { .. } => {}
             Action::Drain { revision, idle: true, .. } | Action::Reduce { revision, idle: true, .. }
                 if !self.is_idle(revision) =>
             {
