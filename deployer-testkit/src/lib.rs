@@ -61,4 +61,4 @@ pub use scenario::Behaviour;
 pub use world::strict::{Rule, Violation};
 pub use world::traffic::{LossReason, LostRequest, Traffic, TrafficReport};
 pub use world::verdicts::Cause;
-pub use world::{Options, RevisionShape, Shape, World};
+pub use world::{Options, Rate, RevisionShape, Shape, World};

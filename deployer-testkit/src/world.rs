@@ -58,9 +58,30 @@ pub struct Options {
     pub detection: Duration,
     /// How long an orchestrator that drains lets an instance finish its requests.
     pub drain: Duration,
+    /// How long a change of weights or targets takes to reach whatever passes requests on. They can be observed at once;
+    /// requests go where they went before until then. Nothing unless it is set.
+    pub propagation: Duration,
+    /// How many hosts there are to run instances on; one unless it is set. Many hosts are a cluster whose calls are
+    /// answered as long as one of them is up.
+    pub hosts: u32,
+    /// How many instances there may be of all applications together; no limit unless it is set.
+    pub most_instances: Option<u32>,
+    /// How many pools there may be of all applications together; no limit unless it is set.
+    pub most_pools: Option<u32>,
+    /// How many calls are answered; the others are refused as throttled. No limit unless it is set.
+    pub rate: Option<Rate>,
     /// How often the engine shall look while it waits for something. Looking takes most of the time that a simulation
     /// takes.
     pub poll: Duration,
+}
+
+/// How many calls of orchestrator, load balancer and registry are answered: a token bucket, as cloud platforms have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many calls can be made at once after a while without any.
+    pub burst: u32,
+    /// How many more can be made each second.
+    pub per_second: u32,
 }
 
 impl Default for Options {
@@ -70,6 +91,11 @@ impl Default for Options {
             targets: TargetRegistration::Engine,
             detection: Duration::from_secs(1),
             drain: Duration::from_secs(10),
+            propagation: Duration::ZERO,
+            hosts: 1,
+            most_instances: None,
+            most_pools: None,
+            rate: None,
             poll: Duration::from_millis(100),
         }
     }
@@ -94,6 +120,34 @@ impl Options {
     #[must_use]
     pub fn with_detection(mut self, detection: Duration) -> Self {
         self.detection = detection;
+        self
+    }
+
+    /// Sets how long a change of weights or targets takes to reach whatever passes requests on.
+    #[must_use]
+    pub fn with_propagation(mut self, propagation: Duration) -> Self {
+        self.propagation = propagation;
+        self
+    }
+
+    /// Sets how many hosts there are.
+    #[must_use]
+    pub fn with_hosts(mut self, hosts: u32) -> Self {
+        self.hosts = hosts.max(1);
+        self
+    }
+
+    /// Sets how many instances and how many pools there may be.
+    #[must_use]
+    pub fn with_quotas(mut self, instances: u32, pools: u32) -> Self {
+        (self.most_instances, self.most_pools) = (Some(instances), Some(pools));
+        self
+    }
+
+    /// Sets how many calls are answered.
+    #[must_use]
+    pub fn with_rate(mut self, rate: Rate) -> Self {
+        self.rate = Some(rate);
         self
     }
 }
@@ -312,6 +366,13 @@ impl World {
         state
     }
 
+    /// The world as it is now, for a call that its platform may refuse to answer.
+    pub(crate) fn reach(&self, operation: &'static str, resource: &str) -> Result<MutexGuard<'_, State>> {
+        let mut state = self.lock();
+        state.spend(operation, resource)?;
+        Ok(state)
+    }
+
     /// The world as it is now, for a change to an application.
     pub(crate) fn enter(
         &self,
@@ -321,7 +382,7 @@ impl World {
         call: &Call,
         inputs: &str,
     ) -> Result<MutexGuard<'_, State>> {
-        let mut state = self.lock();
+        let mut state = self.reach(operation, resource)?;
         if self.0.store.is_leased(app, state.shown) == Some(false) {
             state.violate(Rule::LeaseIsHeld, format!("{operation} {resource} without an unexpired lease of {app}"));
         }

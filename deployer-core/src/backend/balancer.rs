@@ -69,13 +69,24 @@ pub trait LoadBalancer: Debug + Send + Sync {
 pub struct BalancerCapabilities {
     /// Who puts instances into pools.
     pub targets: TargetRegistration,
+    /// For how long after a change of weights or targets requests may still go where they went before; zero where a
+    /// change holds for every request that comes after it was answered. So long the engine waits before it relies on a
+    /// change: nothing that may still get requests is stopped.
+    pub propagation: Duration,
 }
 
 impl BalancerCapabilities {
     /// Capabilities of a balancer whose targets are registered so.
     #[must_use]
     pub const fn new(targets: TargetRegistration) -> Self {
-        Self { targets }
+        Self { targets, propagation: Duration::ZERO }
+    }
+
+    /// Sets for how long requests may still go where they went before a change.
+    #[must_use]
+    pub const fn with_propagation(mut self, propagation: Duration) -> Self {
+        self.propagation = propagation;
+        self
     }
 }
 

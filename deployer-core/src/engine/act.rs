@@ -117,7 +117,7 @@ impl Act {
                     let error = Error::new(ErrorKind::Conflict, message);
                     return Err(error.with_resource(revision.to_string()).with_retry(Retry::Soon));
                 }
-                outcome = outcome.and(self.set_targets(&release, revision, targets).await?);
+                outcome = outcome.and(self.set_targets(&release, revision, targets, SHORT).await?);
             }
         }
         if outcome != Outcome::AlreadyThere {
@@ -169,7 +169,10 @@ impl Act {
             let kept = routing.iter().filter(|routing| release.services.contains_key(&routing.service));
             for pool in kept.flat_map(|routing| &routing.pools).filter(|pool| !pools.contains(&pool.revision)) {
                 // Its instances could not be stopped, which was reported, or somebody wants them to serve.
-                if pool.weight > 0 || pool.targets.iter().any(|target| target.state == TargetState::InService) {
+                let works = |target: &ObservedTarget| {
+                    target.state == TargetState::InService || target.in_flight.is_some_and(|requests| requests > 0)
+                };
+                if pool.weight > 0 || pool.targets.iter().any(works) {
                     stays.push(pool.revision.clone());
                 }
                 if pool.weight > 0 {
@@ -206,7 +209,28 @@ impl Act {
                 targets.push(Target { instance: instance.id.clone(), address: address.clone(), draining });
             }
         }
-        self.set_targets(&release, revision, targets).await
+        self.set_targets(&release, revision, targets, SHORT).await
+    }
+
+    /// Puts instances into rotation beside what is there.
+    pub(super) async fn register(
+        &self,
+        release: ReleaseNumber,
+        revision: &RevisionId,
+        instances: &[InstanceId],
+    ) -> Result<Outcome> {
+        let release = self.release(release)?;
+        let observed = self.observe(&BTreeMap::new()).await?;
+        let Some(pool) = observed.routing(revision.service()).and_then(|routing| routing.pool(revision)) else {
+            return Ok(Outcome::AlreadyThere);
+        };
+        let targets = observed.instances(revision).filter_map(|instance| {
+            let known = pool.targets.iter().find(|target| target.instance == instance.id);
+            let draining = known.is_some_and(|target| target.state == TargetState::Draining);
+            let address = instance.address.clone().filter(|_| known.is_some() || instances.contains(&instance.id))?;
+            Some(Target { instance: instance.id.clone(), address, draining })
+        });
+        self.set_targets(&release, revision, targets.collect(), LOOK).await
     }
 
     async fn reduce(&self, revision: &RevisionId, keep: u32, idle: bool) -> Result<Outcome> {
@@ -232,7 +256,7 @@ impl Act {
             let address = instance.address.clone()?;
             Some(Target { instance: instance.id.clone(), address, draining: false })
         });
-        Ok(outcome.and(self.set_targets(&release, revision, targets.collect()).await?))
+        Ok(outcome.and(self.set_targets(&release, revision, targets.collect(), SHORT).await?))
     }
 
     /// Nothing is stopped that is given requests, even if the step that was to take it out of rotation could not.
@@ -261,7 +285,8 @@ impl Act {
         Err(Error::new(ErrorKind::Conflict, "an instance that is to be stopped is in rotation")
             .with_resource(revision.to_string())
             .with_context("instance", target.instance.to_string())
-            .with_retry(Retry::Never))
+            // What was seen may be old.
+            .with_retry(Retry::Soon))
     }
 
     async fn set_targets(
@@ -269,13 +294,14 @@ impl Act {
         release: &Arc<Release>,
         revision: &RevisionId,
         targets: Vec<Target>,
+        timeout: Duration,
     ) -> Result<Outcome> {
         let Some(service) = release.services.get(revision.service()) else { return Ok(Outcome::AlreadyThere) };
         let (app, service) = (self.app.clone(), Arc::new(service.clone()));
-        let call = self.calls.frame(&self.key, SHORT);
+        let call = self.calls.frame(&self.key, timeout);
         let request = SetTargets::new(call, app, revision.clone(), service, targets);
         let set = || self.backend.balancer.set_targets(request.clone());
-        self.calls.make("balancer.set_targets", revision, Access::Change, SHORT, set).await
+        self.calls.make("balancer.set_targets", revision, Access::Change, timeout, set).await
     }
 
     /// Whether the engine puts instances into pools.

@@ -1,7 +1,7 @@
 //! Appending to a journal: the only commit point.
 
 use super::act::SHORT;
-use super::calls::{Access, Calls};
+use super::calls::{Access, Attempts, Calls};
 use crate::backend::{Append, Backend};
 use crate::error::Result;
 
@@ -9,7 +9,7 @@ use crate::error::Result;
 pub(crate) async fn append(backend: &Backend, calls: &Calls, request: Append) -> Result<()> {
     let id = request.record.id.clone();
     let first = request.entries.first().map_or(0, |entry| entry.seq);
-    let mut attempt = 1;
+    let mut attempts = Attempts::default();
     loop {
         let write = || backend.store.append(request.clone());
         let error = match calls.make("store.append", &id, Access::Fenced, SHORT, write).await {
@@ -21,7 +21,6 @@ pub(crate) async fn append(backend: &Backend, calls: &Calls, request: Append) ->
         if found.is_ok_and(|found| found == request.entries) {
             return Ok(());
         }
-        calls.pause(error, attempt).await?;
-        attempt += 1;
+        calls.pause(error, &mut attempts).await?;
     }
 }

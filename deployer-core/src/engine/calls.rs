@@ -13,10 +13,41 @@ use crate::backend::{Call, CallInfo, Clock, Intercept, Invocation, Lease, Next};
 use crate::error::{Error, ErrorKind, Result, Retry};
 use crate::model::{Human, Timestamp};
 
-/// How often a call is tried that is not a step's.
+/// How often a call is tried before it counts as failed.
 const ATTEMPTS: u32 = 5;
+/// How often a call is tried that was throttled, so for about half a minute: nothing is wrong but the pace.
+const ATTEMPTS_IF_THROTTLED: u32 = 12;
 /// The pause before the second attempt; it doubles with each further one.
-const BACKOFF: Duration = Duration::from_millis(100);
+pub(super) const BACKOFF: Duration = Duration::from_millis(100);
+/// The longest pause that it doubles to.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+
+/// The attempts of a call that have failed so far. Each kind of trouble has its own number: one that was throttled for
+/// long is still given a second chance when it hangs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Attempts {
+    throttled: u32,
+    others: u32,
+}
+
+impl Attempts {
+    /// Counts one, and answers how long to wait before the next, if that makes sense.
+    pub(super) fn failed(&mut self, error: &Error) -> Option<Duration> {
+        let (count, most) = match error.kind() {
+            ErrorKind::Throttled => (&mut self.throttled, ATTEMPTS_IF_THROTTLED),
+            _ => (&mut self.others, ATTEMPTS),
+        };
+        *count += 1;
+        if *count >= most {
+            return None;
+        }
+        match error.retry() {
+            Retry::Soon => Some((BACKOFF * 2_u32.pow(*count - 1)).min(LONGEST_BACKOFF)),
+            Retry::After(pause) => Some(pause),
+            Retry::Never | Retry::Exhausted => None,
+        }
+    }
+}
 
 /// What a call does to what it is made to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,28 +162,27 @@ impl Calls {
         T: Send,
         F: Future<Output = Result<T>> + Send,
     {
-        let mut attempt = 1;
+        let mut attempts = Attempts::default();
         loop {
             match self.make(operation, &resource, access, timeout, &mut call).await {
                 Ok(answer) => return Ok(answer),
-                Err(error) => self.pause(error, attempt).await?,
+                Err(error) => self.pause(error, &mut attempts).await?,
             }
-            attempt += 1;
         }
     }
 
     /// Waits until a call that failed may be made again, or gives its error back if that makes no sense.
-    pub(crate) async fn pause(&self, error: Error, attempt: u32) -> Result<()> {
-        let pause = match error.retry() {
-            Retry::Soon if error.kind() == ErrorKind::Conflict => None,
-            // One that has used up all its time once is not given the same again and again.
-            Retry::Soon if error.kind() == ErrorKind::Timeout && attempt > 1 => None,
-            Retry::Soon => Some(BACKOFF * 2_u32.pow(attempt.min(ATTEMPTS) - 1)),
-            Retry::After(wanted) => Some(wanted),
-            Retry::Never | Retry::Exhausted => None,
+    pub(crate) async fn pause(&self, error: Error, attempts: &mut Attempts) -> Result<()> {
+        let pause = attempts.failed(&error);
+        let soon = error.retry() == Retry::Soon;
+        // One that has used up all its time once is not given the same again and again.
+        let hopeless = match error.kind() {
+            ErrorKind::Conflict => soon,
+            ErrorKind::Timeout => soon && attempts.others > 1,
+            _ => false,
         };
-        let Some(pause) = pause.filter(|_| attempt < ATTEMPTS) else { return Err(error) };
-        tracing::warn!(%error, attempt, "a call failed, trying again");
+        let Some(pause) = pause.filter(|_| !hopeless) else { return Err(error) };
+        tracing::warn!(%error, "a call failed, trying again");
         self.clock.sleep(pause).await;
         Ok(())
     }

@@ -33,6 +33,8 @@ pub(super) enum Command {
     Ask { step: StepId, gate: GateSpec, revision: RevisionId, weight: u8 },
     /// A gate's answer is known from what was observed.
     Answer { step: StepId, gate: String, answer: GateAnswer },
+    /// Put instances into rotation that are ready and belong there: they ended, and have come back.
+    Register { release: ReleaseNumber, revision: RevisionId, instances: Vec<InstanceId> },
     /// Turn back.
     Divert { reason: DivertReason },
     /// The deployment has ended.
@@ -61,6 +63,10 @@ pub(super) struct View<'a> {
     pub(super) releases: &'a BTreeMap<ReleaseNumber, Arc<Release>>,
     /// The shortest time after which looking again may help.
     pub(super) poll: Duration,
+    /// For how long requests may still go where they went before the load balancer was changed.
+    pub(super) propagation: Duration,
+    /// Whether it is the engine that puts instances into rotation.
+    pub(super) registers: bool,
     pub(super) now: Timestamp,
     /// When what is observed was looked at. Nothing has held for longer than that.
     pub(super) seen: Timestamp,
@@ -118,7 +124,48 @@ pub(super) fn decide(view: &View<'_>) -> Decision {
     for step in &state.plan.steps {
         consider(view, step, &mut decision);
     }
+    // Not beside a call that may set the same targets.
+    if idle && decision.commands.is_empty() && view.registers && view.watch.may_register(view.now) {
+        decision.commands.extend(missing_targets(view));
+    }
     decision
+}
+
+/// An instance that was not ready when targets were set last is in none of the pools. Once it is ready it belongs there
+/// again, unless it is one that shall go; until then the others have its work.
+fn missing_targets(view: &View<'_>) -> Option<Command> {
+    let pools = view.observed.routing.iter().flat_map(|routing| &routing.pools);
+    pools.filter(|pool| pool.weight > 0).find_map(|pool| {
+        let revision = &pool.revision;
+        let known = view.releases.values().find(|release| {
+            let service = release.services.get(revision.service());
+            service.is_some_and(|service| service.revision(revision.service()) == *revision)
+        })?;
+        let mut stays = u32::MAX;
+        for step in &view.state.plan.steps {
+            match &step.action {
+                // It is for that step to say when the revision is ready.
+                Action::AwaitHealthy { revision: awaited, .. } if awaited == revision => {
+                    if !view.state.is_settled(step.id) {
+                        return None;
+                    }
+                }
+                Action::Drain { revision: leaving, keep, .. } | Action::Reduce { revision: leaving, keep, .. }
+                    if leaving == revision && view.state.step_state(step.id) != Some(&StepState::Pending) =>
+                {
+                    stays = stays.min(*keep);
+                }
+                _ => {}
+            }
+        }
+        let missing = view.observed.instances(revision).take(stays as usize).filter(|instance| {
+            let pooled = pool.targets.iter().any(|target| target.instance == instance.id);
+            !pooled && instance.is_ready() && instance.address.is_some()
+        });
+        let instances: Vec<InstanceId> = missing.map(|instance| instance.id.clone()).collect();
+        let nobody = instances.is_empty();
+        (!nobody).then(|| Command::Register { release: known.number, revision: revision.clone(), instances })
+    })
 }
 
 fn verdict(state: &State) -> Verdict {
@@ -220,9 +267,16 @@ impl Wait<'_> {
             Action::Hold { revision, weight, duration, gates, .. } => {
                 self.hold(decision, revision, *weight, *duration, gates);
             }
+            Action::Shift { .. } => {
+                if !self.is_settling(decision) {
+                    self.finish(decision, Vec::new(), None);
+                }
+            }
             Action::Drain { revision, keep, timeout, .. } => {
                 let (known, left) = self.in_flight(revision, *keep);
-                if known && left == 0 {
+                // Nothing is in flight now, and yet something may come.
+                if self.is_settling(decision) {
+                } else if known && left == 0 {
                     self.finish(decision, Vec::new(), None);
                 } else if elapsed >= *timeout {
                     let requests = if known { left.to_string() } else { "an unknown number of".to_owned() };
@@ -255,6 +309,16 @@ impl Wait<'_> {
             },
             _ => {}
         }
+    }
+
+    /// Whether a change of the load balancer does not hold for all requests yet.
+    fn is_settling(&self, decision: &mut Decision) -> bool {
+        let settled = self.begun() + self.view.propagation;
+        let settling = self.view.now < settled;
+        if settling {
+            decision.wake(settled);
+        }
+        settling
     }
 
     /// Since when this process watches the step: neither what a process that is gone did not see counts, nor the time

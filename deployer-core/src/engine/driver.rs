@@ -11,24 +11,20 @@ use tracing::Instrument;
 use super::act::{Act, observe};
 use super::append::append;
 use super::ask::Ask;
-use super::calls::{Access, Calls};
+use super::calls::{Access, Attempts, BACKOFF, Calls};
 use super::decide::{Command, Decision, View, decide};
 use super::diagnose;
 use super::event::{EventKind, Events};
 use super::watch::Watch;
 use crate::backend::{
     Append, Backend, Gate, GateAnswer, GateQuestion, Lease, LogQuery, ObserveApp, ObservedInstance, Outcome,
-    RemoveTask, Signal,
+    RemoveTask, Signal, TargetRegistration,
 };
 use crate::error::{Error, ErrorKind, Result, Retry};
 use crate::journal::{DeploymentKind, DeploymentRecord, DivertReason, Entry, Failure, JournalEvent, State, StepState};
 use crate::model::{GateCheck, GateSpec, InstanceId, Readiness, Release, ReleaseNumber, RevisionId, Timestamp};
 use crate::plan::{Action, Observed, PlanRequest, StepId, StepWeight, plan_back};
 
-/// How often a step's call is tried before it counts as failed.
-const ATTEMPTS: u32 = 5;
-/// The pause before the second attempt; it doubles with each further one.
-const BACKOFF: Duration = Duration::from_millis(100);
 /// How often signals are looked for.
 const SIGNALS: Duration = Duration::from_millis(250);
 /// How long that may take: the driver waits for it.
@@ -55,6 +51,8 @@ pub(crate) struct Driver {
     observed: Observed,
     /// When that was looked at.
     seen_at: Timestamp,
+    /// How far looks are spread out, because the platform throttles them.
+    pace: Pace,
     /// Whether a step has begun to wait since the last look.
     unseen: bool,
     /// Revisions that stood by before this deployment, and stay if it is brought back.
@@ -63,6 +61,34 @@ pub(crate) struct Driver {
     tasks: JoinSet<Finished>,
     signals_at: Timestamp,
     renew_at: Timestamp,
+}
+
+/// How far apart looks are: twice as far after each that was throttled, as steps share what calls there may be with them,
+/// and nearer again after some that were answered.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    doublings: u32,
+    answered: u32,
+}
+
+impl Pace {
+    const MOST_DOUBLINGS: u32 = 5;
+    const ANSWERED: u32 = 8;
+
+    fn learn(&mut self, error: Option<&Error>) {
+        match error.map(Error::kind) {
+            Some(ErrorKind::Throttled) => {
+                *self = Self { doublings: (self.doublings + 1).min(Self::MOST_DOUBLINGS), answered: 0 };
+            }
+            Some(_) => {}
+            None if self.answered + 1 < Self::ANSWERED => self.answered += 1,
+            None => *self = Self { doublings: self.doublings.saturating_sub(1), answered: 0 },
+        }
+    }
+
+    fn spread(self, poll: Duration) -> Duration {
+        poll * 2_u32.pow(self.doublings)
+    }
 }
 
 /// A call that has ended.
@@ -113,6 +139,7 @@ impl Driver {
             watch: Watch::default(),
             observed,
             seen_at: now,
+            pace: Pace::default(),
             unseen: false,
             warm,
             cancelled,
@@ -212,7 +239,9 @@ impl Driver {
             observed: &self.observed,
             watch: &self.watch,
             releases: &self.releases,
-            poll: self.backend.orchestrator.capabilities().poll,
+            poll: self.pace.spread(self.backend.orchestrator.capabilities().poll),
+            propagation: self.backend.balancer.capabilities().propagation,
+            registers: self.backend.balancer.capabilities().targets == TargetRegistration::Engine,
             now,
             seen: self.seen_at,
             // A world that cannot be looked at for long is not waited for without end.
@@ -263,6 +292,16 @@ impl Driver {
             Command::Ask { step, gate, revision, weight } => {
                 self.watch.running.insert(step);
                 asks.push((step, gate, revision, weight));
+                Ok(false)
+            }
+            Command::Register { release, revision, instances } => {
+                // What was decided so far is not held up by it.
+                self.append(std::mem::take(entries)).await?;
+                self.watch.registers(self.calls.now());
+                let act = self.calls_of(format!("{}-register", self.state.record.id));
+                if let Err(error) = act.register(release, &revision, &instances).await {
+                    tracing::warn!(%error, "instances that have come back cannot be put into rotation now");
+                }
                 Ok(false)
             }
             Command::Divert { reason } => {
@@ -338,6 +377,7 @@ impl Driver {
 
     /// Takes what was looked at from this time on.
     fn saw(&mut self, seen: Result<Observed>, at: Timestamp) {
+        self.pace.learn(seen.as_ref().err());
         match seen {
             Ok(observed) => {
                 self.tell_changes(&observed);
@@ -379,19 +419,25 @@ impl Driver {
     /// Makes the call of a step in the background.
     fn act(&mut self, step: StepId, attempt: u32) {
         let Some(planned) = self.state.plan.step(step).cloned() else { return };
-        let act = Act {
-            backend: self.backend.clone(),
-            calls: self.calls.clone(),
-            app: self.state.record.app.clone(),
-            key: format!("{}-{}-{step}", self.state.record.id, if self.state.diverted.is_some() { "b" } else { "f" }),
-            releases: Arc::clone(&self.releases),
-        };
+        let way = if self.state.diverted.is_some() { "b" } else { "f" };
+        let act = self.calls_of(format!("{}-{way}-{step}", self.state.record.id));
         let span = tracing::info_span!("step", step = step.0, action = planned.action.name(), attempt);
         let work = async move {
             let result = act.perform(&planned.action).await;
             Finished::Step { step, attempt, result }
         };
         self.tasks.spawn(work.instrument(span));
+    }
+
+    /// What makes calls with this key.
+    fn calls_of(&self, key: String) -> Act {
+        Act {
+            backend: self.backend.clone(),
+            calls: self.calls.clone(),
+            app: self.state.record.app.clone(),
+            key,
+            releases: Arc::clone(&self.releases),
+        }
     }
 
     /// Asks a gate in the background.
@@ -429,16 +475,20 @@ impl Driver {
             Finished::Step { step, attempt, result } => {
                 self.watch.running.remove(&step);
                 let Some(planned) = self.state.plan.step(step).cloned() else { return Ok(()) };
+                if let Err(error) = &result {
+                    self.pace.learn(Some(error));
+                }
                 match result {
                     Ok(outcome) => {
-                        if waits(&planned.action) {
+                        if self.waits(&planned.action) {
                             self.watch.begin(step, now, &self.state.plan, &self.observed);
                             return Ok(());
                         }
                         self.write(entries, JournalEvent::StepFinished { step, outcome, detail: Vec::new() })
                     }
-                    Err(error) => match next_attempt(&error, attempt, now) {
-                        Some(retry_at) => {
+                    Err(error) => match self.watch.failed(step, &error) {
+                        Some(pause) => {
+                            let retry_at = now + pause;
                             let error = error.report();
                             self.write(entries, JournalEvent::StepRetried { step, attempt, error, retry_at })
                         }
@@ -504,6 +554,15 @@ impl Driver {
         }
     }
 
+    /// Whether a step waits for something to become true after its call, if it makes one.
+    fn waits(&self, action: &Action) -> bool {
+        match action {
+            Action::RunHook { .. } | Action::Drain { .. } | Action::Reduce { .. } => true,
+            Action::Shift { .. } => !self.backend.balancer.capabilities().propagation.is_zero(),
+            _ => !makes_call(action),
+        }
+    }
+
     async fn take_signals(&mut self, entries: &mut Vec<Entry>) -> Result<()> {
         let now = self.calls.now();
         let by = self.cancelled.borrow().clone();
@@ -538,19 +597,19 @@ impl Driver {
 
     /// Looks for the one-off tasks of this deployment, and forgets them.
     async fn forget_tasks(&mut self) -> Result<()> {
-        let request = || ObserveApp::new(self.state.record.app.clone());
-        let mut attempt = 1;
+        let request = ObserveApp::new(self.state.record.app.clone());
+        let mut attempts = Attempts::default();
         let observed = loop {
-            match observe(&self.backend, &self.calls, request()).await {
+            match observe(&self.backend, &self.calls, request.clone()).await {
                 Ok(observed) => break observed,
-                Err(error) => match self.calls.pause(error, attempt).await {
-                    Ok(()) => attempt += 1,
-                    Err(error) => {
+                Err(error) => {
+                    if let Err(error) = self.calls.pause(error, &mut attempts).await {
                         tracing::warn!(%error, "it cannot be seen whether tasks are left over");
                         return Ok(());
                     }
-                },
+                }
             }
+            self.renew_lease().await?;
         };
         self.renew_lease().await?;
         self.remove_tasks(&observed).await;
@@ -624,23 +683,6 @@ impl Driver {
 /// Whether a step makes a backend call when it begins.
 fn makes_call(action: &Action) -> bool {
     !matches!(action, Action::AwaitHealthy { .. } | Action::Ask { .. } | Action::Hold { .. } | Action::Verify { .. })
-}
-
-/// Whether a step waits for something to become true after its call, if it makes one.
-fn waits(action: &Action) -> bool {
-    matches!(action, Action::RunHook { .. } | Action::Drain { .. } | Action::Reduce { .. }) || !makes_call(action)
-}
-
-/// When to try again, if that makes sense.
-fn next_attempt(error: &Error, attempt: u32, now: Timestamp) -> Option<Timestamp> {
-    if attempt >= ATTEMPTS {
-        return None;
-    }
-    match error.retry() {
-        Retry::Soon => Some(now + BACKOFF * 2_u32.pow(attempt - 1)),
-        Retry::After(pause) => Some(now + pause),
-        Retry::Never | Retry::Exhausted => None,
-    }
 }
 
 fn flatten(result: std::result::Result<Finished, tokio::task::JoinError>) -> Option<Finished> {

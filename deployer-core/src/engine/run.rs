@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::act::{SHORT, observe};
 use super::append::append;
-use super::calls::{Access, Calls};
+use super::calls::{Access, Attempts, Calls};
 use super::driver::Driver;
 use super::event::{EventKind, Events};
 use super::history::History;
@@ -111,14 +111,13 @@ impl Tools {
         for (name, service) in releases.iter().flat_map(|release| &release.services) {
             probe.insert(service.revision(name), service.effective_readiness());
         }
-        let mut attempt = 1;
+        let mut attempts = Attempts::default();
         loop {
             let request = ObserveApp::new(app.clone()).with_probe(probe.clone());
             match observe(&self.backend, &self.calls, request).await {
                 Ok(observed) => return Ok(observed),
-                Err(error) => self.calls.pause(error, attempt).await?,
+                Err(error) => self.calls.pause(error, &mut attempts).await?,
             }
-            attempt += 1;
         }
     }
 

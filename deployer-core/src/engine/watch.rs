@@ -3,12 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::calls::Attempts;
 use crate::backend::Counters;
+use crate::error::Error;
 use crate::model::{InstanceId, RevisionId, Timestamp};
 use crate::plan::{Action, Observed, Plan, StepId};
 
 /// How long an instance may be unready while a deployment holds before that counts as a failure.
 pub(super) const UNREADY_TOLERANCE: Duration = Duration::from_secs(2);
+
+/// How often instances that have come back are put into rotation at most.
+const REGISTER_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What this process has seen of the steps that are under way.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +22,10 @@ pub(super) struct Watch {
     pub(super) running: BTreeSet<StepId>,
     /// Steps whose backend call, if they need one, has been made: they wait for something to become true.
     pub(super) waiting: BTreeMap<StepId, Waiting>,
+    /// Steps whose call has failed and is made again.
+    failed: BTreeMap<StepId, Attempts>,
+    /// When instances that had come back were put into rotation last, or that was tried.
+    registered_at: Option<Timestamp>,
 }
 
 /// What has been seen of one step that waits.
@@ -41,6 +50,22 @@ impl Watch {
     pub(super) fn clear(&mut self) {
         self.running.clear();
         self.waiting.clear();
+        self.failed.clear();
+    }
+
+    /// Whether instances that have come back may be put into rotation: what could not be done is not tried all the time.
+    pub(super) fn may_register(&self, now: Timestamp) -> bool {
+        self.registered_at.is_none_or(|at| now.since(at) >= REGISTER_INTERVAL)
+    }
+
+    pub(super) fn registers(&mut self, now: Timestamp) {
+        self.registered_at = Some(now);
+    }
+
+    /// Counts a failure of a step's call, and answers how long to wait before it is made again, if that makes sense. What
+    /// a process that is gone has tried does not count: its host may have been the trouble.
+    pub(super) fn failed(&mut self, step: StepId, error: &Error) -> Option<Duration> {
+        self.failed.entry(step).or_default().failed(error)
     }
 
     /// Begins to watch a step, from what was seen last: what happens from here on is seen as a change.

@@ -8,7 +8,7 @@ use deployer_core::{
     Published, Result, RetainRoutes, RevisionId, Route, ServiceName, SetTargets, SetWeights, TargetRegistration,
 };
 
-use crate::world::routing::{Entry, Pool, TargetRow};
+use crate::world::routing::{Entry, Pool, TargetRow, check_pools};
 use crate::world::state::State;
 use crate::world::strict::Rule;
 use crate::world::traffic::LossReason;
@@ -68,7 +68,8 @@ fn no_entry(operation: &'static str, service: &ServiceName) -> Error {
 #[async_trait]
 impl LoadBalancer for FakeBalancer {
     fn capabilities(&self) -> BalancerCapabilities {
-        BalancerCapabilities::new(self.world.lock().options.targets)
+        let options = &self.world.lock().options;
+        BalancerCapabilities::new(options.targets).with_propagation(options.propagation)
     }
 
     async fn ensure(&self, request: EnsureRoutes) -> Result<Outcome> {
@@ -120,7 +121,7 @@ impl LoadBalancer for FakeBalancer {
     }
 
     async fn observe(&self, app: &AppName) -> Result<Vec<ObservedRouting>> {
-        let mut state = self.world.lock();
+        let mut state = self.world.reach("balancer.observe", app.as_str())?;
         if state.is_stale("balancer.observe")
             && let Some(last) = state.answered.routing_of(app, state.now)
         {
@@ -158,6 +159,7 @@ impl LoadBalancer for FakeBalancer {
             }
         }
         let key = (app.clone(), revision.service().clone());
+        check_pools(&state, OPERATION, app, revision)?;
         let Some(entry) = state.routing.get_mut(&key) else { return Err(no_entry(OPERATION, revision.service())) };
         let created = !entry.pools.contains_key(revision);
         let pool = entry.pools.entry(revision.clone()).or_default();

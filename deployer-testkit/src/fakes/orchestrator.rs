@@ -16,7 +16,7 @@ use deployer_core::{
 use futures_core::Stream;
 
 use crate::world::instances::{Instance, Life, has_check};
-use crate::world::routing::Pool;
+use crate::world::routing::{Pool, check_pools};
 use crate::world::state::{State, Task};
 use crate::world::strict::Rule;
 use crate::world::{World, failure};
@@ -37,11 +37,12 @@ impl FakeOrchestrator {
         let resource = request.revision.to_string();
         let inputs = format!("{} {resource} keep {}", request.app, request.keep);
         let mut state = self.world.enter(&request.app, "orchestrator.reduce", &resource, &request.call, &inputs)?;
-        let all = state.instances_of(&request.app, &request.revision);
+        let all = state.instances_that_stay(&request.app, &request.revision);
         let going = all.get(request.keep as usize..).unwrap_or_default().to_vec();
         let now = state.now;
         let drains = state.options.targets == TargetRegistration::Orchestrator;
         let drain = if drains { state.options.drain } else { Duration::ZERO };
+        let propagation = state.options.propagation;
         for id in &going {
             let Some(instance) = state.instances.get(id) else { continue };
             let requests = state.traffic.in_flight_of(id);
@@ -51,7 +52,7 @@ impl FakeOrchestrator {
             }
             let busy = state.traffic.busy_until(id).map_or(Duration::ZERO, |until| until.since(now));
             if let Some(instance) = state.instances.get_mut(id) {
-                instance.stop(now, busy, drain);
+                instance.stop(now, busy, drain, propagation);
             }
         }
         state.settle();
@@ -121,7 +122,7 @@ impl Orchestrator for FakeOrchestrator {
     }
 
     async fn observe(&self, request: ObserveApp) -> Result<ObservedApp> {
-        let mut state = self.world.lock();
+        let mut state = self.world.reach("orchestrator.observe", request.app.as_str())?;
         if state.is_stale("orchestrator.observe")
             && let Some(last) = state.answered.app(&request.app, state.now)
         {
@@ -162,6 +163,12 @@ impl Orchestrator for FakeOrchestrator {
             let detail = format!("{service} of {} is {should_be}, not {revision}", release.number);
             state.violate(Rule::RevisionIsOfRelease, detail);
         }
+        let there = state.instances_that_stay(&release.app, revision).len();
+        let missing = (*instances as usize).saturating_sub(there);
+        state.check_quota(OPERATION, "instances", state.instances.len() + missing, state.options.most_instances)?;
+        if state.options.targets == TargetRegistration::Orchestrator {
+            check_pools(&state, OPERATION, &release.app, revision)?;
+        }
         let outcome = start_missing(&mut state, &request, found)?;
         if state.options.targets == TargetRegistration::Orchestrator
             && let Some(entry) = state.routing.get_mut(&(release.app.clone(), service.clone()))
@@ -188,10 +195,9 @@ impl Orchestrator for FakeOrchestrator {
         if going.is_empty() {
             return Ok(Outcome::AlreadyThere);
         }
-        let clock = self.world.clock();
-        let now = clock.now();
+        let now = self.world.now();
         if until > now {
-            clock.sleep(until.since(now)).await;
+            self.world.clock().sleep(until.since(now)).await;
         }
         let mut state = self.world.lock();
         // Those that are still draining are removed by the world itself when they have ended.
@@ -271,7 +277,7 @@ impl Orchestrator for FakeOrchestrator {
     }
 
     async fn smoke(&self, request: SmokeRequest) -> Result<Vec<SmokeAnswer>> {
-        let state = self.world.lock();
+        let state = self.world.reach("orchestrator.smoke", &request.revision.to_string())?;
         let ids = state.instances_of(&request.app, &request.revision);
         let running = ids.iter().filter_map(|id| state.instances.get(id)).filter(|one| one.life == Life::Running);
         Ok(running
@@ -287,7 +293,7 @@ impl Orchestrator for FakeOrchestrator {
     }
 
     async fn logs(&self, query: LogQuery) -> Result<LogStream> {
-        let state = self.world.lock();
+        let state = self.world.reach("orchestrator.logs", query.app.as_str())?;
         let lines = matching_lines(&state, &query);
         let clock = query.follow.then(|| self.world.clock());
         Ok(Box::pin(Lines {
@@ -306,7 +312,7 @@ fn start_missing(state: &mut State, request: &Launch, found: &ServiceRelease) ->
     let Launch { release, revision, instances, .. } = request;
     let now = state.now;
     let by_ordinal: BTreeMap<u32, InstanceId> = state
-        .instances_of(&release.app, revision)
+        .instances_that_stay(&release.app, revision)
         .into_iter()
         .filter_map(|id| state.instances.get(&id).map(|instance| (instance.ordinal, id)))
         .collect();
@@ -345,6 +351,7 @@ fn new_instance(state: &mut State, request: &Launch, found: &ServiceRelease, ord
         release: release.number,
         ordinal,
         address,
+        host: state.emptiest_host(),
         image: found.image.clone(),
         behaviour: state.behaviours.of_service(service, found),
         restart: found.workload.restart,
@@ -354,6 +361,7 @@ fn new_instance(state: &mut State, request: &Launch, found: &ServiceRelease, ord
         volumes: found.workload.exclusive_volumes().map(str::to_owned).collect::<BTreeSet<_>>(),
         life: Life::Pending,
         stopped: false,
+        takes_until: None,
         ready: false,
         sick: None,
         started_at: None,

@@ -25,7 +25,7 @@ impl Registry for FakeRegistry {
     async fn resolve(&self, request: ResolveImage) -> Result<PinnedImage> {
         const OPERATION: &str = "registry.resolve";
         let reference = request.reference.as_str();
-        let mut state = self.world.lock();
+        let mut state = self.world.reach(OPERATION, reference)?;
         state.admit(OPERATION, reference, &request.call, reference)?;
         let image = state.images.pin(reference);
         drop(state);
@@ -40,7 +40,7 @@ impl Registry for FakeRegistry {
     async fn publish(&self, request: PublishImage) -> Result<PinnedImage> {
         const OPERATION: &str = "registry.publish";
         let reference = request.image.reference.as_str();
-        let mut state = self.world.lock();
+        let mut state = self.world.reach(OPERATION, reference)?;
         state.admit(OPERATION, reference, &request.call, request.image.digest.as_str())?;
         let Some(row) = state.images.rows.get_mut(&request.image.digest) else {
             return Err(failure(OPERATION, reference, ErrorKind::NotFound, "the builder does not have the image"));
@@ -54,7 +54,7 @@ impl Registry for FakeRegistry {
     }
 
     async fn missing(&self, images: &[PinnedImage]) -> Result<Vec<PinnedImage>> {
-        let state = self.world.lock();
+        let state = self.world.reach("registry.missing", "images")?;
         Ok(images.iter().filter(|image| !state.images.can_run(&image.digest)).cloned().collect())
     }
 

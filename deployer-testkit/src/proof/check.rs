@@ -17,6 +17,7 @@ pub(super) fn all(stage: &Stage<'_>, ended: &Ended) -> Vec<String> {
     found.extend(answer(stage, ended));
     found.extend(verdict(stage, ended));
     found.extend(world(stage, ended));
+    found.extend(neighbours(stage, ended));
     found.extend(journals(ended));
     found.extend(hooks(stage, ended));
     found.extend(traffic(stage, ended));
@@ -122,6 +123,15 @@ fn world(stage: &Stage<'_>, ended: &Ended) -> Vec<String> {
         found.push(format!("{} one-off tasks are left over", ended.shape.tasks));
     }
     found
+}
+
+/// Other applications are as they were: the same instances, which were not started anew, and the same pools.
+fn neighbours(stage: &Stage<'_>, ended: &Ended) -> Vec<String> {
+    let changed = stage.beside.iter().filter_map(|(app, before)| {
+        let now = ended.world.belongings(app);
+        (now != *before).then(|| format!("{app} has nothing to do with it, and has {now} instead of {before}"))
+    });
+    changed.collect()
 }
 
 /// What the journal says could not be cleared away.

@@ -31,6 +31,8 @@ pub(super) struct Stage<'a> {
     pub(super) app: AppName,
     world: World,
     pub(super) before: Shape,
+    /// What the other applications have.
+    pub(super) beside: Vec<(AppName, String)>,
     pub(super) undisturbed: Undisturbed,
 }
 
@@ -70,7 +72,7 @@ impl<'a> Stage<'a> {
         let world = World::with_options(scenario.options.clone());
         (scenario.arrange)(&world);
         simulate(async {
-            for spec in &scenario.served {
+            for spec in scenario.beside.iter().chain(&scenario.served) {
                 let deployer = (scenario.equip)(builder(&world, "before"), &world).build();
                 let record = deployer.deploy(spec.clone(), DeployOptions::default()).finished().await;
                 let promoted = record.as_ref().is_ok_and(|it| it.verdict.as_ref().is_some_and(|it| it.is_promoted()));
@@ -78,7 +80,9 @@ impl<'a> Stage<'a> {
             }
         });
         let before = world.shape(app.as_str());
-        let mut stage = Self { scenario, app, world, before, undisturbed: Undisturbed::default() };
+        let others = scenario.beside.iter().map(|spec| (spec.name.clone(), world.belongings(&spec.name)));
+        let beside = others.collect();
+        let mut stage = Self { scenario, app, world, before, beside, undisturbed: Undisturbed::default() };
         let plan = FaultPlan::new();
         let ended = simulate(stage.act_out(&plan, &mut None));
         stage.undisturbed = Undisturbed {

@@ -57,6 +57,7 @@ pub struct Scenario {
     pub(super) options: Options,
     pub(super) arrange: Arrange,
     pub(super) equip: Equip,
+    pub(super) beside: Vec<AppSpec>,
     pub(super) served: Vec<AppSpec>,
     pub(super) act: Act,
     pub(super) meanwhile: Vec<(Duration, Act)>,
@@ -80,6 +81,7 @@ impl Scenario {
             options: Options::default(),
             arrange: Arc::new(arrange),
             equip: Arc::new(|builder, _| builder),
+            beside: Vec::new(),
             served: Vec::new(),
             act: Act::Destroy,
             meanwhile: Vec::new(),
@@ -99,6 +101,12 @@ impl Scenario {
     /// Adds something to every deployer: gates, secrets.
     pub fn equip(mut self, equip: impl Fn(DeployerBuilder, &World) -> DeployerBuilder + Send + Sync + 'static) -> Self {
         self.equip = Arc::new(equip);
+        self
+    }
+
+    /// Deploys another application before, which nobody may touch from then on.
+    pub fn beside(mut self, spec: AppSpec) -> Self {
+        self.beside.push(spec);
         self
     }
 

@@ -12,18 +12,22 @@ use deployer_core::{
 use super::scenario::{Act, Scenario};
 use crate::scenario::Behaviour;
 use crate::world::traffic::Traffic;
-use crate::world::{Options, World};
+use crate::world::{Options, Rate, World};
 
 const APP: &str = "shop";
 const SECOND: Duration = Duration::from_secs(1);
 const INSTANCES: u32 = 3;
 
 /// All scenarios: every strategy, deploying, failing, cancelling, rolling back, one service and several, with hooks, gates
-/// and volumes, several processes at once, in worlds of either kind.
+/// and volumes, several processes at once, in worlds of either kind: a single host, and a cloud in which a change of the
+/// load balancer takes its time.
 #[must_use]
 pub fn standard() -> Vec<Scenario> {
     let mut scenarios = strategies(Options::default(), "");
-    let cloud = Options::default().with_targets(TargetRegistration::Orchestrator);
+    let cloud = Options::default()
+        .with_targets(TargetRegistration::Orchestrator)
+        .with_hosts(3)
+        .with_propagation(Duration::from_millis(1_500));
     scenarios.extend(strategies(cloud.clone(), "cloud/"));
     scenarios.extend(rollbacks(Options::default(), ""));
     scenarios.extend(rollbacks(cloud.clone(), "cloud/"));
@@ -32,6 +36,8 @@ pub fn standard() -> Vec<Scenario> {
     scenarios.extend(gates());
     scenarios.extend(changes());
     scenarios.extend(processes());
+    scenarios.extend(limits());
+    scenarios.extend(neighbours());
     scenarios
 }
 
@@ -49,6 +55,8 @@ fn arrange(world: &World) {
     world.on_image("web:never", Behaviour::never_healthy("GET /healthz answered 503"));
     world.on_image("web:errors", soon().with_errors_permille(400));
     world.on_image("web:dies", Behaviour::crash_after(SECOND, 134).with_ready_after(Duration::from_millis(40)));
+    world.on_image("web:polite", soon().finishing_requests());
+    world.on_image("web:polite-too", soon().finishing_requests());
     let task = |code| Behaviour::task(Duration::from_millis(60), code);
     world.on_command("succeed", task(0));
     world.on_command("fail", task(9));
@@ -289,5 +297,70 @@ fn processes() -> Vec<Scenario> {
         serving("race/supersede").meanwhile(Duration::from_millis(1_500), Act::supersede(third())),
         serving("race/supersede-at-once").meanwhile(Duration::from_millis(1), Act::supersede(third())),
         serving("race/rollback").meanwhile(Duration::from_millis(500), Act::Rollback(None)),
+    ]
+}
+
+/// What a platform does not give: changes that hold at once, as many calls, instances and pools as one likes, and requests
+/// that each come over a connection of their own.
+fn limits() -> Vec<Scenario> {
+    let update = |name: String, options: &Options, strategy: Strategy, to: &str| {
+        scenario(name, options)
+            .serving(only(web("web:v1", strategy.clone())))
+            .then(Act::deploy(only(web(to, strategy))))
+            .under(requests())
+    };
+    let late = Options::default().with_propagation(SECOND);
+    let throttled = Options::default().with_rate(Rate { burst: 12, per_second: 6 });
+    let small = Options::default().with_quotas(INSTANCES + 2, 2);
+    let mut scenarios = Vec::new();
+    for (name, strategy) in [("rolling", rolling(1, 0)), ("blue-green", blue_green()), ("canary", canary())] {
+        let kept = |scenario: Scenario| scenario.keeping("web", INSTANCES);
+        scenarios.push(kept(update(format!("late/{name}"), &late, strategy.clone(), "web:v2")));
+        scenarios.push(kept(update(format!("throttled/{name}"), &throttled, strategy.clone(), "web:v2")));
+        // Nobody takes a connection away from an instance; it must finish what it has begun when it is told to end.
+        let (old, new) = (web("web:polite", strategy.clone()), web("web:polite-too", strategy));
+        let connections = scenario(format!("connections/{name}"), &Options::default())
+            .serving(only(old))
+            .then(Act::deploy(only(new)))
+            .under(requests())
+            .under(requests().over_connections(6));
+        scenarios.push(kept(connections));
+    }
+    scenarios.push(update("late/failing".into(), &late, blue_green(), "web:broken").ending("rolled-back"));
+    scenarios.push(
+        update("late/rollback".into(), &late, warm(), "web:v2")
+            .serving(only(web("web:v2", warm())))
+            .then(Act::Rollback(None)),
+    );
+    scenarios.push(update("quota/rolling".into(), &small, rolling(1, 0), "web:v2").keeping("web", INSTANCES));
+    let too_many = update("quota/blue-green".into(), &small, blue_green(), "web:v2");
+    scenarios.push(too_many.ending("rolled-back").keeping("web", INSTANCES));
+    scenarios
+}
+
+/// Another application with the same images.
+fn neighbours() -> Vec<Scenario> {
+    let other = || {
+        let route = Route::new(8080).with_host("other.example");
+        let service = ServiceSpec::image("web:v1").with_replicas(2).with_port(8080).with_route(route);
+        let service = service.with_mount(Mount::volume("data", "/data"));
+        AppSpec::new("other")
+            .and_then(|app| app.with_service("web", service))
+            .unwrap_or_else(|error| unreachable!("{error}"))
+    };
+    let beside = |name: &str, act: Act| {
+        let others_requests = Traffic::to_route(Some("other.example"), "/").per_second(10);
+        let serving = app([("web", web("web:v1", blue_green())), ("cache", cache("v1"))]);
+        scenario(format!("beside/{name}"), &Options::default())
+            .beside(other())
+            .serving(serving)
+            .then(act)
+            .under(others_requests)
+    };
+    let to = |image: &str| Act::deploy(app([("web", web(image, blue_green())), ("cache", cache("v2"))]));
+    vec![
+        beside("deploy", to("web:v2")),
+        beside("failing", to("web:broken")).ending("rolled-back"),
+        beside("destroy", Act::Destroy),
     ]
 }

@@ -24,6 +24,27 @@ impl World {
         ids.len()
     }
 
+    /// Lets a host go down for so long. Its instances end; they are started again when it is back, or at once on another
+    /// host where there is one. As long as no host is up, no call is answered.
+    pub fn fail_host(&self, host: u32, down_for: Duration) {
+        let mut state = self.lock();
+        let now = state.now;
+        state.hosts_down.retain(|_, back| *back > now);
+        state.hosts_down.insert(host, now + down_for);
+        let (up, next) = (state.is_up(), state.emptiest_host());
+        for instance in state.instances.values_mut().filter(|one| one.host == host && one.is_alive()) {
+            let told_to_end = instance.stopped;
+            instance.crash(now, ExitDetail::code(137));
+            match &mut instance.life {
+                life if told_to_end => *life = Life::Exited,
+                Life::Restarting { .. } if up => instance.host = next,
+                Life::Restarting { at } => *at = (*at).max(now + down_for),
+                _ => {}
+            }
+        }
+        state.settle();
+    }
+
     /// Moves the weights of a service past the engine, as somebody at a console does. Answers whether there is such a
     /// service.
     pub fn move_weights_by_hand(&self, app: &str, service: &str, weights: &BTreeMap<RevisionId, u8>) -> bool {

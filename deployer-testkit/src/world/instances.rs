@@ -20,6 +20,8 @@ pub(crate) struct Instance {
     pub(crate) release: ReleaseNumber,
     pub(crate) ordinal: u32,
     pub(crate) address: String,
+    /// The host that it runs on.
+    pub(crate) host: u32,
     pub(crate) image: PinnedImage,
     pub(crate) behaviour: Behaviour,
     pub(crate) restart: Restart,
@@ -33,6 +35,8 @@ pub(crate) struct Instance {
     pub(crate) life: Life,
     /// Whether it was told to end.
     pub(crate) stopped: bool,
+    /// Until when it takes new requests although it was told to end: not everybody who passes them on knows.
+    pub(crate) takes_until: Option<Timestamp>,
     /// Whether it passes its checks.
     pub(crate) ready: bool,
     /// Why it does not although it did, or was expected to.
@@ -87,6 +91,12 @@ impl Instance {
     /// Whether it takes new requests and answers them.
     pub(crate) fn serves(&self) -> bool {
         self.life == Life::Running && self.ready && self.sick.is_none()
+    }
+
+    /// Whether it answers requests that it is given now.
+    pub(crate) fn answers(&self, at: Timestamp) -> bool {
+        let ending = matches!(self.life, Life::Stopping { .. }) && self.sick.is_none();
+        self.serves() || (ending && self.takes_until.is_some_and(|until| at < until))
     }
 
     fn ready_at(&self) -> Option<Timestamp> {
@@ -163,12 +173,15 @@ impl Instance {
         };
     }
 
-    /// It is told to end after `drain`; `busy` is how long its requests still take.
-    pub(crate) fn stop(&mut self, now: Timestamp, busy: Duration, drain: Duration) {
+    /// It is told to end after `drain`, all of it if it may be given requests for some time; `busy` is how long its
+    /// requests still take.
+    pub(crate) fn stop(&mut self, now: Timestamp, busy: Duration, drain: Duration, propagation: Duration) {
         self.stopped = true;
         match self.life {
             Life::Running => {
-                let drained = busy.min(drain);
+                let drained = if propagation.is_zero() { busy.min(drain) } else { drain };
+                let busy = busy.max(drained);
+                self.takes_until = (self.ready && !drain.is_zero()).then(|| now + propagation.min(drained));
                 let finishes = if self.behaviour.finishes_requests { busy - drained } else { Duration::ZERO };
                 let needs = self.behaviour.stops_in.max(finishes);
                 let killed = needs > self.grace;

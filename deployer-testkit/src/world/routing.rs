@@ -1,14 +1,15 @@
 //! The pools of the world's load balancer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use deployer_core::{
-    AppName, Counters, InstanceId, ObservedPool, ObservedRouting, ObservedTarget, PoolVersion, Published, RevisionId,
-    Route, ServiceName, TargetState, Timestamp,
+    AppName, Counters, InstanceId, ObservedPool, ObservedRouting, ObservedTarget, PoolVersion, Published, Result,
+    RevisionId, Route, ServiceName, TargetState, Timestamp,
 };
 
 use super::state::State;
+use super::traffic::LossReason;
 
 /// How traffic reaches one service.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +18,82 @@ pub(crate) struct Entry {
     pub(crate) published: Vec<Published>,
     pub(crate) version: u64,
     pub(crate) pools: BTreeMap<RevisionId, Pool>,
+    pub(crate) front: Front,
+}
+
+/// What decides where requests go. It may lag behind the pools: a change takes its time to reach all parts of a large
+/// load balancer.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Front {
+    pools: BTreeMap<RevisionId, FrontPool>,
+    /// Changes that are on their way, and when they arrive.
+    coming: VecDeque<(Timestamp, Table)>,
+}
+
+/// The weight of each pool, and its targets with whether they drain.
+type Table = BTreeMap<RevisionId, (u8, BTreeMap<InstanceId, bool>)>;
+
+#[derive(Clone, Debug, Default)]
+struct FrontPool {
+    weight: u8,
+    targets: BTreeMap<InstanceId, bool>,
+    /// How far it is from its fair share of the requests; the pool that is furthest behind gets the next.
+    credit: i64,
+    /// How many requests were given to its targets, to take them in turn.
+    turn: usize,
+}
+
+impl Front {
+    /// Whether this is what it knows, or will know when everything that is on its way has arrived.
+    fn knows(&self, pools: &BTreeMap<RevisionId, Pool>) -> bool {
+        let same = |targets: &BTreeMap<InstanceId, bool>, pool: &Pool| {
+            let theirs = pool.targets.iter().map(|(id, target)| (id, &target.draining));
+            targets.iter().eq(theirs)
+        };
+        match self.coming.back() {
+            Some((_, table)) => {
+                table.len() == pools.len()
+                    && table.iter().zip(pools).all(|((one, (weight, targets)), (other, pool))| {
+                        one == other && *weight == pool.weight && same(targets, pool)
+                    })
+            }
+            None => {
+                self.pools.len() == pools.len()
+                    && self.pools.iter().zip(pools).all(|((one, known), (other, pool))| {
+                        one == other && known.weight == pool.weight && same(&known.targets, pool)
+                    })
+            }
+        }
+    }
+
+    /// Takes a change that has arrived.
+    fn take(&mut self, table: Table) {
+        let weights = |pools: &BTreeMap<RevisionId, FrontPool>| {
+            let all = pools.iter().map(|(revision, pool)| (revision.clone(), pool.weight));
+            all.filter(|(_, weight)| *weight > 0).collect::<Vec<_>>()
+        };
+        let before = weights(&self.pools);
+        self.pools.retain(|revision, _| table.contains_key(revision));
+        for (revision, (weight, targets)) in table {
+            let pool = self.pools.entry(revision).or_default();
+            (pool.weight, pool.targets) = (weight, targets);
+        }
+        if before != weights(&self.pools) {
+            self.pools.values_mut().for_each(|pool| pool.credit = 0);
+        }
+    }
+
+    /// The pool whose turn it is, by the weights.
+    fn next_pool(&mut self) -> Option<(&RevisionId, &mut FrontPool)> {
+        let total: i64 = self.pools.values().map(|pool| i64::from(pool.weight)).sum();
+        for pool in self.pools.values_mut() {
+            pool.credit += i64::from(pool.weight);
+        }
+        let weighted = self.pools.iter_mut().filter(|(_, pool)| pool.weight > 0);
+        let (revision, pool) = weighted.max_by_key(|(_, pool)| pool.credit)?;
+        pool.credit -= total;
+        Some((revision, pool))
+    }
 }
 
 /// The targets of one revision.
@@ -28,10 +105,6 @@ pub(crate) struct Pool {
     pub(crate) errors: u64,
     /// The time that all answers together took.
     pub(crate) busy: Duration,
-    /// How far it is from its fair share of the requests; the pool that is furthest behind gets the next.
-    pub(crate) credit: i64,
-    /// How many requests were given to its targets, to take them in turn.
-    pub(crate) turn: usize,
 }
 
 /// One target, and what the balancer knows of it.
@@ -50,10 +123,9 @@ impl TargetRow {
         Self { address, draining, was_up: false, down_since: None }
     }
 
-    /// Whether the balancer gives it new requests. It takes a while to notice that a target is gone.
-    pub(crate) fn gets_requests(&self, now: Timestamp, detection: Duration) -> bool {
-        let thought_up = self.was_up && self.down_since.is_none_or(|since| now < since + detection);
-        !self.draining && thought_up
+    /// Whether the balancer thinks that it answers. It takes a while to notice that a target is gone.
+    fn seems_up(&self, now: Timestamp, detection: Duration) -> bool {
+        self.was_up && self.down_since.is_none_or(|since| now < since + detection)
     }
 }
 
@@ -71,22 +143,59 @@ impl Entry {
     pub(crate) fn weigh(&mut self, weights: &BTreeMap<RevisionId, u8>) {
         for (revision, pool) in &mut self.pools {
             pool.weight = weights.get(revision).copied().unwrap_or(0);
-            pool.credit = 0;
         }
         self.version += 1;
     }
 
-    /// The pool whose turn it is, by the weights.
-    pub(crate) fn next_pool(&mut self) -> Option<RevisionId> {
-        let total: i64 = self.pools.values().map(|pool| i64::from(pool.weight)).sum();
-        for pool in self.pools.values_mut() {
-            pool.credit += i64::from(pool.weight);
+    /// The revision and target that get the request that comes now.
+    pub(crate) fn choose(
+        &mut self,
+        now: Timestamp,
+        detection: Duration,
+    ) -> Result<(RevisionId, InstanceId), LossReason> {
+        while let Some((_, table)) = self.front.coming.pop_front_if(|(at, _)| *at <= now) {
+            self.front.take(table);
         }
-        let weighted = self.pools.iter_mut().filter(|(_, pool)| pool.weight > 0);
-        let (revision, pool) = weighted.max_by_key(|(_, pool)| pool.credit)?;
-        pool.credit -= total;
-        Some(revision.clone())
+        let (revision, pool) = self.front.next_pool().ok_or(LossReason::NoWeight)?;
+        let known = self.pools.get(revision);
+        let seems_up = |id: &InstanceId| {
+            // One that was dropped gets requests until everybody knows.
+            known.and_then(|pool| pool.targets.get(id)).is_none_or(|target| target.seems_up(now, detection))
+        };
+        let open = pool.targets.iter().filter(|(id, draining)| !**draining && seems_up(id)).map(|(id, _)| id);
+        let open: Vec<&InstanceId> = open.collect();
+        let turn = pool.turn;
+        pool.turn = turn.wrapping_add(1);
+        let chosen = open.get(turn.checked_rem(open.len()).unwrap_or(0)).ok_or(LossReason::NoTarget)?;
+        Ok((revision.clone(), (*chosen).clone()))
     }
+
+    /// Sends what has changed on its way to where requests are passed on.
+    fn propagate(&mut self, now: Timestamp, takes: Duration) {
+        if self.front.knows(&self.pools) {
+            return;
+        }
+        let table = |pool: &Pool| {
+            let targets = pool.targets.iter().map(|(id, target)| (id.clone(), target.draining));
+            (pool.weight, targets.collect())
+        };
+        let table: Table = self.pools.iter().map(|(revision, pool)| (revision.clone(), table(pool))).collect();
+        if takes.is_zero() {
+            self.front.take(table);
+        } else {
+            self.front.coming.push_back((now + takes, table));
+        }
+    }
+}
+
+/// Refuses the pool of a revision if it would be one too many.
+pub(crate) fn check_pools(state: &State, operation: &'static str, app: &AppName, revision: &RevisionId) -> Result<()> {
+    let key = (app.clone(), revision.service().clone());
+    if state.routing.get(&key).is_some_and(|entry| entry.pools.contains_key(revision)) {
+        return Ok(());
+    }
+    let count: usize = state.routing.values().map(|entry| entry.pools.len()).sum();
+    state.check_quota(operation, "pools", count + 1, state.options.most_pools)
 }
 
 impl State {
@@ -134,7 +243,7 @@ impl State {
         ObservedRouting::new(service.clone(), entry.pool_version(), entry.routes.clone(), pools.collect())
     }
 
-    /// Puts the balancer's knowledge of every target up to date with the instances.
+    /// Puts the balancer's knowledge of every target up to date with the instances, and lets changes go their way.
     pub(crate) fn check_targets(&mut self) {
         for entry in self.routing.values_mut() {
             for pool in entry.pools.values_mut() {
@@ -147,6 +256,7 @@ impl State {
                     }
                 }
             }
+            entry.propagate(self.now, self.options.propagation);
         }
     }
 }

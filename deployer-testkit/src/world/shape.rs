@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use deployer_core::{Digest, Release, RevisionId, Route, ServiceName};
+use deployer_core::{AppName, Digest, Release, RevisionId, Route, ServiceName};
 
 use super::World;
 
@@ -136,6 +136,19 @@ impl World {
         shape.tasks = state.tasks.keys().filter(|(owner, _)| owner.as_str() == app).count();
         shape.networks = state.shared.iter().any(|(owner, shared)| owner.as_str() == app && shared.ready);
         shape
+    }
+
+    /// Everything of an application that somebody else could disturb: each instance with its start and its image, and
+    /// what is routed where.
+    pub(crate) fn belongings(&self, app: &AppName) -> String {
+        let shape = self.shape(app.as_str());
+        let state = self.lock();
+        let instances = state.instances.values().filter(|one| one.app == *app).map(|one| {
+            let runs = state.images.can_run(&one.image.digest);
+            format!("{} started at {:?}, image there: {runs}", one.id, one.started_at)
+        });
+        let volumes = state.shared.get(app).map(|shared| shared.volumes.clone());
+        format!("{shape} [{}] {volumes:?}", instances.collect::<Vec<_>>().join("; "))
     }
 
     /// How often the one-off tasks of an application were executed, by what they are called without the deployment.

@@ -14,7 +14,7 @@ use super::images::Images;
 use super::instances::{Instance, Life};
 use super::random::Random;
 use super::routing::{Entry, TargetRow};
-use super::strict::{KeyBook, Rule, Violation};
+use super::strict::{Bucket, KeyBook, Rule, Violation};
 use super::traffic::{LossReason, TrafficState};
 use crate::scenario::Behaviours;
 
@@ -48,6 +48,9 @@ pub(crate) struct State {
     /// The observations that will be answered with what was answered the last time.
     pub(crate) stale: Vec<&'static str>,
     pub(crate) answered: Answered,
+    pub(crate) bucket: Option<Bucket>,
+    /// The hosts that are down, and when they are back.
+    pub(crate) hosts_down: BTreeMap<u32, Timestamp>,
 }
 
 /// What was answered to the last observations of each application, and when.
@@ -142,6 +145,8 @@ impl State {
             killed: BTreeMap::new(),
             stale: Vec::new(),
             answered: Answered::default(),
+            bucket: None,
+            hosts_down: BTreeMap::new(),
         }
     }
 
@@ -192,6 +197,22 @@ impl State {
         (id, address)
     }
 
+    /// Whether a host is up now.
+    fn is_host_up(&self, host: u32) -> bool {
+        self.hosts_down.get(&host).is_none_or(|back| *back <= self.now)
+    }
+
+    /// Whether any host is up now.
+    pub(crate) fn is_up(&self) -> bool {
+        self.hosts_down.is_empty() || (0..self.options.hosts).any(|host| self.is_host_up(host))
+    }
+
+    /// The host that is up and has the fewest instances; the first one if none is up.
+    pub(crate) fn emptiest_host(&self) -> u32 {
+        let used = |host: u32| self.instances.values().filter(|one| one.is_alive() && one.host == host).count();
+        (0..self.options.hosts).filter(|host| self.is_host_up(*host)).min_by_key(|host| used(*host)).unwrap_or(0)
+    }
+
     /// Whether this observation shall be answered as the last time.
     pub(crate) fn is_stale(&mut self, operation: &str) -> bool {
         let index = self.stale.iter().position(|stale| *stale == operation);
@@ -204,6 +225,15 @@ impl State {
         let mut ids: Vec<(u32, InstanceId)> = ours.map(|instance| (instance.ordinal, instance.id.clone())).collect();
         ids.sort();
         ids.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Those of them whose place is taken. In a cluster, one that drains does not keep another from starting in its place.
+    pub(crate) fn instances_that_stay(&self, app: &AppName, revision: &RevisionId) -> Vec<InstanceId> {
+        let mut ids = self.instances_of(app, revision);
+        if self.options.targets == TargetRegistration::Orchestrator {
+            ids.retain(|id| !self.instances.get(id).is_some_and(|one| matches!(one.life, Life::Stopping { .. })));
+        }
+        ids
     }
 
     pub(crate) fn is_in_rotation(&self, instance: &Instance) -> bool {

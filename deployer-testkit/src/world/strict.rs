@@ -5,6 +5,8 @@ use std::fmt;
 
 use deployer_core::{Call, Error, ErrorKind, Result, Retry, Timestamp};
 
+use super::{Rate, failure};
+
 /// A rule of the traits, or of serving without loss, that a call or its effect broke.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -85,7 +87,50 @@ impl fmt::Display for Rule {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct KeyBook(BTreeMap<(&'static str, String, String), String>);
 
+/// The calls that may still be made at once, in thousandths, and when that was.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bucket {
+    tokens: u64,
+    at: Timestamp,
+}
+
 impl super::state::State {
+    /// Counts a call; refuses it if there were too many, or if nobody is there who could answer.
+    pub(crate) fn spend(&mut self, operation: &'static str, resource: &str) -> Result<()> {
+        if !self.is_up() {
+            return Err(failure(operation, resource, ErrorKind::Unavailable, "connection refused"));
+        }
+        let Some(Rate { burst, per_second }) = self.options.rate else { return Ok(()) };
+        let most = u64::from(burst) * 1_000;
+        let before = self.bucket.unwrap_or(Bucket { tokens: most, at: self.now });
+        let gained = u64::try_from(self.now.since(before.at).as_millis()).unwrap_or(u64::MAX);
+        let tokens = before.tokens.saturating_add(gained.saturating_mul(u64::from(per_second))).min(most);
+        self.bucket = Some(Bucket { tokens: tokens.saturating_sub(1_000), at: self.now });
+        if tokens >= 1_000 {
+            return Ok(());
+        }
+        self.bucket = Some(Bucket { tokens, at: self.now });
+        Err(failure(operation, resource, ErrorKind::Throttled, "rate exceeded"))
+    }
+
+    /// Refuses what would be more than there may be.
+    pub(crate) fn check_quota(
+        &self,
+        operation: &'static str,
+        what: &str,
+        count: usize,
+        most: Option<u32>,
+    ) -> Result<()> {
+        match most {
+            Some(most) if count > most as usize => {
+                let message = format!("there may be {most} {what}, and there would be {count}");
+                Err(failure(operation, what, ErrorKind::Exhausted, message)
+                    .with_help("remove what is not needed any more, or have the quota raised"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn violate(&mut self, rule: Rule, detail: impl Into<String>) {
         let violation = Violation { at: self.now, rule, detail: detail.into() };
         self.violations.push(violation);

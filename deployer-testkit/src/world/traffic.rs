@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use deployer_core::{AppName, InstanceId, RevisionId, Route, ServiceName, Timestamp};
 
+use super::instances::Instance;
 use super::state::State;
 
 /// Requests that come in at a steady rate.
@@ -25,6 +26,7 @@ pub struct Traffic {
     to: To,
     per_second: u32,
     taking: Duration,
+    connections: Option<u32>,
 }
 
 #[derive(Clone, Debug)]
@@ -35,7 +37,7 @@ enum To {
 
 impl Traffic {
     fn new(to: To) -> Self {
-        Self { to, per_second: 10, taking: Duration::from_millis(100) }
+        Self { to, per_second: 10, taking: Duration::from_millis(100), connections: None }
     }
 
     /// Requests to a service by its name, as other services of the application make them.
@@ -63,6 +65,15 @@ impl Traffic {
         self.taking = duration;
         self
     }
+
+    /// Sends the requests over so many connections in turn, which are kept open: each stays with the instance to which
+    /// it was opened until that one ends or is told to, as with a balancer that passes on whole connections. Unless it
+    /// is set, each request has a connection of its own.
+    #[must_use]
+    pub fn over_connections(mut self, connections: u32) -> Self {
+        self.connections = Some(connections.max(1));
+        self
+    }
 }
 
 /// What became of the requests. `sent == answered() + in_flight + lost.len()` always.
@@ -88,6 +99,12 @@ impl TrafficReport {
     #[must_use]
     pub fn answered(&self) -> u64 {
         self.served.values().sum()
+    }
+
+    /// Those of the lost that nobody was given: the load balancer refused them. The others were given to an instance, and
+    /// broke off.
+    pub fn refused(&self) -> impl Iterator<Item = &LostRequest> {
+        self.lost.iter().filter(|lost| lost.reason.is_refusal())
     }
 }
 
@@ -133,6 +150,14 @@ pub enum LossReason {
     TargetDropped,
 }
 
+impl LossReason {
+    /// Whether the load balancer had nobody to give the request to.
+    #[must_use]
+    pub const fn is_refusal(self) -> bool {
+        matches!(self, Self::NoEntry | Self::NoWeight | Self::NoTarget)
+    }
+}
+
 impl fmt::Display for LossReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -166,7 +191,12 @@ struct Source {
     traffic: Traffic,
     from: Timestamp,
     made: u64,
+    /// To whom each connection that is kept open was opened.
+    open: BTreeMap<u64, Assigned>,
 }
+
+/// Who is given a request.
+type Assigned = ((AppName, ServiceName), RevisionId, InstanceId);
 
 impl Source {
     fn next_at(&self) -> Timestamp {
@@ -198,7 +228,7 @@ impl TrafficState {
     }
 
     pub(crate) fn start(&mut self, traffic: Traffic, now: Timestamp) {
-        self.sources.push(Source { traffic, from: now, made: 0 });
+        self.sources.push(Source { traffic, from: now, made: 0, open: BTreeMap::new() });
     }
 
     pub(crate) fn stop(&mut self) {
@@ -267,15 +297,26 @@ impl State {
 
     fn arrive(&mut self, at: Timestamp, source: usize) {
         let Some(row) = self.traffic.sources.get_mut(source) else { return };
+        let connection = row.traffic.connections.map(|connections| row.made % u64::from(connections));
         row.made += 1;
         let (to, taking) = (row.traffic.to.clone(), row.traffic.taking);
+        let open = connection.and_then(|connection| row.open.get(&connection).cloned());
+        let open = open.filter(|(.., instance)| self.instances.get(instance).is_some_and(Instance::serves));
+        let assigned = open.map_or_else(|| self.assign(at, &to), Ok);
+        if let (Some(connection), Some(row)) = (connection, self.traffic.sources.get_mut(source)) {
+            match &assigned {
+                Ok(assigned) => row.open.insert(connection, assigned.clone()),
+                Err(_) => row.open.remove(&connection),
+            };
+        }
         // What became of it is in the report.
-        let _ = self.receive(at, &to, taking);
+        let _ = self.receive(at, assigned, taking);
     }
 
     /// Makes one request now that somebody waits for; answers its number and who works on it.
     pub(crate) fn send(&mut self, traffic: &Traffic) -> Result<(u64, InstanceId), LossReason> {
-        let (id, instance) = self.receive(self.now, &traffic.to, traffic.taking)?;
+        let assigned = self.assign(self.now, &traffic.to);
+        let (id, instance) = self.receive(self.now, assigned, traffic.taking)?;
         self.traffic.awaited.insert(id, None);
         Ok((id, instance))
     }
@@ -285,13 +326,18 @@ impl State {
         self.traffic.awaited.remove(&id).flatten()
     }
 
-    fn receive(&mut self, at: Timestamp, to: &To, taking: Duration) -> Result<(u64, InstanceId), LossReason> {
+    fn receive(
+        &mut self,
+        at: Timestamp,
+        assigned: Result<Assigned, LossReason>,
+        taking: Duration,
+    ) -> Result<(u64, InstanceId), LossReason> {
         self.traffic.report.sent += 1;
         let lost = |reason, given_to| LostRequest { sent_at: at, lost_at: at, given_to, reason };
-        let loss = match self.assign(at, to) {
+        let loss = match assigned {
             Err(reason) => lost(reason, None),
             Ok((key, revision, instance)) => {
-                if self.instances.get(&instance).is_some_and(super::instances::Instance::serves) {
+                if self.instances.get(&instance).is_some_and(|one| one.answers(at)) {
                     let id = self.traffic.next;
                     self.traffic.next += 1;
                     let ends_at = at + taking;
@@ -314,24 +360,12 @@ impl State {
     }
 
     /// The target whose turn it is.
-    fn assign(
-        &mut self,
-        at: Timestamp,
-        to: &To,
-    ) -> Result<((AppName, ServiceName), RevisionId, InstanceId), LossReason> {
+    fn assign(&mut self, at: Timestamp, to: &To) -> Result<Assigned, LossReason> {
         let key = self.entry_for(to).ok_or(LossReason::NoEntry)?;
         let detection = self.options.detection;
         let entry = self.routing.get_mut(&key).ok_or(LossReason::NoEntry)?;
-        let revision = entry.next_pool().ok_or(LossReason::NoWeight)?;
-        let pool = entry.pools.get_mut(&revision).ok_or(LossReason::NoWeight)?;
-        let open: Vec<&InstanceId> =
-            pool.targets.iter().filter(|(_, target)| target.gets_requests(at, detection)).map(|(id, _)| id).collect();
-        let turn = pool.turn;
-        pool.turn = turn.wrapping_add(1);
-        match open.get(turn.checked_rem(open.len()).unwrap_or(0)) {
-            Some(instance) => Ok((key, revision, (*instance).clone())),
-            None => Err(LossReason::NoTarget),
-        }
+        let (revision, instance) = entry.choose(at, detection)?;
+        Ok((key, revision, instance))
     }
 
     fn entry_for(&self, to: &To) -> Option<(AppName, ServiceName)> {
