@@ -70,6 +70,8 @@ pub(super) struct View<'a> {
     pub(super) now: Timestamp,
     /// When what is observed was looked at. Nothing has held for longer than that.
     pub(super) seen: Timestamp,
+    /// Whether it was looked at after every call that has ended. Where looking fails, it is not.
+    pub(super) is_current: bool,
     /// Up to when something may count as missing: when it was looked for, unless looking has failed for long.
     pub(super) missed: Timestamp,
 }
@@ -276,7 +278,7 @@ impl Wait<'_> {
                 let (known, left) = self.in_flight(revision, *keep);
                 // Nothing is in flight now, and yet something may come.
                 if self.is_settling(decision) {
-                } else if known && left == 0 {
+                } else if known && left == 0 && self.view.is_current {
                     self.finish(decision, Vec::new(), None);
                 } else if elapsed >= *timeout {
                     let requests = if known { left.to_string() } else { "an unknown number of".to_owned() };

@@ -80,7 +80,7 @@ fn fewer(draft: &mut Draft<'_>, target: &Release, name: &ServiceName, proof: Ste
         draft.notes.push(format!("{name} keeps its {count} instances: those that would stay are not all ready"));
         return None;
     }
-    draft.fewer(&[proof], target, name)
+    draft.fewer(&[proof], StepWeight::CleanUp, target, name)
 }
 
 fn bring_back(

@@ -297,7 +297,11 @@ impl<'a> Forward<'a> {
             if matches!(lane.kind, ChangeKind::Add | ChangeKind::Replace) {
                 lane.end = self.move_traffic(&lane, barrier.clone());
             } else if lane.kind == ChangeKind::Scale {
-                lane.end.clone_from(&lane.ready);
+                lane.end.clone_from(&barrier);
+            }
+            // What is proven is what stays.
+            if let Some(reduced) = self.draft.fewer(&lane.end, StepWeight::Required, self.target, name) {
+                lane.end = vec![reduced];
             }
             self.lanes.insert(name, lane);
         }
@@ -444,7 +448,6 @@ impl<'a> Forward<'a> {
             let old = good.or_else(|| lane.and_then(|lane| lane.old.as_ref().map(|(old, _)| old.clone())));
             let unchanged = lane.is_some_and(|lane| matches!(lane.kind, ChangeKind::Keep | ChangeKind::Scale));
             let current = lane.map(|lane| lane.revision.clone());
-            ends.extend(self.draft.fewer(&[proof], self.target, &service));
             for (revision, release) in self.request.observed.revisions(&service) {
                 let stays = (keep_warm && Some(&revision) == old.as_ref())
                     || (unchanged && self.request.warm.contains(&revision));

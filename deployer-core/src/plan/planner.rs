@@ -234,14 +234,20 @@ impl<'a> Draft<'a> {
     }
 
     /// Adds the end of the instances that are more than the release wants. Those that stay must be ready by then.
-    pub(super) fn fewer(&mut self, after: &[StepId], release: &Release, name: &ServiceName) -> Option<StepId> {
+    pub(super) fn fewer(
+        &mut self,
+        after: &[StepId],
+        weight: StepWeight,
+        release: &Release,
+        name: &ServiceName,
+    ) -> Option<StepId> {
         let service = release.services.get(name)?;
         let (revision, keep) = (service.revision(name), service.replicas);
         if self.request.observed.count(&revision) <= keep {
             return None;
         }
-        let after = self.drain(after, StepWeight::CleanUp, &revision, release.number, (keep, false));
-        Some(self.add(&after, StepWeight::CleanUp, Action::Reduce { revision, keep, idle: false }))
+        let after = self.drain(after, weight, &revision, release.number, (keep, false));
+        Some(self.add(&after, weight, Action::Reduce { revision, keep, idle: false }))
     }
 
     /// Adds the draining of all instances but `keep`, where somebody has to do it; `idle` says that they must have no
