@@ -147,10 +147,10 @@ fn missing_targets(view: &View<'_>) -> Option<Command> {
         for step in &view.state.plan.steps {
             match &step.action {
                 // It is for that step to say when the revision is ready.
-                Action::AwaitHealthy { revision: awaited, .. } if awaited == revision => {
-                    if !view.state.is_settled(step.id) {
-                        return None;
-                    }
+                Action::AwaitHealthy { revision: awaited, .. }
+                    if awaited == revision && !view.state.is_settled(step.id) =>
+                {
+                    return None;
                 }
                 Action::Drain { revision: leaving, keep, .. } | Action::Reduce { revision: leaving, keep, .. }
                     if leaving == revision && view.state.step_state(step.id) != Some(&StepState::Pending) =>
@@ -269,11 +269,7 @@ impl Wait<'_> {
             Action::Hold { revision, weight, duration, gates, .. } => {
                 self.hold(decision, revision, *weight, *duration, gates);
             }
-            Action::Shift { .. } => {
-                if !self.is_settling(decision) {
-                    self.finish(decision, Vec::new(), None);
-                }
-            }
+            Action::Shift { .. } if !self.is_settling(decision) => self.finish(decision, Vec::new(), None),
             Action::Drain { revision, keep, timeout, .. } => {
                 let (known, left) = self.in_flight(revision, *keep);
                 // Nothing is in flight now, and yet something may come.

@@ -79,6 +79,14 @@ impl Observed {
         self.routing(service).map(ObservedRouting::weights).unwrap_or_default()
     }
 
+    /// Whether the traffic of some service goes only to revisions of which no instance is ready.
+    pub(crate) fn is_dark(&self) -> bool {
+        self.routing.iter().any(|routing| {
+            let weights = routing.weights();
+            !weights.is_empty() && weights.keys().all(|revision| self.ready(revision) == 0)
+        })
+    }
+
     /// The revisions of a service that have instances, with the release each came with.
     #[must_use]
     pub fn revisions(&self, service: &ServiceName) -> BTreeMap<RevisionId, ReleaseNumber> {

@@ -11,7 +11,7 @@ pub(super) struct Batch {
 
 /// The batches that bring the old instances down and `wanted` new ones up, of which `there` are there already, with never
 /// more than `surge` beyond the wanted number and never more than `unavailable` below it. Of each old instance, `old` says
-/// by rising ordinal whether it is ready: one that is not counts for nothing, but is there. The last batch has all new
+/// by rising ordinal whether it is ready. The last batch has all new
 /// instances; those old ones that are still there then are left to the clean-up.
 pub(super) fn batches(old: &[bool], there: u32, wanted: u32, surge: u32, unavailable: u32) -> Vec<Batch> {
     let ready = |first: u32| u32::try_from(old.iter().take(first as usize).filter(|ready| **ready).count());
@@ -26,10 +26,12 @@ pub(super) fn batches(old: &[bool], there: u32, wanted: u32, surge: u32, unavail
             batches.push(Batch { new, old: left });
             return batches;
         }
-        // Where too few are ready already, it does not get worse.
-        let serving = new.saturating_add(ready(left));
-        let least = wanted.saturating_sub(unavailable).min(serving);
-        let mut keep = (0..=left).find(|keep| new.saturating_add(ready(*keep)) >= least).unwrap_or(left);
+        // So many must be left, and so many of them ready. Those that are not may become so meanwhile, and then they are
+        // needed; where too few are ready already, it does not get worse.
+        let least = wanted.saturating_sub(unavailable);
+        let serving = new.saturating_add(ready(left)).min(least);
+        let enough = |keep: &u32| new.saturating_add(*keep) >= least && new.saturating_add(ready(*keep)) >= serving;
+        let mut keep = (0..=left).find(enough).unwrap_or(left);
         if start == 0 && keep == left {
             // Old ones beyond what may exist at all must go even if that leaves fewer than the old number.
             keep = left.saturating_sub(1);
@@ -91,6 +93,8 @@ mod tests {
                 let least = wanted.saturating_sub(unavailable).min(batch.new + ready(left));
                 let forced = u32::from(batch.new == new && batch.old + 1 == left && ready(left) > ready(batch.old));
                 assert!(batch.new + ready(batch.old) + forced >= least, "{case}");
+                // Whoever is not ready may become so: the numbers alone keep the bound.
+                assert!(batch.new + batch.old >= wanted.saturating_sub(unavailable).min(all), "{case}");
                 (new, left) = (batch.new, batch.old);
             }
             assert_eq!(new, wanted, "{case}");
@@ -107,14 +111,16 @@ mod tests {
     }
 
     #[test]
-    fn old_instances_that_are_not_ready_count_for_nothing() {
+    fn old_instances_that_are_not_ready_are_missing_already() {
         let numbers = |old: &[bool], unavailable| {
             let batches = batches(old, 0, 3, 3, unavailable).into_iter();
             batches.map(|batch| (batch.new, batch.old)).collect::<Vec<_>>()
         };
         assert_eq!(numbers(&[false, true, true, true], 0), [(2, 2), (3, 2)]);
         assert_eq!(numbers(&[true, true, true, false], 0), [(2, 1), (3, 1)]);
+        // They may become ready.
         assert_eq!(numbers(&[false; 4], 1), [(2, 0), (3, 0)]);
+        assert_eq!(numbers(&[false; 4], 0), [(2, 1), (3, 1)]);
     }
 
     #[test]
