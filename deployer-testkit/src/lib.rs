@@ -9,6 +9,7 @@
 //! - [`conformance`]: the suites that a backend has to pass, as named cases that its author runs with a test of ten lines.
 //! - [`load`] sends requests at a constant rate and accounts for each of them, which is how "no request is lost" is
 //!   shown rather than said on a real backend.
+//! - [`model`] is what a release store must do, to compare one with.
 //! - `mocks`, with the feature `mockall`: mocks of the traits for tests that expect single calls.
 //!
 //! `docs/testing.md` is the guide for programs that embed Deployer.
@@ -48,6 +49,7 @@ mod faults;
 pub mod load;
 #[cfg(feature = "mockall")]
 pub mod mocks;
+pub mod model;
 pub mod proof;
 mod scenario;
 mod world;

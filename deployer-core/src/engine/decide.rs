@@ -70,6 +70,8 @@ pub(super) struct View<'a> {
     pub(super) now: Timestamp,
     /// When what is observed was looked at. Nothing has held for longer than that.
     pub(super) seen: Timestamp,
+    /// Whether it was looked at after every call that has ended. Where looking fails, it is not.
+    pub(super) is_current: bool,
     /// Up to when something may count as missing: when it was looked for, unless looking has failed for long.
     pub(super) missed: Timestamp,
 }
@@ -145,10 +147,10 @@ fn missing_targets(view: &View<'_>) -> Option<Command> {
         for step in &view.state.plan.steps {
             match &step.action {
                 // It is for that step to say when the revision is ready.
-                Action::AwaitHealthy { revision: awaited, .. } if awaited == revision => {
-                    if !view.state.is_settled(step.id) {
-                        return None;
-                    }
+                Action::AwaitHealthy { revision: awaited, .. }
+                    if awaited == revision && !view.state.is_settled(step.id) =>
+                {
+                    return None;
                 }
                 Action::Drain { revision: leaving, keep, .. } | Action::Reduce { revision: leaving, keep, .. }
                     if leaving == revision && view.state.step_state(step.id) != Some(&StepState::Pending) =>
@@ -267,16 +269,12 @@ impl Wait<'_> {
             Action::Hold { revision, weight, duration, gates, .. } => {
                 self.hold(decision, revision, *weight, *duration, gates);
             }
-            Action::Shift { .. } => {
-                if !self.is_settling(decision) {
-                    self.finish(decision, Vec::new(), None);
-                }
-            }
+            Action::Shift { .. } if !self.is_settling(decision) => self.finish(decision, Vec::new(), None),
             Action::Drain { revision, keep, timeout, .. } => {
                 let (known, left) = self.in_flight(revision, *keep);
                 // Nothing is in flight now, and yet something may come.
                 if self.is_settling(decision) {
-                } else if known && left == 0 {
+                } else if known && left == 0 && self.view.is_current {
                     self.finish(decision, Vec::new(), None);
                 } else if elapsed >= *timeout {
                     let requests = if known { left.to_string() } else { "an unknown number of".to_owned() };

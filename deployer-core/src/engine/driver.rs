@@ -51,6 +51,8 @@ pub(crate) struct Driver {
     observed: Observed,
     /// When that was looked at.
     seen_at: Timestamp,
+    /// Whether no call has ended since what is observed was looked at.
+    is_current: bool,
     /// How far looks are spread out, because the platform throttles them.
     pace: Pace,
     /// Whether a step has begun to wait since the last look.
@@ -139,6 +141,7 @@ impl Driver {
             watch: Watch::default(),
             observed,
             seen_at: now,
+            is_current: false,
             pace: Pace::default(),
             unseen: false,
             warm,
@@ -244,6 +247,7 @@ impl Driver {
             registers: self.backend.balancer.capabilities().targets == TargetRegistration::Engine,
             now,
             seen: self.seen_at,
+            is_current: self.is_current,
             // A world that cannot be looked at for long is not waited for without end.
             missed: if now.since(self.seen_at) < BLIND { self.seen_at } else { now },
         })
@@ -383,6 +387,7 @@ impl Driver {
                 self.tell_changes(&observed);
                 self.observed = observed;
                 self.seen_at = at;
+                self.is_current = true;
                 self.watch.update(&self.state.plan, &self.observed, at);
             }
             // Deadlines go on; the next look may succeed.
@@ -474,6 +479,7 @@ impl Driver {
             }
             Finished::Step { step, attempt, result } => {
                 self.watch.running.remove(&step);
+                self.is_current = false;
                 let Some(planned) = self.state.plan.step(step).cloned() else { return Ok(()) };
                 if let Err(error) = &result {
                     self.pace.learn(Some(error));

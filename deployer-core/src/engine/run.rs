@@ -199,7 +199,11 @@ impl Tools {
             None => None,
         };
         let known: Vec<&Release> = target.into_iter().chain(&serving).collect();
-        let observed = self.observe(app, &known).await?;
+        let mut observed = self.observe(app, &known).await?;
+        if observed.is_dark() {
+            // A plan spares nothing that answers nobody: one look, which may be an old one, is not enough for that.
+            observed = self.observe(app, &known).await?;
+        }
         let warm = self.warm(app, history).await?;
         let standby = if matches!(kind, DeploymentKind::Deploy) { &warm } else { &BTreeSet::new() };
         let before = match history.standby() {

@@ -3,7 +3,9 @@
 mod entry;
 mod record;
 mod state;
+mod transition;
 
 pub use entry::{DivertReason, Entry, JournalEvent};
 pub use record::{DeploymentKind, DeploymentRecord, Evidence, Failure, Verdict};
 pub use state::{GateState, State, StepState};
+pub use transition::{Refusal, Transition};

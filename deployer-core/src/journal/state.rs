@@ -1,4 +1,4 @@
-//! A journal folded into the state of its deployment. What may follow what is decided here and nowhere else.
+//! A journal folded into the state of its deployment.
 
 use std::collections::BTreeMap;
 
@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::{DivertReason, Entry, JournalEvent};
 use super::record::{DeploymentRecord, Failure, Verdict};
+use super::transition::{Refusal, Transition};
 use crate::backend::{GateAnswer, Outcome, Signal};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Timestamp;
@@ -102,12 +103,10 @@ impl State {
     /// # Errors
     /// [`Corrupt`](ErrorKind::Corrupt) if a journal cannot begin with it.
     pub fn open(entry: &Entry) -> Result<Self> {
+        Transition::of(None, entry).map_err(|refusal| refusal.of(entry))?;
         let JournalEvent::Opened { deployment, app, kind, target, baseline, owner, plan } = &entry.event else {
-            return Err(illegal(entry, "a journal begins with its opening"));
+            return Err(Refusal::NotOpened.of(entry));
         };
-        if entry.seq != 1 || entry.format > Entry::FORMAT {
-            return Err(illegal(entry, "a journal begins with entry 1, in a form that this version knows"));
-        }
         Ok(Self {
             record: DeploymentRecord {
                 id: deployment.clone(),
@@ -135,71 +134,38 @@ impl State {
     /// # Errors
     /// [`Corrupt`](ErrorKind::Corrupt) if it may not follow those before it. The state is then as it was.
     pub fn apply(&mut self, entry: &Entry) -> Result<()> {
-        if entry.format > Entry::FORMAT {
-            return Err(illegal(entry, "it is in a form that this version does not know"));
-        }
-        if entry.seq != self.record.last_seq + 1 {
-            return Err(illegal(entry, "its number is not the next one"));
-        }
-        if entry.fence < self.fence {
-            return Err(illegal(entry, "its fence is lower than the one before"));
-        }
-        if self.record.verdict.is_some() {
-            return Err(illegal(entry, "the deployment has ended"));
-        }
-        self.apply_event(entry)?;
-        self.record.last_seq = entry.seq;
-        self.fence = entry.fence;
-        Ok(())
+        self.advance(entry).map(drop).map_err(|refusal| refusal.of(entry))
     }
 
-    fn apply_event(&mut self, entry: &Entry) -> Result<()> {
+    /// Adds one entry, and answers what it did.
+    pub(super) fn advance(&mut self, entry: &Entry) -> Result<Transition, Refusal> {
+        let transition = Transition::of(Some(self), entry)?;
+        self.take(entry);
+        self.record.last_seq = entry.seq;
+        self.fence = entry.fence;
+        Ok(transition)
+    }
+
+    /// Takes what an entry says that may follow.
+    fn take(&mut self, entry: &Entry) {
         match &entry.event {
-            JournalEvent::Opened { .. } => return Err(illegal(entry, "the deployment was opened before")),
+            JournalEvent::Opened { .. } => {}
             JournalEvent::Resumed { owner } => self.record.owner.clone_from(owner),
             JournalEvent::StepStarted { step, attempt } => {
-                let waits = self.step(entry, *step)?.after.clone();
-                if !waits.iter().all(|step| self.is_settled(*step)) {
-                    return Err(illegal(entry, "a step that it waits for is not done"));
-                }
-                let (next, since) = match self.state(entry, *step)? {
-                    StepState::Pending => (1, entry.at),
-                    StepState::Started { attempt, since } | StepState::Retrying { attempt, since, .. } => {
-                        (attempt + 1, *since)
-                    }
-                    _ => return Err(illegal(entry, "the step has ended")),
-                };
-                if *attempt != next {
-                    return Err(illegal(entry, "the attempt's number is not the next one"));
-                }
-                *self.state_mut(*step) = StepState::Started { attempt: next, since };
+                let since = self.begun(*step).unwrap_or(entry.at);
+                self.set(*step, StepState::Started { attempt: *attempt, since });
             }
-            JournalEvent::StepRetried { step, attempt, retry_at, .. } => match self.state(entry, *step)? {
-                StepState::Started { attempt: started, since } if started == attempt => {
-                    *self.state_mut(*step) =
-                        StepState::Retrying { attempt: *attempt, since: *since, retry_at: *retry_at };
-                }
-                _ => return Err(illegal(entry, "the attempt is not under way")),
-            },
-            JournalEvent::StepFinished { step, outcome, .. } => match self.state(entry, *step)? {
-                StepState::Started { .. } => {
-                    *self.state_mut(*step) = StepState::Finished { outcome: *outcome, at: entry.at };
-                }
-                _ => return Err(illegal(entry, "the step is not under way")),
-            },
-            JournalEvent::StepFailed { step, failure } => match self.state(entry, *step)? {
-                StepState::Started { .. } | StepState::Retrying { .. } => {
-                    *self.state_mut(*step) = StepState::Failed { failure: failure.clone() };
-                }
-                _ => return Err(illegal(entry, "the step is not under way")),
-            },
+            JournalEvent::StepRetried { step, attempt, retry_at, .. } => {
+                let since = self.begun(*step).unwrap_or(entry.at);
+                self.set(*step, StepState::Retrying { attempt: *attempt, since, retry_at: *retry_at });
+            }
+            JournalEvent::StepFinished { step, outcome, .. } => {
+                self.set(*step, StepState::Finished { outcome: *outcome, at: entry.at });
+            }
+            JournalEvent::StepFailed { step, failure } => {
+                self.set(*step, StepState::Failed { failure: failure.clone() });
+            }
             JournalEvent::GateAsked { step, gate, answer } => {
-                if !self.step(entry, *step)?.gates().any(|spec| spec.name == *gate) {
-                    return Err(illegal(entry, "the step has no such gate"));
-                }
-                if !matches!(self.state(entry, *step)?, StepState::Started { .. }) {
-                    return Err(illegal(entry, "the step is not under way"));
-                }
                 let state = self.gates.entry(*step).or_default().entry(gate.clone()).or_default();
                 state.asked_at = entry.at;
                 match answer {
@@ -211,42 +177,31 @@ impl State {
                     Err(_) => state.errors_in_a_row += 1,
                 }
             }
-            JournalEvent::Signalled { signal } => {
-                if self.signals.contains(signal) {
-                    return Err(illegal(entry, "the signal was taken before"));
-                }
-                self.signals.push(signal.clone());
-            }
+            JournalEvent::Signalled { signal } => self.signals.push(signal.clone()),
             JournalEvent::Diverted { reason, plan } => {
-                if self.diverted.is_some() {
-                    return Err(illegal(entry, "the deployment has turned back before"));
-                }
                 self.diverted = Some(reason.clone());
                 self.steps = vec![StepState::Pending; plan.steps.len()];
                 self.gates.clear();
                 self.plan = plan.clone();
             }
             JournalEvent::Closed { verdict } => {
-                if !self.allows(verdict) {
-                    return Err(illegal(entry, "the verdict does not follow from what happened"));
-                }
                 self.record.verdict = Some(verdict.clone());
                 self.record.finished_at = Some(entry.at);
             }
         }
-        Ok(())
     }
 
-    /// Whether the deployment may end so now.
-    fn allows(&self, verdict: &Verdict) -> bool {
-        let reached = self.is_complete();
-        match (verdict, &self.diverted) {
-            (Verdict::Superseded { .. }, _) => true,
-            (Verdict::Promoted { .. }, None) => reached || self.is_verified(),
-            (Verdict::RolledBack { .. }, Some(DivertReason::Failed { .. }))
-            | (Verdict::Cancelled { .. }, Some(DivertReason::Cancelled { .. })) => reached,
-            (Verdict::NeedsAttention { .. }, _) => self.failed().is_some(),
-            _ => false,
+    /// When the first attempt of a step began that has not ended.
+    fn begun(&self, step: StepId) -> Option<Timestamp> {
+        match self.step_state(step)? {
+            StepState::Started { since, .. } | StepState::Retrying { since, .. } => Some(*since),
+            _ => None,
+        }
+    }
+
+    fn set(&mut self, step: StepId, now: StepState) {
+        if let Some(state) = self.steps.get_mut(step.0 as usize) {
+            *state = now;
         }
     }
 
@@ -312,25 +267,6 @@ impl State {
     pub fn step_state(&self, step: StepId) -> Option<&StepState> {
         self.steps.get(step.0 as usize)
     }
-
-    fn step(&self, entry: &Entry, step: StepId) -> Result<&Step> {
-        self.plan.step(step).ok_or_else(|| illegal(entry, "the plan has no such step"))
-    }
-
-    fn state(&self, entry: &Entry, step: StepId) -> Result<&StepState> {
-        self.step_state(step).ok_or_else(|| illegal(entry, "the plan has no such step"))
-    }
-
-    fn state_mut(&mut self, step: StepId) -> &mut StepState {
-        &mut self.steps[step.0 as usize]
-    }
-}
-
-fn illegal(entry: &Entry, why: &'static str) -> Error {
-    Error::new(ErrorKind::Corrupt, why)
-        .with_operation("journal.apply")
-        .with_resource(format!("entry {}", entry.seq))
-        .with_context("fence", entry.fence.to_string())
 }
 
 #[cfg(test)]

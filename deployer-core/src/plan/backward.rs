@@ -41,10 +41,15 @@ fn to_release(draft: &mut Draft<'_>, request: &PlanRequest<'_>, target: &Release
                 });
             }
         }
+        // A service that is brought back already loses what it ran before only when that has taken over.
+        for rival in draft.rivals(name, service) {
+            waits.extend(progress.get(rival.service()).into_iter().flat_map(|done| &done.available));
+        }
         let done = bring_back(draft, request, target, (name, service), waits);
         ends.extend(&done.available);
         progress.insert(name, done);
     }
+    ends.extend(draft.ways_made());
     let verify = Action::Verify { release: target.number, timeout: VERIFY_TIMEOUT };
     let proof = draft.step(&ends, verify);
     // What has just failed is no standby, even if it was one before.
@@ -54,12 +59,9 @@ fn to_release(draft: &mut Draft<'_>, request: &PlanRequest<'_>, target: &Release
     let mut ends = vec![proof];
     for name in request.observed.services() {
         let current = target.services.get(&name).map(|service| service.revision(&name));
-        ends.extend(fewer(draft, request, target, &name, proof));
-        if target.services.get(&name).is_some_and(ServiceRelease::is_exclusive) {
-            continue;
-        }
+        ends.extend(fewer(draft, target, &name, proof));
         for (revision, release) in request.observed.revisions(&name) {
-            if Some(&revision) != current.as_ref() && !warm.contains(&revision) {
+            if Some(&revision) != current.as_ref() && !warm.contains(&revision) && !draft.is_gone(&revision) {
                 ends.push(draft.retire(&[proof], StepWeight::CleanUp, &revision, release));
             }
         }
@@ -68,21 +70,17 @@ fn to_release(draft: &mut Draft<'_>, request: &PlanRequest<'_>, target: &Release
     draft.add(&ends, StepWeight::CleanUp, Action::Tidy { release: Some(target.number), pools });
 }
 
-/// Stops the instances that are more than the release wants.
-fn fewer(
-    draft: &mut Draft<'_>,
-    request: &PlanRequest<'_>,
-    target: &Release,
-    name: &ServiceName,
-    proof: StepId,
-) -> Option<StepId> {
+/// Stops the instances that are more than the release wants, unless those that would stay are not ready.
+fn fewer(draft: &mut Draft<'_>, target: &Release, name: &ServiceName, proof: StepId) -> Option<StepId> {
     let service = target.services.get(name)?;
     let (revision, keep) = (service.revision(name), service.replicas);
-    if request.observed.count(&revision) <= keep {
+    let observed = draft.request.observed;
+    if observed.count(&revision) > keep && observed.ready_among(&revision, keep) < keep {
+        let count = observed.count(&revision);
+        draft.notes.push(format!("{name} keeps its {count} instances: those that would stay are not all ready"));
         return None;
     }
-    let after = draft.drain(&[proof], StepWeight::CleanUp, &revision, target.number, (keep, false));
-    Some(draft.add(&after, StepWeight::CleanUp, Action::Reduce { revision, keep, idle: false }))
+    draft.fewer(&[proof], StepWeight::CleanUp, target, name)
 }
 
 fn bring_back(
@@ -114,12 +112,12 @@ fn bring_back(
         done.started.clone_from(&done.available);
     }
     for rival in draft.rivals(name, service) {
-        waits = vec![draft.retire(&waits, StepWeight::Required, &rival, target.number)];
+        waits = draft.make_way(&waits, &rival, target.number);
     }
     if service.is_exclusive() {
         for (other, release) in observed.revisions(name) {
             if other != revision {
-                waits = vec![draft.retire(&waits, StepWeight::Required, &other, release)];
+                waits = draft.make_way(&waits, &other, release);
             }
         }
     }
@@ -135,7 +133,7 @@ fn bring_back(
         if listens {
             done.available = vec![draft.shift(&[healthy], name, all, releases(), wanted)];
         }
-    } else if listens && weights == all && !at_once {
+    } else if listens && !at_once && (weights == all || (wanted == 0 && !weights.is_empty())) {
         // Instances may have been taken out of rotation on the way forward.
         let readiness = service.effective_readiness();
         let await_healthy = Action::AwaitHealthy { revision: revision.clone(), instances: wanted, readiness };

@@ -6,9 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::observed::Observed;
 use super::planner::{Draft, PlanRequest, change, in_order, serving};
 use super::rolling;
 use super::step::{Action, ChangeKind, Plan, ServiceChange, StepId, StepWeight};
+use crate::backend::ObservedInstance;
 use crate::model::{
     Condition, GatePoint, GateSpec, HookPoint, Release, ReleaseNumber, RevisionId, ServiceName, ServiceRelease,
     Strategy,
@@ -21,7 +23,7 @@ pub(super) fn plan(request: &PlanRequest<'_>, target: &Release) -> Plan {
     let mut forward = Forward::new(request, target);
     let unchanged = request.baseline.is_some_and(|baseline| baseline.content_hash() == target.content_hash())
         && forward.lanes.values().all(|lane| lane.kind == ChangeKind::Keep);
-    if unchanged {
+    if unchanged && !leaves_over(request, target) {
         let verify = Action::Verify { release: target.number, timeout: VERIFY_TIMEOUT };
         forward.draft.step(&[], verify);
     } else {
@@ -32,6 +34,17 @@ pub(super) fn plan(request: &PlanRequest<'_>, target: &Release) -> Plan {
     }
     let changes = forward.changes();
     forward.draft.finish(changes)
+}
+
+/// Whether something is there that an earlier deployment should have cleaned up.
+fn leaves_over(request: &PlanRequest<'_>, target: &Release) -> bool {
+    let observed = request.observed;
+    let listens = |name: &ServiceName| target.services.get(name).is_some_and(ServiceRelease::listens);
+    let pools = observed.routing.iter().flat_map(|routing| &routing.pools).map(|pool| &pool.revision);
+    let mut revisions = pools.chain(observed.app.instances.iter().map(|instance| &instance.revision));
+    let current = target.revisions();
+    revisions.any(|revision| current.get(revision.service()) != Some(revision) && !request.warm.contains(revision))
+        || observed.routing.iter().any(|routing| !listens(&routing.service))
 }
 
 /// What happens to one service of the target.
@@ -71,8 +84,6 @@ struct Forward<'a> {
     order: Vec<&'a ServiceName>,
     lanes: BTreeMap<&'a ServiceName, Lane<'a>>,
     prepare: Vec<StepId>,
-    /// Revisions that are stopped on the way already.
-    gone: BTreeSet<RevisionId>,
 }
 
 impl<'a> Forward<'a> {
@@ -80,15 +91,15 @@ impl<'a> Forward<'a> {
         let mut draft = Draft::new(request);
         let lanes = target.services.iter().map(|(name, service)| (name, lane(request, &mut draft, name, service)));
         let lanes = lanes.collect();
-        Self { request, target, draft, order: in_order(target), lanes, prepare: Vec::new(), gone: BTreeSet::new() }
+        Self { request, target, draft, order: in_order(target), lanes, prepare: Vec::new() }
     }
 
     /// Starts every service's new instances, those that are recreated last.
     fn capacity(&mut self) {
         let release = self.target.number;
         self.prepare = vec![self.draft.step(&[], Action::Prepare { release })];
-        let recreated: BTreeSet<&ServiceName> =
-            self.lanes.values().filter(|lane| lane.is_recreated()).map(|lane| lane.name).collect();
+        let stops = |lane: &&Lane<'_>| lane.is_recreated() || !self.draft.rivals(lane.name, lane.service).is_empty();
+        let recreated: BTreeSet<&ServiceName> = self.lanes.values().filter(stops).map(|lane| lane.name).collect();
         let late: BTreeSet<&ServiceName> =
             self.order.iter().copied().filter(|name| self.reaches(name, &recreated)).collect();
         for name in self.order.clone() {
@@ -134,22 +145,25 @@ impl<'a> Forward<'a> {
         let mut waits = self.waits(name);
         waits.extend(after);
         let Some(mut lane) = self.lanes.remove(name) else { return };
+        if lane.kind != ChangeKind::Keep {
+            // Its volume may have been another service's, which must be gone first.
+            for rival in self.draft.rivals(name, lane.service) {
+                let fallback = self.old_release(&rival);
+                waits = self.draft.make_way(&waits, &rival, fallback);
+            }
+        }
         match lane.kind {
             ChangeKind::Keep | ChangeKind::Remove => {}
-            ChangeKind::Scale => self.scale_up(&mut lane, waits),
+            ChangeKind::Scale => {
+                if lane.service.is_exclusive() {
+                    waits = self.alone(&lane, waits);
+                }
+                self.scale_up(&mut lane, waits);
+            }
+            ChangeKind::Add | ChangeKind::Replace if lane.is_recreated() => self.recreate(&mut lane, waits),
             ChangeKind::Add | ChangeKind::Replace => {
-                // Its volume may have been another service's, which must be gone first.
-                for rival in self.draft.rivals(name, lane.service) {
-                    let fallback = self.old_release(&rival);
-                    waits = vec![self.draft.retire(&waits, StepWeight::Required, &rival, fallback)];
-                    self.gone.insert(rival);
-                }
-                if lane.is_recreated() {
-                    self.recreate(&mut lane, waits);
-                } else {
-                    let waits = self.pre_deploy(&lane, waits);
-                    self.launch(&mut lane, waits);
-                }
+                let waits = self.pre_deploy(&lane, waits);
+                self.launch(&mut lane, waits);
             }
         }
         self.lanes.insert(name, lane);
@@ -163,8 +177,8 @@ impl<'a> Forward<'a> {
     /// Starts the first new instances, waits for them, and asks what is asked before traffic.
     fn launch(&mut self, lane: &mut Lane<'a>, after: Vec<StepId>) {
         let first = match (&lane.strategy, &lane.old) {
-            (Strategy::Rolling { surge, unavailable }, Some((_, old))) => {
-                let first = rolling::batches(*old, lane.service.replicas, *surge, *unavailable);
+            (Strategy::Rolling { surge, unavailable }, Some((old, _))) => {
+                let first = self.batches(lane, old, *surge, *unavailable);
                 first.first().map_or(0, |batch| batch.new)
             }
             _ => lane.service.replicas,
@@ -184,10 +198,11 @@ impl<'a> Forward<'a> {
         let vacant = self.request.observed.weights(lane.name).is_empty();
         if lane.service.listens() && (lane.is_recreated() || (vacant && needed)) {
             // Nobody serves its callers now: there is no traffic to hold back.
-            let shifted = self.all_traffic(lane, &ready);
+            let shifted = self.weights(lane, &ready, 100, first);
             lane.available = vec![shifted];
             lane.ready = vec![shifted];
-            lane.moved = true;
+            // What rolls has only begun.
+            lane.moved = first == lane.service.replicas;
         }
     }
 
@@ -206,6 +221,13 @@ impl<'a> Forward<'a> {
         let launch = Action::Launch { release: self.target.number, revision: revision.clone(), instances };
         let launched = self.draft.step(after, launch);
         let readiness = lane.service.effective_readiness();
+        // Of those that are there and not wanted, the ready ones are needed until those that stay are ready too.
+        let observed = self.request.observed;
+        let stay = lane.service.replicas;
+        let instances = match observed.count(&revision) {
+            count if count > stay && observed.ready_among(&revision, stay) < stay => count,
+            _ => instances,
+        };
         let healthy = self.draft.step(&[launched], Action::AwaitHealthy { revision, instances, readiness });
         (launched, healthy)
     }
@@ -236,17 +258,23 @@ impl<'a> Forward<'a> {
         if !exclusive {
             after = self.pre_deploy(lane, after);
         }
-        for revision in self.request.observed.revisions(lane.name).into_keys() {
-            if revision != lane.revision {
-                let fallback = self.old_release(&revision);
-                after = vec![self.draft.retire(&after, StepWeight::Required, &revision, fallback)];
-            }
-        }
+        after = self.alone(lane, after);
         if exclusive {
             // The task mounts the volume too: it runs when the old instances are gone.
             after = self.pre_deploy(lane, after);
         }
         self.launch(lane, after);
+    }
+
+    /// Stops every other revision of a service.
+    fn alone(&mut self, lane: &Lane<'a>, mut after: Vec<StepId>) -> Vec<StepId> {
+        for revision in self.request.observed.revisions(lane.name).into_keys() {
+            if revision != lane.revision {
+                let fallback = self.old_release(&revision);
+                after = self.draft.make_way(&after, &revision, fallback);
+            }
+        }
+        after
     }
 
     fn scale_up(&mut self, lane: &mut Lane<'a>, after: Vec<StepId>) {
@@ -269,26 +297,24 @@ impl<'a> Forward<'a> {
             if matches!(lane.kind, ChangeKind::Add | ChangeKind::Replace) {
                 lane.end = self.move_traffic(&lane, barrier.clone());
             } else if lane.kind == ChangeKind::Scale {
-                lane.end = self.scale_down(&lane, barrier.clone());
+                lane.end.clone_from(&barrier);
+            }
+            // What is proven is what stays.
+            if let Some(reduced) = self.draft.fewer(&lane.end, StepWeight::Required, self.target, name) {
+                lane.end = vec![reduced];
             }
             self.lanes.insert(name, lane);
         }
     }
 
-    fn scale_down(&mut self, lane: &Lane<'a>, after: Vec<StepId>) -> Vec<StepId> {
-        let keep = lane.service.replicas;
-        if self.request.observed.count(&lane.revision) <= keep {
-            return lane.ready.clone();
-        }
-        let after = self.draft.drain(&after, StepWeight::Required, &lane.revision, self.target.number, (keep, false));
-        vec![self.draft.step(&after, Action::Reduce { revision: lane.revision.clone(), keep, idle: false })]
-    }
-
     fn move_traffic(&mut self, lane: &Lane<'a>, after: Vec<StepId>) -> Vec<StepId> {
         let listens = lane.service.listens();
         let replaces = lane.old.is_some() && !lane.moved;
+        let none = lane.service.replicas == 0;
         match &lane.strategy {
-            Strategy::Rolling { surge, unavailable } if replaces => self.roll(lane, after, *surge, *unavailable),
+            Strategy::Rolling { surge, unavailable } if replaces && !none => {
+                self.roll(lane, after, *surge, *unavailable)
+            }
             Strategy::Canary { steps } if replaces && listens => {
                 let steps: Vec<_> = steps.iter().map(|step| (step.weight, step.hold)).collect();
                 self.step_by_step(lane, after, &steps)
@@ -324,14 +350,25 @@ impl<'a> Forward<'a> {
         let Some((old, count)) = lane.old.clone() else { return after };
         let fallback = self.old_release(&old);
         let (mut new, mut left) = (0, count);
-        let batches = rolling::batches(count, lane.service.replicas, surge, unavailable);
+        let batches = self.batches(lane, &old, surge, unavailable);
+        let observed = self.request.observed;
+        let shares = shares_traffic(observed, &old);
+        let makes_room = batches.first().is_some_and(|batch| batch.new == 0);
+        if makes_room && lane.service.listens() && shares && !self.request.drains && !observed.is_all_in_rotation(&old)
+        {
+            // Which of them stay is not up to anybody: all that can serve must do so before some go.
+            let (weights, releases) = (BTreeMap::from([(old.clone(), 100)]), BTreeMap::from([(old.clone(), fallback)]));
+            after = vec![self.draft.shift(&after, lane.name, weights, releases, 0)];
+        }
         for (index, batch) in batches.iter().enumerate() {
             // The first batch was started with everybody else's.
             if batch.new > new && index > 0 {
                 let (_, healthy) = self.instances(lane, &after, batch.new);
                 after = if new == 0 { self.ask(lane, healthy) } else { vec![healthy] };
             }
-            let rest = if batch.new == lane.service.replicas { 0 } else { batch.old };
+            // Those that stay share the traffic, and of them only the ready ones answer.
+            let rest =
+                if batch.new == lane.service.replicas || !shares { 0 } else { observed.ready_among(&old, batch.old) };
             let weight = rolling::share(batch.new, rest);
             if lane.service.listens() && weight > 0 {
                 after = vec![self.weights(lane, &after, weight, batch.new)];
@@ -341,7 +378,7 @@ impl<'a> Forward<'a> {
             }
             if batch.new < lane.service.replicas && batch.old < left {
                 // The last old ones go when the new ones have all traffic; where room is made first, they may have it.
-                let idle = batch.old == 0 && batch.new > 0;
+                let idle = batch.old == 0 && batch.new > 0 && lane.service.listens();
                 after = self.draft.drain(&after, StepWeight::Required, &old, fallback, (batch.old, idle));
                 let reduce = Action::Reduce { revision: old.clone(), keep: batch.old, idle };
                 after = vec![self.draft.step(&after, reduce)];
@@ -349,6 +386,13 @@ impl<'a> Forward<'a> {
             (new, left) = (batch.new, batch.old);
         }
         after
+    }
+
+    /// The batches in which a service rolls.
+    fn batches(&self, lane: &Lane<'a>, old: &RevisionId, surge: u32, unavailable: u32) -> Vec<rolling::Batch> {
+        let observed = self.request.observed;
+        let old: Vec<bool> = observed.instances(old).map(ObservedInstance::is_ready).collect();
+        rolling::batches(&old, observed.count(&lane.revision), lane.service.replicas, surge, unavailable)
     }
 
     /// Holds for a while and asks gates, if there is any need to.
@@ -392,7 +436,9 @@ impl<'a> Forward<'a> {
         for service in self.request.observed.services() {
             let lane = self.lanes.get(&service);
             let keep_warm = lane.is_some_and(|lane| {
-                let side_by_side = !matches!(lane.strategy, Strategy::Recreate | Strategy::Rolling { .. });
+                // Two revisions that write to one volume are never there together.
+                let side_by_side = !matches!(lane.strategy, Strategy::Recreate | Strategy::Rolling { .. })
+                    && !lane.service.is_exclusive();
                 side_by_side && !lane.strategy.keep_warm().is_zero()
             });
             // What a rollback would go to. Where this deployment supersedes another, what has the traffic may not be it.
@@ -402,11 +448,10 @@ impl<'a> Forward<'a> {
             let old = good.or_else(|| lane.and_then(|lane| lane.old.as_ref().map(|(old, _)| old.clone())));
             let unchanged = lane.is_some_and(|lane| matches!(lane.kind, ChangeKind::Keep | ChangeKind::Scale));
             let current = lane.map(|lane| lane.revision.clone());
-            let gone = lane.is_some_and(Lane::is_recreated);
             for (revision, release) in self.request.observed.revisions(&service) {
                 let stays = (keep_warm && Some(&revision) == old.as_ref())
                     || (unchanged && self.request.warm.contains(&revision));
-                if Some(&revision) == current.as_ref() || gone || self.gone.contains(&revision) {
+                if Some(&revision) == current.as_ref() || self.draft.is_gone(&revision) {
                     continue;
                 }
                 if stays {
@@ -442,6 +487,11 @@ impl<'a> Forward<'a> {
     }
 }
 
+/// Whether an old revision can keep a share of the traffic: only one that has some now, and answers.
+fn shares_traffic(observed: &Observed, old: &RevisionId) -> bool {
+    observed.weights(old.service()).contains_key(old) && observed.ready(old) > 0
+}
+
 /// Decides what happens to a service.
 fn lane<'a>(
     request: &PlanRequest<'_>,
@@ -454,13 +504,17 @@ fn lane<'a>(
     let weights = observed.weights(name);
     let old = serving(observed, name, request.baseline, Some(&revision));
     let has_all = if service.listens() {
-        weights == BTreeMap::from([(revision.clone(), 100)])
+        weights == BTreeMap::from([(revision.clone(), 100)]) || (service.replicas == 0 && weights.is_empty())
     } else {
         // Without traffic, the baseline says which revision is the current one.
         let before = request.baseline.and_then(|baseline| baseline.services.get(name));
-        observed.count(&revision) > 0 && before.is_none_or(|before| before.revision(name) == revision)
+        (observed.count(&revision) > 0 || service.replicas == 0)
+            && before.is_none_or(|before| before.revision(name) == revision)
     };
-    let complete = observed.ready(&revision) >= service.replicas && observed.count(&revision) == service.replicas;
+    // What was cut short may have left instances out of rotation.
+    let in_rotation = request.drains || !service.listens() || observed.in_rotation(&revision) >= service.replicas;
+    let (ready, count) = (observed.ready(&revision), observed.count(&revision));
+    let complete = ready >= service.replicas && count == service.replicas && in_rotation;
     let kind = match (&old, has_all) {
         (_, true) if complete => ChangeKind::Keep,
         (_, true) => ChangeKind::Scale,
@@ -480,6 +534,21 @@ fn lane<'a>(
             strategy.name()
         ));
         strategy = Strategy::Recreate;
+    }
+    let heirs = draft.heirs(name);
+    if let (ChangeKind::Replace, Some(heir), false) = (kind, heirs.first(), strategy == Strategy::Recreate) {
+        draft.notes.push(format!(
+            "{name} leaves its volume to {heir}: it is stopped before that starts, instead of {}",
+            strategy.name()
+        ));
+        strategy = Strategy::Recreate;
+    }
+    let shares = old.as_ref().is_none_or(|(old, _)| shares_traffic(observed, old));
+    if !shares && service.listens() && matches!(strategy, Strategy::Canary { .. } | Strategy::Linear { .. }) {
+        draft.notes.push(format!(
+            "no instance of {name} is there to share its traffic: it is replaced at once, without holds"
+        ));
+        strategy = Strategy::default();
     }
     if kind == ChangeKind::Replace
         && !service.listens()

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{ObservedApp, ObservedInstance, ObservedRouting};
+use crate::backend::{ObservedApp, ObservedInstance, ObservedRouting, TargetState};
 use crate::model::{Digest, ReleaseNumber, RevisionId, ServiceName};
 
 /// Everything that is there of an application.
@@ -41,6 +41,32 @@ impl Observed {
         u32::try_from(self.instances(revision).filter(|instance| instance.is_ready()).count()).unwrap_or(u32::MAX)
     }
 
+    /// How many of a revision's first instances are ready: of those that stay when it is reduced to so many.
+    #[must_use]
+    pub fn ready_among(&self, revision: &RevisionId, first: u32) -> u32 {
+        let ready = self.instances(revision).take(first as usize).filter(|instance| instance.is_ready());
+        u32::try_from(ready.count()).unwrap_or(u32::MAX)
+    }
+
+    /// How many instances of a revision get new requests, by the weight of its pool and whether they answer or not.
+    #[must_use]
+    pub fn in_rotation(&self, revision: &RevisionId) -> u32 {
+        let pool = self.routing(revision.service()).and_then(|routing| routing.pool(revision));
+        let targets = pool.into_iter().flat_map(|pool| &pool.targets);
+        let serving = targets.filter(|target| target.state != TargetState::Draining);
+        u32::try_from(serving.count()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether every ready instance of a revision gets new requests, by the weight of its pool.
+    pub(super) fn is_all_in_rotation(&self, revision: &RevisionId) -> bool {
+        let pool = self.routing(revision.service()).and_then(|routing| routing.pool(revision));
+        let mut ready = self.instances(revision).filter(|instance| instance.is_ready());
+        ready.all(|instance| {
+            let mut targets = pool.into_iter().flat_map(|pool| &pool.targets);
+            targets.any(|target| target.instance == instance.id && target.state != TargetState::Draining)
+        })
+    }
+
     /// How traffic reaches a service, if the load balancer knows it.
     #[must_use]
     pub fn routing(&self, service: &ServiceName) -> Option<&ObservedRouting> {
@@ -51,6 +77,14 @@ impl Observed {
     #[must_use]
     pub fn weights(&self, service: &ServiceName) -> BTreeMap<RevisionId, u8> {
         self.routing(service).map(ObservedRouting::weights).unwrap_or_default()
+    }
+
+    /// Whether the traffic of some service goes only to revisions of which no instance is ready.
+    pub(crate) fn is_dark(&self) -> bool {
+        self.routing.iter().any(|routing| {
+            let weights = routing.weights();
+            !weights.is_empty() && weights.keys().all(|revision| self.ready(revision) == 0)
+        })
     }
 
     /// The revisions of a service that have instances, with the release each came with.

@@ -128,11 +128,13 @@ pub(super) struct Draft<'a> {
     pub(super) notes: Vec<String>,
     /// The weights that each service has once the steps so far are done.
     weights: BTreeMap<ServiceName, BTreeMap<RevisionId, u8>>,
+    /// The revisions that are stopped on the way, each with the step that does it.
+    gone: BTreeMap<RevisionId, StepId>,
 }
 
 impl<'a> Draft<'a> {
     pub(super) fn new(request: &'a PlanRequest<'a>) -> Self {
-        Self { request, steps: Vec::new(), notes: Vec::new(), weights: BTreeMap::new() }
+        Self { request, steps: Vec::new(), notes: Vec::new(), weights: BTreeMap::new(), gone: BTreeMap::new() }
     }
 
     /// Adds a required step.
@@ -176,7 +178,7 @@ impl<'a> Draft<'a> {
             let action = Action::RunHook {
                 release,
                 service: name.clone(),
-                task: task_id(self.request.deployment, name, hook),
+                task: task_id(self.request.deployment, name, release, hook),
                 hook: hook.clone(),
             };
             after = vec![self.add(&after, weight, action)];
@@ -194,9 +196,9 @@ impl<'a> Draft<'a> {
     ) -> StepId {
         let name = revision.service();
         let known = self.release_with(revision);
-        // Where the service stays, its traffic has moved to another revision before.
-        let idle = weight == StepWeight::CleanUp
-            && self.request.target.is_some_and(|target| target.services.contains_key(name));
+        // Where the service stays and listens, its traffic has moved to another revision before.
+        let stays = self.request.target.and_then(|target| target.services.get(name));
+        let idle = weight == StepWeight::CleanUp && stays.is_some_and(ServiceRelease::listens);
         let mut after = self.drain(after, weight, revision, fallback, (0, idle));
         // Only a revision that has served has anything to say on its way out.
         let is = |other: Option<&Release>, release: &Release| other.is_some_and(|other| other.number == release.number);
@@ -208,6 +210,44 @@ impl<'a> Draft<'a> {
             after = self.hooks(after, weight, release.number, (name, service), HookPoint::PreStop);
         }
         self.add(&after, weight, Action::Reduce { revision: revision.clone(), keep: 0, idle })
+    }
+
+    /// Adds the way out for a revision that must be gone before something else starts, unless it has been added before.
+    /// Answers what that waits for.
+    pub(super) fn make_way(&mut self, after: &[StepId], revision: &RevisionId, fallback: ReleaseNumber) -> Vec<StepId> {
+        if let Some(step) = self.gone.get(revision) {
+            return after.iter().copied().chain([*step]).collect();
+        }
+        let step = self.retire(after, StepWeight::Required, revision, fallback);
+        self.gone.insert(revision.clone(), step);
+        vec![step]
+    }
+
+    /// The steps that stop revisions on the way.
+    pub(super) fn ways_made(&self) -> Vec<StepId> {
+        self.gone.values().copied().collect()
+    }
+
+    /// Whether a revision is stopped on the way already.
+    pub(super) fn is_gone(&self, revision: &RevisionId) -> bool {
+        self.gone.contains_key(revision)
+    }
+
+    /// Adds the end of the instances that are more than the release wants. Those that stay must be ready by then.
+    pub(super) fn fewer(
+        &mut self,
+        after: &[StepId],
+        weight: StepWeight,
+        release: &Release,
+        name: &ServiceName,
+    ) -> Option<StepId> {
+        let service = release.services.get(name)?;
+        let (revision, keep) = (service.revision(name), service.replicas);
+        if self.request.observed.count(&revision) <= keep {
+            return None;
+        }
+        let after = self.drain(after, weight, &revision, release.number, (keep, false));
+        Some(self.add(&after, weight, Action::Reduce { revision, keep, idle: false }))
     }
 
     /// Adds the draining of all instances but `keep`, where somebody has to do it; `idle` says that they must have no
@@ -222,9 +262,15 @@ impl<'a> Draft<'a> {
     ) -> Vec<StepId> {
         let release = self.release_with(revision);
         let service = release.and_then(|release| release.services.get(revision.service()));
-        let pooled = self.request.observed.routing(revision.service()).is_some();
-        let listens = service.is_none_or(ServiceRelease::listens);
-        if self.request.drains || !pooled || !listens {
+        let routing = self.request.observed.routing(revision.service());
+        // Two releases with the same revision may differ in whether it listens: what is in rotation counts, and what
+        // this plan puts there.
+        let pooled = routing.and_then(|routing| routing.pool(revision)).is_some_and(|pool| !pool.targets.is_empty())
+            || self.weights.get(revision.service()).is_some_and(|weights| weights.contains_key(revision));
+        let known = self.releases_with(revision);
+        let mut services = known.filter_map(|release| release.services.get(revision.service()));
+        let listens = routing.is_some() && (release.is_none() || services.any(ServiceRelease::listens));
+        if self.request.drains || !(pooled || listens) {
             return after.to_vec();
         }
         // Of a release that is neither of the two, only what is usual is known.
@@ -233,25 +279,46 @@ impl<'a> Draft<'a> {
         vec![self.add(after, weight, Action::Drain { release, revision: revision.clone(), keep, timeout, idle })]
     }
 
-    /// Revisions of other services, of the release that is left, that write to a volume of this service and run.
+    /// Revisions of other services that write to a volume of this service and run, those excepted that the target has
+    /// itself: services of one release that share a volume do so at their own risk.
     pub(super) fn rivals(&self, name: &ServiceName, service: &ServiceRelease) -> Vec<RevisionId> {
-        let Some(left) = self.request.baseline else { return Vec::new() };
         let volumes: BTreeSet<&str> = service.workload.exclusive_volumes().collect();
-        let kept = |other: &ServiceName| self.request.target.is_some_and(|target| target.services.contains_key(other));
-        let others = left.services.iter().filter(|(other, _)| *other != name && !kept(other));
-        let rivals =
-            others.filter(|(_, other)| other.workload.exclusive_volumes().any(|volume| volumes.contains(volume)));
-        let revisions = rivals.map(|(other, service)| service.revision(other));
-        revisions.filter(|revision| self.request.observed.count(revision) > 0).collect()
+        if volumes.is_empty() {
+            return Vec::new();
+        }
+        let stays = |revision: &RevisionId| {
+            let service = self.request.target.and_then(|target| target.services.get(revision.service()));
+            service.is_some_and(|service| service.revision(revision.service()) == *revision)
+        };
+        let writes = |revision: &RevisionId| {
+            let service = self.release_with(revision).and_then(|release| release.services.get(revision.service()));
+            service.is_some_and(|service| service.workload.exclusive_volumes().any(|volume| volumes.contains(volume)))
+        };
+        let others = self.request.observed.services().into_iter().filter(|other| other != name);
+        let revisions = others.flat_map(|other| self.request.observed.revisions(&other).into_keys());
+        revisions.filter(|revision| !stays(revision) && writes(revision)).collect()
+    }
+
+    /// The services of the target whose volumes a revision of this service writes to that has to go.
+    pub(super) fn heirs(&self, name: &ServiceName) -> Vec<&'a ServiceName> {
+        let Some(target) = self.request.target else { return Vec::new() };
+        let claims = |(other, service): &(&ServiceName, &ServiceRelease)| {
+            *other != name && self.rivals(other, service).iter().any(|rival| rival.service() == name)
+        };
+        target.services.iter().filter(claims).map(|(other, _)| other).collect()
     }
 
     /// The release, of those that are known, that has this revision.
     pub(super) fn release_with(&self, revision: &RevisionId) -> Option<&'a Release> {
-        let has = |release: &&Release| {
+        self.releases_with(revision).next()
+    }
+
+    fn releases_with<'r>(&self, revision: &'r RevisionId) -> impl Iterator<Item = &'a Release> + use<'a, 'r> {
+        let has = move |release: &&Release| {
             release.services.get(revision.service()).is_some_and(|s| s.revision(revision.service()) == *revision)
         };
         let (baseline, target) = (self.request.baseline, self.request.target);
-        baseline.into_iter().chain(target).chain(self.request.standby).find(has)
+        baseline.into_iter().chain(target).chain(self.request.standby).filter(has)
     }
 
     pub(super) fn finish(self, changes: Vec<ServiceChange>) -> Plan {
@@ -266,11 +333,11 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// The id of a hook's task: the same however often the step is tried.
-fn task_id(deployment: &DeploymentId, service: &ServiceName, hook: &Hook) -> TaskId {
+/// The id of a hook's task: the same however often the step is tried. Old and new release may have hooks of one name.
+fn task_id(deployment: &DeploymentId, service: &ServiceName, release: ReleaseNumber, hook: &Hook) -> TaskId {
     let id = deployment.as_str();
     let short = id.get(id.len().saturating_sub(10)..).unwrap_or(id);
-    TaskId(format!("{service}-{}-{short}", hook.name))
+    TaskId(format!("{service}-{}-{release}-{short}", hook.name))
 }
 
 /// The revision of a service that has traffic now, or instances if it gets no traffic, other than `except`. If there are

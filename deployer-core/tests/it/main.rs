@@ -4,7 +4,10 @@
 
 mod deploys;
 mod failures;
+mod fuzz;
 mod golden;
 mod interruptions;
 mod plans;
+mod properties;
 mod shop;
+mod transitions;

@@ -91,6 +91,9 @@ fn parse_servers(text: &str) -> BTreeMap<(String, String), LiveServer> {
     servers
 }
 
+/// The largest count that makes sense: whatever is summed up of such counts stays a number.
+const MOST: u64 = 1 << 48;
+
 /// Reads the answer to [`SHOW_SERVER_STATS`].
 fn parse_stats(text: &str) -> BTreeMap<(String, String), Traffic> {
     let mut stats = BTreeMap::new();
@@ -100,7 +103,7 @@ fn parse_stats(text: &str) -> BTreeMap<(String, String), Traffic> {
         let fields: Vec<&str> = line.split(',').collect();
         let field =
             |name| header.iter().position(|column| *column == name).and_then(|index| fields.get(index).copied());
-        let number = |name| field(name).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+        let number = |name| field(name).and_then(|text| text.parse().ok()).filter(|n| *n <= MOST).unwrap_or(0);
         let (Some(backend), Some(name)) = (field("pxname"), field("svname")) else { continue };
         let unanswered = number("econ") + number("eresp");
         let answered: u64 = ANSWERS.iter().map(|column| number(column)).sum();
@@ -199,6 +202,15 @@ shop:web,abc-1,1,2,30,1,0,http,25,4,3,20,L4OK,,
         let second = &live.servers[&("shop:web".to_owned(), "abc-2".to_owned())];
         assert_eq!(second.address, Some("[::1]:18491".parse().unwrap()));
         assert!(second.draining && second.down);
+    }
+
+    #[test]
+    fn counts_that_make_no_sense_are_left_out() {
+        let most = u64::MAX.to_string();
+        let absurd = format!(",{most},2,{most},{most},1,http,25,{most},");
+        let live = parse_live(&STATE.replace(",1,2,30,1,0,http,25,4,", &absurd));
+        let traffic = &live.servers[&("shop:web".to_owned(), "abc-1".to_owned())].traffic;
+        assert_eq!((traffic.in_flight, traffic.requests, traffic.errors), (2, 26, 1));
     }
 
     #[test]

@@ -5,9 +5,12 @@
 
 mod balancer;
 mod engine;
+mod fuzz;
 mod images;
 mod orchestrator;
 #[cfg(feature = "sqlite")]
 mod store;
+#[cfg(feature = "sqlite")]
+mod store_model;
 #[cfg(feature = "sqlite")]
 mod whole;

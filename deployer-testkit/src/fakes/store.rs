@@ -189,6 +189,7 @@ impl ReleaseStore for MemoryStore {
         let mut books = self.lock();
         if let Some(row) = books.leases.get_mut(&lease.app)
             && row.fence == lease.fence
+            && row.owner_id == lease.owner_id
         {
             row.held = false;
         }
@@ -327,7 +328,7 @@ impl ReleaseStore for MemoryStore {
 
     async fn apps(&self) -> Result<Vec<AppName>> {
         let books = self.lock();
-        let with_releases = books.releases.keys();
+        let with_releases = books.releases.iter().filter(|(_, releases)| !releases.is_empty()).map(|(app, _)| app);
         let with_deployments = books.deployments.values().map(|row| &row.app);
         let apps: BTreeSet<&AppName> = with_releases.chain(with_deployments).collect();
         Ok(apps.into_iter().cloned().collect())

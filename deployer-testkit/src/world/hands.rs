@@ -70,9 +70,9 @@ impl World {
             lost.lost_at >= *killed && lost.lost_at <= *killed + state.options.detection + Duration::from_secs(1)
         };
         match &lost.given_to {
-            Some((_, instance)) => state.killed.get(instance).is_some_and(just),
+            Some((_, instance)) => state.killed.get(instance).into_iter().flatten().any(just),
             // The pool whose turn it was had no other.
-            None => lost.reason == LossReason::NoTarget && state.killed.values().any(just),
+            None => lost.reason == LossReason::NoTarget && state.killed.values().flatten().any(just),
         }
     }
 
@@ -125,7 +125,7 @@ impl super::state::State {
         let now = self.now;
         if let Some(instance) = self.instances.get_mut(id) {
             instance.crash(now, ExitDetail::code(137));
-            self.killed.insert(id.clone(), now);
+            self.killed.entry(id.clone()).or_default().push(now);
         }
         self.settle();
     }

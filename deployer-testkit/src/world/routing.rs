@@ -153,7 +153,9 @@ impl Entry {
         now: Timestamp,
         detection: Duration,
     ) -> Result<(RevisionId, InstanceId), LossReason> {
-        while let Some((_, table)) = self.front.coming.pop_front_if(|(at, _)| *at <= now) {
+        while self.front.coming.front().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, table)) = self.front.coming.pop_front()
+        {
             self.front.take(table);
         }
         let (revision, pool) = self.front.next_pool().ok_or(LossReason::NoWeight)?;

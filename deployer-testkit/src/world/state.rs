@@ -43,8 +43,8 @@ pub(crate) struct State {
     /// The pairs of revisions that were already seen to write one volume together.
     clashes: BTreeSet<(AppName, String, RevisionId, RevisionId)>,
     made: u32,
-    /// The instances that somebody killed, and when the last time.
-    pub(crate) killed: BTreeMap<InstanceId, Timestamp>,
+    /// The instances that somebody killed, and when each time.
+    pub(crate) killed: BTreeMap<InstanceId, Vec<Timestamp>>,
     /// The observations that will be answered with what was answered the last time.
     pub(crate) stale: Vec<&'static str>,
     pub(crate) answered: Answered,

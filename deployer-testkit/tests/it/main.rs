@@ -13,6 +13,7 @@ mod limits;
 mod mocks;
 mod orchestrator;
 mod store;
+mod store_model;
 mod stories;
 mod strict;
 mod traffic;
