@@ -198,7 +198,7 @@ impl DynamoStore {
 /// Fails unless the entries go on where the journal ends, and the record names the last of them.
 fn check_numbers(record: &DeploymentRecord, entries: &[Entry], next: u64) -> Result<()> {
     let refused = |kind, message: &'static str| Error::new(kind, message).with_resource(record.id.as_str());
-    for (entry, (index, wanted)) in entries.iter().zip((next..).enumerate().map(|(index, seq)| (index, seq))) {
+    for (entry, (index, wanted)) in entries.iter().zip((next..).enumerate()) {
         if entry.seq != wanted && index == 0 {
             return Err(refused(ErrorKind::Conflict, "the journal has moved on")
                 .with_context("next number", next.to_string())
