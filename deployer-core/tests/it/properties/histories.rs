@@ -406,7 +406,7 @@ pub(crate) fn damaged(mut entries: Vec<Entry>, damages: &[Damage], renumber: boo
                     2 => Move::Start(step, 1),
                     3 => Move::Postpone(step, 1),
                     4 => Move::Ask(step, "first".into()),
-                    5 => Move::Turn { cancelled: step % 2 == 0 },
+                    5 => Move::Turn { cancelled: step.is_multiple_of(2) },
                     6 => Move::Signal(signals()[step % 4].clone()),
                     _ => Move::Close(WORDS[step % 5]),
                 };

@@ -84,7 +84,7 @@ impl Stage {
 
     /// Whether a revision has no traffic.
     pub(crate) fn is_idle(&self, revision: &RevisionId) -> bool {
-        self.weights(revision.service()).get(revision).is_none()
+        !self.weights(revision.service()).contains_key(revision)
     }
 
     pub(crate) fn weights(&self, service: &ServiceName) -> BTreeMap<RevisionId, u8> {
