@@ -66,9 +66,10 @@ impl World {
     /// balancer noticed.
     pub(crate) fn was_lost_by_kill(&self, lost: &LostRequest) -> bool {
         let state = self.lock();
-        let just = |killed: &Timestamp| {
-            lost.lost_at >= *killed && lost.lost_at <= *killed + state.options.detection + Duration::from_secs(1)
-        };
+        // It comes back, and is put into rotation again, which takes longer for whoever may make few calls.
+        let back = Duration::from_secs(if state.options.rate.is_some() { 10 } else { 1 });
+        let just =
+            |killed: &Timestamp| lost.lost_at >= *killed && lost.lost_at <= *killed + state.options.detection + back;
         match &lost.given_to {
             Some((_, instance)) => state.killed.get(instance).into_iter().flatten().any(just),
             // The pool whose turn it was had no other.
