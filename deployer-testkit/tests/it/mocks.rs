@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use deployer_core::{
     AppSpec, Backend, BuildImage, BuildSpec, BuiltImage, Call, CallInfo, Clock, DeployOptions, Deployer, Digest,
     ErrorKind, GateAnswer, GateCheck, GatePoint, GateQuestion, GateSpec, ImageBuilder, Intercept, Invocation, Next,
-    Registry, Result, SecretRef, SecretValue, Secrets, ServiceName, ServiceSpec, Timestamp,
+    Problems, Registry, Result, SecretRef, SecretValue, Secrets, ServiceName, ServiceSpec, Timestamp,
 };
 use deployer_testkit::mocks::{
     MockClock, MockGate, MockImageBuilder, MockIntercept, MockLoadBalancer, MockOrchestrator, MockRegistry,
@@ -27,11 +27,13 @@ fn a_backend_of_mocks_fails_a_deployment_with_the_error_it_was_told() {
     let mut registry = MockRegistry::new();
     let missing = |_| Err(error(ErrorKind::NotFound));
     registry.expect_resolve().withf(|request| request.reference == "shop:v1").times(1).returning(missing);
+    let mut orchestrator = MockOrchestrator::new();
+    orchestrator.expect_check().times(1).returning(|_| Ok(Problems::default()));
     let backend = Backend::new(
         "mocks",
         Arc::new(MockImageBuilder::new()),
         Arc::new(registry),
-        Arc::new(MockOrchestrator::new()),
+        Arc::new(orchestrator),
         Arc::new(MockLoadBalancer::new()),
         Arc::new(MockReleaseStore::new()),
     );
