@@ -67,9 +67,17 @@ pub(crate) struct Calls {
     intercept: Option<Arc<dyn Intercept>>,
     made: Arc<AtomicU64>,
     /// Until when the lease holds under which calls are made, if they need one.
-    lease: Option<Arc<AtomicI64>>,
+    lease: Option<Arc<Until>>,
     /// The time of day when the lease was taken, and what the clock had measured then.
     since: Option<(Timestamp, Duration)>,
+}
+
+/// Until when a lease holds: by the time of day, as others see it, and by the time that passes evenly. Whoever sets the
+/// clock back does not make a lease hold longer.
+#[derive(Debug)]
+struct Until {
+    day: AtomicI64,
+    steady: AtomicI64,
 }
 
 impl Calls {
@@ -79,9 +87,11 @@ impl Calls {
 
     /// The same, for calls that change something only as long as this lease holds.
     pub(crate) fn under(&self, lease: &Lease) -> Self {
-        let until = Arc::new(AtomicI64::new(lease.expires_at.as_millis()));
         let since = (self.clock.now(), self.clock.elapsed());
-        Self { lease: Some(until), since: Some(since), ..self.clone() }
+        // Both times are the same now.
+        let until = || AtomicI64::new(lease.expires_at.as_millis());
+        let until = Until { day: until(), steady: until() };
+        Self { lease: Some(Arc::new(until)), since: Some(since), ..self.clone() }
     }
 
     /// The time by which a deployment is driven: that of the day when it began, and what has passed since. It goes on
@@ -96,7 +106,9 @@ impl Calls {
     /// The lease was renewed.
     pub(crate) fn renewed(&self, lease: &Lease) {
         if let Some(until) = &self.lease {
-            until.store(lease.expires_at.as_millis(), Ordering::Relaxed);
+            let steady = self.now() + lease.expires_at.since(self.clock.now());
+            until.day.store(lease.expires_at.as_millis(), Ordering::Relaxed);
+            until.steady.store(steady.as_millis(), Ordering::Relaxed);
         }
     }
 
@@ -200,8 +212,9 @@ impl<T, C> Attempt<'_, T, C> {
     /// Whoever was held up for longer than its lease holds must not act: somebody else may by now.
     fn check_lease(&self) -> Result<()> {
         let Some(until) = self.calls.lease.as_ref().filter(|_| self.access == Access::Change) else { return Ok(()) };
-        let until = Timestamp::from_millis(until.load(Ordering::Relaxed));
-        if self.calls.clock.now() < until {
+        let time = |until: &AtomicI64| Timestamp::from_millis(until.load(Ordering::Relaxed));
+        let (until, steady) = (time(&until.day), time(&until.steady));
+        if self.calls.clock.now() < until && self.calls.now() < steady {
             return Ok(());
         }
         let message = "the lease ran out before the call was made";
