@@ -144,15 +144,16 @@ impl Fault {
         if call.operation.ends_with(".observe") {
             faults.push(Self::Stale);
         }
-        if matches!(call.operation, "orchestrator.reduce" | "balancer.set_targets" | "balancer.retain") {
-            // Between the last look and the act that it was for, nobody can see who interferes.
-            faults.retain(|fault| *fault != Self::MoveWeights);
-        }
         if !call.mutating {
             // Reading twice, or without hearing the answer, is reading.
             faults.retain(|fault| !matches!(fault, Self::Twice | Self::HangAfter | Self::After { .. }));
         }
         faults
+    }
+
+    /// Whether this operation acts on what was looked at before, with no version that would tell what came in between.
+    pub(crate) fn acts_unseen(operation: &str) -> bool {
+        matches!(operation, "orchestrator.reduce" | "balancer.set_targets" | "balancer.retain")
     }
 
     /// Whether the deployer is to get over it as if nothing had been: it ends in the same verdict.

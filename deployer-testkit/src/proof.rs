@@ -64,6 +64,10 @@ pub struct Proof {
 pub struct ProofReport {
     /// How often scenarios were played, no two times with the same faults.
     pub runs: u64,
+    /// How many single faults there are, each at its own call of its own scenario.
+    pub singles: u64,
+    /// How many of them were played. The other runs had several faults.
+    pub singles_played: u64,
     /// What did not hold.
     pub violations: Vec<Broken>,
     /// How often each kind of fault struck, by its text.
@@ -100,7 +104,7 @@ impl fmt::Display for Broken {
 
 impl fmt::Display for ProofReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for broken in self.violations.iter().take(20) {
+        for broken in self.violations.iter().take(50) {
             writeln!(f, "{broken}")?;
         }
         write!(f, "proof: {} runs, {} violations", self.runs, self.violations.len())
@@ -122,7 +126,8 @@ impl Proof {
         Self { scenarios: scenarios.into_iter().collect(), seed: 1, runs: 0, threads }
     }
 
-    /// Sets the seed by which several faults are chosen; 1 unless it is set.
+    /// Sets the seed by which several faults are chosen, and single ones where there are fewer runs than those; 1 unless it
+    /// is set.
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
@@ -161,6 +166,10 @@ impl Proof {
         }
         let single = singles.len() as u64;
         let limit = if self.runs == 0 { single * 2 } else { self.runs.saturating_sub(report.runs) };
+        (report.singles, report.singles_played) = (single, single.min(limit));
+        // With fewer runs than single faults, those are spread over all of them, beginning where the seed says.
+        let stride = single / limit.max(1);
+        let first = if stride > 1 { self.seed % stride } else { 0 };
         let next = AtomicU64::new(0);
         let shared = Mutex::new(report);
         thread::scope(|scope| {
@@ -172,8 +181,7 @@ impl Proof {
                         if number >= limit {
                             break;
                         }
-                        // With fewer runs than single faults, those are spread over all of them.
-                        let spread = if limit < single { number * single / limit } else { number };
+                        let spread = if limit < single { number * single / limit + first } else { number };
                         let chosen = usize::try_from(spread).ok().and_then(|index| singles.get(index).cloned());
                         let (index, schedule) = chosen.unwrap_or_else(|| self.several(&stages, number));
                         let Some(stage) = stages.get(index) else { continue };

@@ -123,6 +123,13 @@ impl Options {
         self
     }
 
+    /// Sets how long an orchestrator that drains lets an instance finish its requests.
+    #[must_use]
+    pub fn with_drain(mut self, drain: Duration) -> Self {
+        self.drain = drain;
+        self
+    }
+
     /// Sets how long a change of weights or targets takes to reach whatever passes requests on.
     #[must_use]
     pub fn with_propagation(mut self, propagation: Duration) -> Self {

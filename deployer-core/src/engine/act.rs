@@ -28,6 +28,8 @@ pub(super) struct Act {
     pub(super) app: AppName,
     pub(super) key: String,
     pub(super) releases: Arc<BTreeMap<ReleaseNumber, Arc<Release>>>,
+    /// Whether a drain on which the step relies has failed.
+    pub(super) drain_failed: bool,
 }
 
 impl Act {
@@ -277,12 +279,13 @@ impl Act {
         }
         let leaving: BTreeSet<&InstanceId> =
             observed.instances(revision).skip(keep as usize).map(|instance| &instance.id).collect();
-        let in_service = |target: &ObservedTarget| target.state == TargetState::InService;
-        let Some(target) = pool.targets.iter().find(|target| leaving.contains(&target.instance) && in_service(target))
-        else {
-            return Ok(());
+        let busy = |target: &&ObservedTarget| {
+            // Where nobody has waited for its requests to end, they must have.
+            let works = self.drain_failed && target.in_flight.is_some_and(|requests| requests > 0);
+            leaving.contains(&target.instance) && (target.state == TargetState::InService || works)
         };
-        Err(Error::new(ErrorKind::Conflict, "an instance that is to be stopped is in rotation")
+        let Some(target) = pool.targets.iter().find(busy) else { return Ok(()) };
+        Err(Error::new(ErrorKind::Conflict, "an instance that is to be stopped is in rotation or has requests")
             .with_resource(revision.to_string())
             .with_context("instance", target.instance.to_string())
             // What was seen may be old.

@@ -11,7 +11,7 @@ use tracing::Instrument;
 use super::act::{Act, observe};
 use super::append::append;
 use super::ask::Ask;
-use super::calls::{Access, Attempts, BACKOFF, Calls};
+use super::calls::{Access, BACKOFF, Calls};
 use super::decide::{Command, Decision, View, decide};
 use super::diagnose;
 use super::event::{EventKind, Events};
@@ -21,7 +21,9 @@ use crate::backend::{
     RemoveTask, Signal, TargetRegistration,
 };
 use crate::error::{Error, ErrorKind, Result, Retry};
-use crate::journal::{DeploymentKind, DeploymentRecord, DivertReason, Entry, Failure, JournalEvent, State, StepState};
+use crate::journal::{
+    DeploymentKind, DeploymentRecord, DivertReason, Entry, Failure, JournalEvent, State, StepState, Verdict,
+};
 use crate::model::{GateCheck, GateSpec, InstanceId, Readiness, Release, ReleaseNumber, RevisionId, Timestamp};
 use crate::plan::{Action, Observed, PlanRequest, StepId, StepWeight, plan_back};
 
@@ -312,8 +314,11 @@ impl Driver {
                 self.divert(reason, entries).await?;
                 Ok(true)
             }
-            Command::Close { verdict } => {
-                self.forget_tasks().await?;
+            Command::Close { mut verdict } => {
+                let left = self.forget_tasks().await?;
+                if let Verdict::Promoted { leftovers } = &mut verdict {
+                    leftovers.extend(left);
+                }
                 self.write(entries, JournalEvent::Closed { verdict })?;
                 Ok(false)
             }
@@ -425,7 +430,11 @@ impl Driver {
     fn act(&mut self, step: StepId, attempt: u32) {
         let Some(planned) = self.state.plan.step(step).cloned() else { return };
         let way = if self.state.diverted.is_some() { "b" } else { "f" };
-        let act = self.calls_of(format!("{}-{way}-{step}", self.state.record.id));
+        let mut act = self.calls_of(format!("{}-{way}-{step}", self.state.record.id));
+        act.drain_failed = planned.after.iter().any(|before| {
+            let drains = self.state.plan.step(*before).is_some_and(|step| matches!(step.action, Action::Drain { .. }));
+            drains && matches!(self.state.step_state(*before), Some(StepState::Failed { .. }))
+        });
         let span = tracing::info_span!("step", step = step.0, action = planned.action.name(), attempt);
         let work = async move {
             let result = act.perform(&planned.action).await;
@@ -442,6 +451,7 @@ impl Driver {
             app: self.state.record.app.clone(),
             key,
             releases: Arc::clone(&self.releases),
+            drain_failed: false,
         }
     }
 
@@ -601,32 +611,33 @@ impl Driver {
         }
     }
 
-    /// Looks for the one-off tasks of this deployment, and forgets them.
-    async fn forget_tasks(&mut self) -> Result<()> {
+    /// Looks for the one-off tasks of this deployment, and forgets them. Answers what may be left over.
+    async fn forget_tasks(&mut self) -> Result<Vec<String>> {
         let request = ObserveApp::new(self.state.record.app.clone());
-        let mut attempts = Attempts::default();
+        let (begun, mut pause) = (self.calls.now(), BACKOFF);
         let observed = loop {
             match observe(&self.backend, &self.calls, request.clone()).await {
                 Ok(observed) => break observed,
-                Err(error) => {
-                    if let Err(error) = self.calls.pause(error, &mut attempts).await {
-                        tracing::warn!(%error, "it cannot be seen whether tasks are left over");
-                        return Ok(());
-                    }
+                Err(error) if error.retry() == Retry::Never || self.calls.now().since(begun) >= BLIND => {
+                    tracing::warn!(%error, "it cannot be seen whether tasks are left over");
+                    return Ok(vec![format!("it cannot be seen whether one-off tasks are left over: {error}")]);
                 }
+                Err(error) => tracing::warn!(%error, "one-off tasks cannot be seen, trying again"),
             }
+            self.calls.clock.sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(5));
             self.renew_lease().await?;
         };
         self.renew_lease().await?;
-        self.remove_tasks(&observed).await;
-        Ok(())
+        Ok(self.remove_tasks(&observed).await)
     }
 
-    /// Forgets the one-off tasks of this deployment. What cannot be removed is found again by a later prune.
-    async fn remove_tasks(&self, observed: &Observed) {
+    /// Forgets the one-off tasks of this deployment. Answers those that cannot be removed; a later prune finds them.
+    async fn remove_tasks(&self, observed: &Observed) -> Vec<String> {
         let app = self.state.record.app.clone();
         let id = self.state.record.id.as_str();
         let suffix = id.get(id.len().saturating_sub(10)..).unwrap_or(id);
+        let mut left = Vec::new();
         for task in observed.app.tasks.iter().filter(|task| task.task.0.ends_with(suffix)) {
             let request =
                 || RemoveTask::new(self.calls.frame(task.task.to_string(), TASK), app.clone(), task.task.clone());
@@ -634,8 +645,10 @@ impl Driver {
             let made = self.calls.insist("orchestrator.remove_task", &task.task, Access::Change, TASK, remove);
             if let Err(error) = made.await {
                 tracing::warn!(%error, task = %task.task, "a task is left over");
+                left.push(format!("the one-off task {} is left over: {error}", task.task));
             }
         }
+        left
     }
 
     async fn renew_lease(&mut self) -> Result<()> {

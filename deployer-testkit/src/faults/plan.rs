@@ -220,6 +220,14 @@ impl Process {
         let _ = self.0.paused.subscribe().wait_for(Option::is_some).await;
     }
 
+    /// Lets somebody else do something in the world.
+    fn interfere(&self, fault: Fault, operation: &'static str, number: u64) {
+        let world = self.0.plan.lock().world.clone();
+        if let Some((world, app)) = world {
+            world.interfere(&app, fault, operation, number);
+        }
+    }
+
     async fn crash<T>(&self) -> T {
         self.0.crashed.send_replace(true);
         pending().await
@@ -262,6 +270,8 @@ impl Intercept for Process {
                 self.0.paused.send_replace(Some(Instant::now() + millis(time)));
                 sleep(millis(time)).await;
             }
+            // Between the last look and the act that it was for, nobody can see who interferes: it is done after that.
+            Some(Fault::MoveWeights) if Fault::acts_unseen(call.operation) => {}
             Some(
                 fault @ (Fault::Stale
                 | Fault::ClockJump { .. }
@@ -269,14 +279,14 @@ impl Intercept for Process {
                 | Fault::MoveWeights
                 | Fault::KillInstance),
             ) => {
-                let world = plan.lock().world.clone();
-                if let Some((world, app)) = world {
-                    world.interfere(&app, fault, call.operation, number);
-                }
+                self.interfere(fault, call.operation, number);
             }
             _ => {}
         }
         let result = next.run().await;
+        if let (Some(Fault::MoveWeights), true) = (fault, Fault::acts_unseen(call.operation)) {
+            self.interfere(Fault::MoveWeights, call.operation, number);
+        }
         // It may have been killed meanwhile, at another call.
         self.be_alive().await;
         match fault {

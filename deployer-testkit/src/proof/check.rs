@@ -177,6 +177,10 @@ fn traffic(stage: &Stage<'_>, ended: &Ended) -> Option<String> {
         return None;
     }
     let report = ended.world.traffic_report();
+    if ended.schedule.any(|fault| *fault == Fault::MoveWeights) && ended.schedule.any(|fault| *fault == Fault::Stale) {
+        // A stale answer shows the weights of before: nobody can know that they were moved.
+        return None;
+    }
     let kills = ended.schedule.any(|fault| *fault == Fault::KillInstance);
     let ours: Vec<&LostRequest> =
         report.lost.iter().filter(|lost| !(kills && ended.world.was_lost_by_kill(lost))).collect();

@@ -10,7 +10,7 @@ use deployer_core::{
 use super::scenario::{Act, Scenario};
 use super::{Played, check};
 use crate::clock::simulate;
-use crate::faults::{FaultPlan, Process, Schedule};
+use crate::faults::{Fault, FaultPlan, Process, Schedule};
 use crate::world::World;
 use crate::world::shape::Shape;
 
@@ -165,7 +165,13 @@ impl<'a> Stage<'a> {
         }
         if self.records(&world).await.len() == known {
             // Nothing was begun: whoever wanted it tries again.
-            problems.extend(check::untouched(self, &world));
+            if plan.schedule().any(|fault| *fault == Fault::KillInstance) {
+                // What somebody killed is on its way back.
+                world.clock().sleep(SETTLED).await;
+            }
+            if !plan.schedule().any(|fault| *fault == Fault::MoveWeights) {
+                problems.extend(check::untouched(self, &world));
+            }
             if let Some(Ok(())) = &answer {
                 problems.push("it was said to be done, and there is no record of it".to_owned());
             }
@@ -247,6 +253,7 @@ impl<'a> Stage<'a> {
 
     /// Does it again, as people do whose first attempt came to nothing.
     async fn try_again(&self, act: &Act, world: &World, plan: &FaultPlan, problems: &mut Vec<String>) {
+        let known = self.records(world).await.len();
         for _ in 0..HEIRS {
             // A lease that was left behind has expired then.
             world.clock().sleep(TTL).await;
@@ -255,6 +262,10 @@ impl<'a> Stage<'a> {
                 Some(Ok(())) => return,
                 Some(Err(error)) if error.kind() == ErrorKind::Busy => {}
                 Some(Err(_)) | None => self.converge(world, plan, problems, &mut None).await,
+            }
+            if self.records(world).await.len() > known {
+                // It was begun, and has its verdict: what it wanted need not be possible once more.
+                return;
             }
         }
         problems.push("it came to nothing however often it was tried".to_owned());

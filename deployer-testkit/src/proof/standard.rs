@@ -27,7 +27,8 @@ pub fn standard() -> Vec<Scenario> {
     let cloud = Options::default()
         .with_targets(TargetRegistration::Orchestrator)
         .with_hosts(3)
-        .with_propagation(Duration::from_millis(1_500));
+        .with_propagation(Duration::from_millis(500))
+        .with_drain(Duration::from_secs(1));
     scenarios.extend(strategies(cloud.clone(), "cloud/"));
     scenarios.extend(rollbacks(Options::default(), ""));
     scenarios.extend(rollbacks(cloud.clone(), "cloud/"));
@@ -245,9 +246,12 @@ fn gates() -> Vec<Scenario> {
             .equip(|deployer, _| deployer.gate("yes", Arc::new(Yes)))
     };
     let gated = |image: &str| web(image, canary()).with_gate(smoke()).with_gate(errors()).with_gate(ask());
+    // Long enough for errors to be counted, whatever is away for a while.
+    let hold = |weight| CanaryStep { weight, hold: 3 * SECOND };
+    let long = |service: ServiceSpec| service.with_strategy(Strategy::Canary { steps: vec![hold(20), hold(50)] });
     vec![
         update("pass", gated("web:v2")),
-        update("errors", gated("web:errors")).ending("rolled-back"),
+        update("errors", long(gated("web:errors"))).ending("rolled-back"),
         update("never-healthy", gated("web:never").with_ready_deadline(SECOND)).ending("rolled-back"),
         update("approval", web("web:v2", baking()).with_gate(approval()))
             .meanwhile(3 * SECOND, Act::Promote)
@@ -309,22 +313,26 @@ fn limits() -> Vec<Scenario> {
             .then(Act::deploy(only(web(to, strategy))))
             .under(requests())
     };
-    let late = Options::default().with_propagation(SECOND);
+    let late = Options::default().with_propagation(Duration::from_millis(600));
     let throttled = Options::default().with_rate(Rate { burst: 12, per_second: 6 });
     let small = Options::default().with_quotas(INSTANCES + 2, 2);
     let mut scenarios = Vec::new();
     for (name, strategy) in [("rolling", rolling(1, 0)), ("blue-green", blue_green()), ("canary", canary())] {
         let kept = |scenario: Scenario| scenario.keeping("web", INSTANCES);
         scenarios.push(kept(update(format!("late/{name}"), &late, strategy.clone(), "web:v2")));
-        scenarios.push(kept(update(format!("throttled/{name}"), &throttled, strategy.clone(), "web:v2")));
         // Nobody takes a connection away from an instance; it must finish what it has begun when it is told to end.
-        let (old, new) = (web("web:polite", strategy.clone()), web("web:polite-too", strategy));
+        let polite = |image| web(image, strategy.clone()).with_drain(SECOND);
+        let (old, new) = (polite("web:polite"), polite("web:polite-too"));
         let connections = scenario(format!("connections/{name}"), &Options::default())
             .serving(only(old))
             .then(Act::deploy(only(new)))
             .under(requests())
             .under(requests().over_connections(6));
         scenarios.push(kept(connections));
+    }
+    for (name, strategy) in [("rolling", rolling(1, 0)), ("blue-green", blue_green())] {
+        let scenario = update(format!("throttled/{name}"), &throttled, strategy, "web:v2");
+        scenarios.push(scenario.keeping("web", INSTANCES));
     }
     scenarios.push(update("late/failing".into(), &late, blue_green(), "web:broken").ending("rolled-back"));
     scenarios.push(
