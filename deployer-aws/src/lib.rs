@@ -5,6 +5,7 @@
 
 mod alb;
 mod backend;
+mod ecr;
 mod ecs;
 mod failure;
 mod naming;
@@ -14,6 +15,7 @@ mod store;
 
 pub use alb::AlbBalancer;
 pub use backend::AwsBackend;
+pub use ecr::{EcrOptions, EcrRegistry};
 pub use ecs::EcsOrchestrator;
 pub use options::{Architecture, AwsOptions, Capacity, CapacityProvider};
 pub use store::DynamoStore;

@@ -84,9 +84,10 @@ impl Site {
 /// The service and the task that a stream is of, if it is asked for: `app/service/container/task`.
 fn writer<'a>(query: &LogQuery, name: &'a str) -> Option<(ServiceName, &'a str)> {
     let mut parts = name.splitn(4, '/');
-    let (_app, service, _container, task) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let (app, service, _container, task) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let service = ServiceName::new(service).ok()?;
-    let wanted = (query.services.is_empty() || query.services.contains(&service))
+    let wanted = app == query.app.as_str()
+        && (query.services.is_empty() || query.services.contains(&service))
         && query.instance.as_ref().is_none_or(|instance| instance.as_str() == task);
     wanted.then_some((service, task))
 }

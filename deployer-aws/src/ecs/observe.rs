@@ -179,9 +179,8 @@ fn seats<'a>(tasks: &[&'a KnownTask], deployment: &str) -> Vec<Seat<'a>> {
             (seat.since, seat.crashes) = (before.since, before.crashes);
             seat.exit = before.task.end.as_ref().map(|(exit, _)| exit);
         }
-        let over = matches!(task.status, Status::Stopped | Status::Stopping);
         match &task.end {
-            Some((exit, true)) if over && task.deployment == deployment => {
+            Some((exit, true)) if task.status == Status::Stopped && task.deployment == deployment => {
                 seat.crashes += 1;
                 seat.exit = Some(exit);
                 empty.push(seat);
