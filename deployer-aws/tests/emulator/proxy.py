@@ -84,7 +84,7 @@ class Message:
     """The head of a request or a response."""
 
     def __init__(self, head):
-        lines = head.decode("latin-1").split("\r\n")
+        lines = head.decode("latin-1").splitlines()
         self.first = lines[0].split(" ", 2)
         if len(self.first) < 2:
             raise BadRequest
@@ -123,7 +123,7 @@ class Exchange:
 
     async def run(self):
         """Serves one request; tells whether the client's connection can be used again."""
-        head = await self.reader.readuntil(b"\r\n\r\n")
+        head = await _read_head(self.reader)
         try:
             self.request = Message(head)
             self.method, self.target = self.request.first[:2]
@@ -250,7 +250,7 @@ class Exchange:
     async def _response_head(self, reader, timeout):
         while True:
             try:
-                head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), timeout)
+                head = await asyncio.wait_for(_read_head(reader), timeout)
                 response = Message(head)
             except asyncio.TimeoutError as error:
                 raise TargetFailed(504) from error
@@ -317,6 +317,20 @@ def _phrase(status):
 def _head(first, headers):
     lines = [first, *(f"{name}: {value}" for name, value in headers), "", ""]
     return "\r\n".join(lines).encode("latin-1")
+
+
+async def _read_head(reader):
+    """Everything up to the empty line; some servers end their lines with a line feed alone."""
+    head = b""
+    while True:
+        line = await reader.readuntil(b"\n")
+        if not line.strip(b"\r\n"):
+            if head:
+                return head
+            continue
+        head += line
+        if len(head) > LIMIT:
+            raise asyncio.LimitOverrunError("the head is too long", len(head))
 
 
 async def _relay(reader, writer, length, timeout=None):
