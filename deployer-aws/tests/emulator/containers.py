@@ -1,4 +1,5 @@
 """The containers of a task on the Docker Engine: images, creation, logs."""
+import json
 import os
 import re
 import threading
@@ -9,6 +10,7 @@ import docker
 from ministack.core import container_reaper
 from ministack.services import cloudwatch_logs
 from ministack.services import ecs as stock
+from ministack.services import secretsmanager, ssm
 
 from scope import scope_of
 
@@ -190,6 +192,38 @@ def wait_for_exit(container_id):
             return code, False
         if not details["State"]["Running"]:
             return details["State"]["ExitCode"], bool(details["State"].get("OOMKilled"))
+
+
+def secrets_of(container):
+    """The secrets of a container by the name of their variable, decrypted."""
+    found = {}
+    for secret in container.get("secrets") or []:
+        source = secret["valueFrom"]
+        if ":secretsmanager:" in source:
+            found[secret["name"]] = _secret(source)
+        else:
+            found[secret["name"]] = ssm.resolve_parameter_value(source, decrypt=True)
+        if found[secret["name"]] is None:
+            service = "asm" if ":secretsmanager:" in source else "ssm"
+            raise StartFailed(
+                "ResourceInitializationError: unable to pull secrets or registry auth: execution resource retrieval "
+                f"failed: unable to retrieve secret from {service}: service call has been retried 1 time(s): "
+                f"ResourceNotFoundException: cannot find the secret {source} of the variable {secret['name']}"
+            )
+    return found
+
+
+def _secret(source):
+    """The value of a secret: its ARN, and behind it, all optional, a key of its JSON, a stage and a version."""
+    parts = source.split(":")
+    key, stage, version = (parts[7:] + ["", "", ""])[:3]
+    value = secretsmanager.resolve_secret_string(":".join(parts[:7]), stage or "AWSCURRENT", version or None)
+    if value is None or not key:
+        return value
+    try:
+        return str(json.loads(value)[key])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def log_options(container):

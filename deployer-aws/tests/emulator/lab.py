@@ -22,6 +22,7 @@ import ministack.app
 
 import ecs
 import load_balancers
+import log_events
 import proxy
 import step_functions
 
@@ -43,7 +44,7 @@ async def _app(scope, receive, send):
 
 
 def main():
-    for part in (load_balancers, step_functions, ecs):
+    for part in (load_balancers, log_events, step_functions, ecs):
         part.install()
     proxy.start()
     ministack.app.app = _app

@@ -359,7 +359,10 @@ def _reconcile(service):
     older = [task for task in wanted if task["_deployment_id"] != primary["id"]]
     _note_healthy(service, primary, current)
     if primary["rolloutState"] == "FAILED":
+        # Nothing new is started; what runs stays, unless the service is scaled in.
+        _scale_in(service, wanted)
         _count(service, present)
+        _forget_drained(service, primary, present)
         return
     _scale_in(service, current)
     _stop_older(service, current, older)

@@ -100,11 +100,7 @@ class Runner:
         self._set_status("PENDING")
         environments = {}
         for container in self.definition["containerDefinitions"]:
-            try:
-                environments[container["name"]] = self._environment(container)
-            except stock._SecretResolutionError as error:
-                text = "unable to pull secrets or registry auth: execution resource retrieval failed"
-                raise StartFailed(f"ResourceInitializationError: {text}: {error}") from error
+            environments[container["name"]] = self._environment(container)
             containers.check_log_group(container)
         self._set_status("ACTIVATING")
         self.task["pullStartedAt"] = now()
@@ -156,7 +152,7 @@ class Runner:
 
     def _environment(self, container):
         made = {entry["name"]: entry["value"] for entry in container.get("environment") or []}
-        made.update(stock._resolve_container_secrets(container))
+        made.update(containers.secrets_of(container))
         made.update({entry["name"]: entry["value"] for entry in self._override(container).get("environment") or []})
         token = stock._register_metadata(
             self.task["taskArn"], self.task["clusterArn"], self.definition, container, self.task["launchType"], made,
