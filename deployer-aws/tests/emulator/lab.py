@@ -24,6 +24,7 @@ import ecs
 import load_balancers
 import log_events
 import proxy
+import registry
 import step_functions
 
 _stock_app = ministack.app.app
@@ -44,7 +45,7 @@ async def _app(scope, receive, send):
 
 
 def main():
-    for part in (load_balancers, log_events, step_functions, ecs):
+    for part in (load_balancers, log_events, registry, step_functions, ecs):
         part.install()
     proxy.start()
     ministack.app.app = _app

@@ -49,7 +49,14 @@ def _register(data):
             mapping.setdefault("protocol", "tcp")
             if data.get("networkMode") == "awsvpc":
                 mapping.setdefault("hostPort", mapping["containerPort"])
-    return _stock_register(data)
+    status, headers, body = _stock_register(data)
+    if status != 200:
+        return status, headers, body
+    # Settings that were not given are left out; ministack gives them as empty texts.
+    definition = definition_of(family)
+    for key in [key for key, value in definition.items() if value in ("", None)]:
+        del definition[key]
+    return json_response({"taskDefinition": definition, "tags": data.get("tags") or []})
 
 
 def _check_fargate(data, containers):
