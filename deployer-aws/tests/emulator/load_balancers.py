@@ -14,6 +14,7 @@ _stock_execute_actions = stock._execute_actions
 _stock_match_condition = stock._match_condition
 _stock_condition_xml = stock._condition_xml
 _stock_target_group_xml = stock._tg_xml
+_stock_reset = stock.reset
 _stock = dict(stock._ACTION_MAP)
 
 
@@ -451,6 +452,11 @@ def _describe_tags(params):
     return stock._xml(200, "DescribeTags", f"<TagDescriptions>{descriptions}</TagDescriptions>")
 
 
+def _reset():
+    _stock_reset()
+    proxy.sync()
+
+
 def install():
     """Puts the mended parts in the place of ministack's."""
     stock._parse_actions = _parse_actions
@@ -460,6 +466,7 @@ def install():
     stock._forward_to_tg = _forward_to_group
     stock._match_condition = _match_condition
     stock._tg_xml = _target_group_xml
+    stock.reset = _reset
     stock._ACTION_MAP.update({
         "CreateListener": _create_listener,
         "CreateRule": _create_rule,

@@ -18,6 +18,7 @@ from scope import scope_of, seconds
 
 CONNECT_TIMEOUT = seconds("LAB_CONNECT_TIMEOUT", 5)
 LIMIT = 64 * 1024
+FORWARDED = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-port")
 
 _loop = asyncio.new_event_loop()
 _open = {}
@@ -118,6 +119,7 @@ class Exchange:
         self.listener_arn = listener_arn
         self.reader = reader
         self.writer = writer
+        self.method = ""
         self.keep_alive = True
         self.answered = False
 
@@ -152,7 +154,7 @@ class Exchange:
             sent.append(("Connection", "close"))
         self.answered = True
         self.writer.write(_head(f"HTTP/1.1 {status} {_phrase(status)}", headers + sent))
-        if self.request.first[0] != "HEAD":
+        if self.method != "HEAD":
             self.writer.write(body)
         await self.writer.drain()
 
@@ -195,12 +197,18 @@ class Exchange:
             target.connections.discard(writer)
             writer.close()
 
+    def _host(self, listener):
+        host = self.request.get("host") or ""
+        if stock._lb_attr(listener["LoadBalancerArn"], "routing.http.preserve_host_header.enabled", "false") == "true":
+            return host
+        return stock._target_host_header(host, listener["Port"])
+
     async def _send(self, listener, writer):
         request = self.request
-        headers = request.without("connection", "keep-alive", "expect", "x-forwarded-proto", "x-forwarded-port")
+        headers = request.without("connection", "keep-alive", "expect", "host", *FORWARDED)
+        headers.insert(0, ("Host", self._host(listener)))
         client = self.writer.get_extra_info("peername")[0]
         before = request.get("x-forwarded-for")
-        headers = [(name, value) for name, value in headers if name.lower() != "x-forwarded-for"]
         headers.append(("X-Forwarded-For", f"{before}, {client}" if before else client))
         headers.append(("X-Forwarded-Proto", (listener.get("Protocol") or "HTTP").lower()))
         headers.append(("X-Forwarded-Port", str(listener["Port"])))

@@ -52,11 +52,12 @@ def _register(data):
     status, headers, body = _stock_register(data)
     if status != 200:
         return status, headers, body
-    # Settings that were not given are left out; ministack gives them as empty texts.
-    definition = definition_of(family)
-    for key in [key for key, value in definition.items() if value in ("", None)]:
-        del definition[key]
-    return json_response({"taskDefinition": definition, "tags": data.get("tags") or []})
+    return json_response({"taskDefinition": _view(definition_of(family)), "tags": data.get("tags") or []})
+
+
+def _view(definition):
+    """Settings that were not given are left out; ministack gives them as empty texts."""
+    return {key: value for key, value in definition.items() if value not in ("", None)}
 
 
 def _check_fargate(data, containers):
@@ -85,7 +86,7 @@ def _describe(data):
     definition = definition_of(data.get("taskDefinition"))
     if definition is None:
         raise _client_error("Unable to describe task definition.")
-    answer = {"taskDefinition": definition}
+    answer = {"taskDefinition": _view(definition)}
     if "TAGS" in (data.get("include") or []):
         answer["tags"] = stock._tags.get(definition["taskDefinitionArn"], [])
     return json_response(answer)

@@ -42,6 +42,7 @@ class Runner:
         self.exited = set()
         self.log_threads = []
         self.drain_until = None
+        self.first_checks = {}
 
     def start(self):
         runners[self.task["taskArn"]] = self
@@ -300,6 +301,8 @@ class Runner:
             details = containers.inspect(self.ids[container["name"]])
             state = ((details or {}).get("State") or {}).get("Health", {}).get("Status")
             health = {"healthy": "HEALTHY", "unhealthy": "UNHEALTHY"}.get(state, "UNKNOWN")
+            if state == "starting" and self._first_check(container).has_succeeded():
+                health = "HEALTHY"
             self._record(container)["healthStatus"] = health
             if container.get("essential", True):
                 found.append(health)
@@ -307,6 +310,12 @@ class Runner:
             if worst in found:
                 self.task["healthStatus"] = worst
                 return
+
+    def _first_check(self, container):
+        name = container["name"]
+        if name not in self.first_checks:
+            self.first_checks[name] = containers.FirstCheck(self.ids[name], container["healthCheck"]["command"])
+        return self.first_checks[name]
 
     def _drain(self):
         """Leaves requests in flight the time that their target group gives them."""
