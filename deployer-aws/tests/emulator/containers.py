@@ -55,8 +55,8 @@ def provide_image(image):
         repository, tag = _split(name)
         found = engine().images.pull(repository, tag=tag)
     except docker.errors.APIError as error:
-        text = f"CannotPullContainerError: pull image manifest has been retried 1 time(s): failed to resolve ref {image}"
-        raise StartFailed(f"{text}: {error.explanation or error}") from error
+        text = "CannotPullContainerError: pull image manifest has been retried 1 time(s): failed to resolve ref"
+        raise StartFailed(f"{text} {image}: {error.explanation or error}") from error
     return name, _digest(found, name)
 
 

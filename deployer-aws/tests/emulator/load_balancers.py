@@ -186,7 +186,7 @@ def _create_listener(params):
             if listener["DefaultActions"] == _parse_actions(params):
                 listing = f"<Listeners>{stock._listener_xml(listener)}</Listeners>"
                 return stock._xml(200, "CreateListener", listing)
-            return stock._error("DuplicateListener", f"A listener already exists on this port for this load balancer")
+            return stock._error("DuplicateListener", "A listener already exists on this port for this load balancer")
     answer = _stock["CreateListener"](params)
     proxy.sync()
     return answer
@@ -242,7 +242,8 @@ def _create_target_group(params):
     name = value_of(params, "Name")
     if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,30}[A-Za-z0-9])?", name or ""):
         message = (
-            f"Target group name '{name}' must be 1 to 32 letters, digits and hyphens, and not begin or end with a hyphen"
+            f"Target group name '{name}' must be 1 to 32 letters, digits and hyphens, and must not begin or end with "
+            "a hyphen"
         )
         return stock._error("ValidationError", message)
     refusal = _health_check_problem(params)

@@ -26,6 +26,7 @@ TICK = 0.1
 MOST_EVENTS = 100
 SERVICE_ROLE = "aws-service-role/ecs.amazonaws.com/AWSServiceRoleForECS"
 
+_stock_delete_cluster = stock._delete_cluster
 _tokens = {}
 # What replaces every task of a service when it is changed, and therefore makes a new deployment.
 _DEPLOYED = ("networkConfiguration", "platformVersion", "loadBalancers", "capacityProviderStrategy",
@@ -80,6 +81,8 @@ def _deployment_configuration(given, before=None):
     }
     made.update(before or {})
     made.update(given or {})
+    if made["strategy"] != "ROLLING":
+        raise invalid(f"This emulator cannot do the deployment strategy {made['strategy']}.")
     if made["maximumPercent"] <= 100 and made["minimumHealthyPercent"] >= 100:
         raise invalid("The deployment could not ever make progress: maximumPercent must be greater than "
                       "minimumHealthyPercent.")
@@ -133,6 +136,8 @@ def _create_service(data):
         raise invalid("Creation of service was not idempotent.")
     if before and before["status"] == "DRAINING":
         raise invalid("Unable to Start a service that is still Draining.")
+    if data.get("desiredCount") is None:
+        raise invalid("desiredCount is required if schedulingStrategy is REPLICA or isn't specified.")
     definition = _definition_for(data)
     network_problem(data, definition)
     _check_load_balancers(data.get("loadBalancers") or [], definition)
@@ -285,6 +290,18 @@ def _list_services(data):
     return json_response({"serviceArns": page, **following})
 
 
+@handler
+def _delete_cluster(data):
+    cluster = cluster_of(data)
+    for service in stock._services.values():
+        if service["clusterArn"] == cluster["clusterArn"] and service["status"] != "INACTIVE":
+            message = "The Cluster cannot be deleted while Services are active."
+            raise Refused("ClusterContainsServicesException", message)
+    if any(runner.task["clusterArn"] == cluster["clusterArn"] for runner in tasks.runners.values()):
+        raise Refused("ClusterContainsTasksException", "The Cluster cannot be deleted while Tasks are active.")
+    return _stock_delete_cluster(data)
+
+
 def _service_view(service, include):
     _count(service, _tasks_of(service))
     shown = view(service, include)
@@ -347,7 +364,7 @@ def _is_healthy(task):
 def _reconcile(service):
     present = _tasks_of(service)
     if service["status"] == "DRAINING":
-        _stop([task for task in present], service)
+        _stop(present, service)
         _count(service, present)
         if not present:
             service["status"] = "INACTIVE"
@@ -432,17 +449,21 @@ def _scale_in(service, current):
 
 def _stop_older(service, current, older):
     """Stops tasks of older deployments as far as enough healthy ones are left."""
-    useless = [task for task in older if not _is_healthy(task)]
-    useful = [task for task in older if _is_healthy(task)]
     percent = int(service["deploymentConfiguration"]["minimumHealthyPercent"])
     needed = math.ceil(service["desiredCount"] * percent / 100)
     healthy = sum(_is_healthy(task) for task in current)
+    useful = [task for task in older if _is_healthy(task)]
     spare = min(len(useful), max(0, healthy + len(useful) - needed))
-    if service["desiredCount"] and not _room(service, current, older) and len(current) < service["desiredCount"]:
-        useless_now = useless
-    else:
-        useless_now = useless if healthy >= needed else [t for t in useless if t["lastStatus"] in tasks.PENDING]
-    unwanted = useless_now + useful[:spare]
+    # Those that do not serve go once they are in the way; those that do not even run go at once.
+    in_the_way = healthy >= needed or (
+        len(current) < service["desiredCount"] and _room(service, current, older) <= 0
+    )
+    useless = [
+        task
+        for task in older
+        if task not in useful and (in_the_way or task["lastStatus"] in tasks.PENDING)
+    ]
+    unwanted = useless + useful[:spare]
     _stop(unwanted, service)
     for task in unwanted:
         older.remove(task)
@@ -595,4 +616,5 @@ OPERATIONS = {
     "DeleteService": _delete_service,
     "DescribeServices": _describe_services,
     "ListServices": _list_services,
+    "DeleteCluster": _delete_cluster,
 }
