@@ -1,4 +1,5 @@
 """The containers of a task on the Docker Engine: images, creation, logs."""
+import json
 import os
 import re
 import threading
@@ -9,8 +10,10 @@ import docker
 from ministack.core import container_reaper
 from ministack.services import cloudwatch_logs
 from ministack.services import ecs as stock
+from ministack.services import secretsmanager, ssm
 
 from scope import scope_of
+from targets import INITIAL_INTERVAL
 
 PORT = os.environ.get("GATEWAY_PORT", "4566")
 _REGISTRY = f"127.0.0.1:{PORT}/"
@@ -52,8 +55,8 @@ def provide_image(image):
         repository, tag = _split(name)
         found = engine().images.pull(repository, tag=tag)
     except docker.errors.APIError as error:
-        text = f"CannotPullContainerError: pull image manifest has been retried 1 time(s): failed to resolve ref {image}"
-        raise StartFailed(f"{text}: {error.explanation or error}") from error
+        text = "CannotPullContainerError: pull image manifest has been retried 1 time(s): failed to resolve ref"
+        raise StartFailed(f"{text} {image}: {error.explanation or error}") from error
     return name, _digest(found, name)
 
 
@@ -155,6 +158,39 @@ def _health_check(container):
     }
 
 
+class FirstCheck:
+    """Runs the health check of a container until it first succeeds, more often than its interval says.
+
+    Docker first checks after a whole interval, which is 5 seconds or more; tests need not wait for it.
+    """
+
+    def __init__(self, container_id, command):
+        self.container_id = container_id
+        kind, *rest = command
+        self.command = ["/bin/sh", "-c", " ".join(rest)] if kind == "CMD-SHELL" else rest
+        self.running = None
+        self.began_at = 0.0
+        self.succeeded = False
+
+    def has_succeeded(self):
+        try:
+            self._advance()
+        except docker.errors.APIError:
+            self.running = None
+        return self.succeeded
+
+    def _advance(self):
+        if self.running:
+            details = engine().api.exec_inspect(self.running)
+            if not details["Running"]:
+                self.succeeded = self.succeeded or details["ExitCode"] == 0
+                self.running = None
+        elif not self.succeeded and time.monotonic() - self.began_at >= INITIAL_INTERVAL:
+            self.began_at = time.monotonic()
+            self.running = engine().api.exec_create(self.container_id, self.command)["Id"]
+            engine().api.exec_start(self.running, detach=True)
+
+
 def remove(container_id):
     """Removes a container, which may be gone already."""
     try:
@@ -190,6 +226,38 @@ def wait_for_exit(container_id):
             return code, False
         if not details["State"]["Running"]:
             return details["State"]["ExitCode"], bool(details["State"].get("OOMKilled"))
+
+
+def secrets_of(container):
+    """The secrets of a container by the name of their variable, decrypted."""
+    found = {}
+    for secret in container.get("secrets") or []:
+        source = secret["valueFrom"]
+        if ":secretsmanager:" in source:
+            found[secret["name"]] = _secret(source)
+        else:
+            found[secret["name"]] = ssm.resolve_parameter_value(source, decrypt=True)
+        if found[secret["name"]] is None:
+            service = "asm" if ":secretsmanager:" in source else "ssm"
+            raise StartFailed(
+                "ResourceInitializationError: unable to pull secrets or registry auth: execution resource retrieval "
+                f"failed: unable to retrieve secret from {service}: service call has been retried 1 time(s): "
+                f"ResourceNotFoundException: cannot find the secret {source} of the variable {secret['name']}"
+            )
+    return found
+
+
+def _secret(source):
+    """The value of a secret: its ARN, and behind it, all optional, a key of its JSON, a stage and a version."""
+    parts = source.split(":")
+    key, stage, version = (parts[7:] + ["", "", ""])[:3]
+    value = secretsmanager.resolve_secret_string(":".join(parts[:7]), stage or "AWSCURRENT", version or None)
+    if value is None or not key:
+        return value
+    try:
+        return str(json.loads(value)[key])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def log_options(container):

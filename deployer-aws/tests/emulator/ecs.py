@@ -4,23 +4,21 @@ import re
 from ministack.core import container_reaper
 from ministack.services import ecs as stock
 
+import scheduler
 import services
 import task_definitions
 import tasks
+from ecs_records import lock
 
 _stock_reset = stock.reset
 
 
 def _reset():
     services.forget_tokens()
-    with services.lock:
+    with lock:
         stock._services.clear()
     tasks.abandon_all()
     _stock_reset()
-
-
-def _live_container_ids():
-    return tasks.live_container_ids()
 
 
 def _private_name(operation):
@@ -35,5 +33,5 @@ def install():
             stock._ACTION_MAP[operation] = function
             setattr(stock, _private_name(operation), function)
     stock.reset = _reset
-    container_reaper.register_live_ids("ecs", _live_container_ids)
-    services.start()
+    container_reaper.register_live_ids("ecs", tasks.live_container_ids)
+    scheduler.start()

@@ -12,7 +12,9 @@ _stock_parse_actions = stock._parse_actions
 _stock_action_xml = stock._action_xml
 _stock_execute_actions = stock._execute_actions
 _stock_match_condition = stock._match_condition
+_stock_condition_xml = stock._condition_xml
 _stock_target_group_xml = stock._tg_xml
+_stock_reset = stock.reset
 _stock = dict(stock._ACTION_MAP)
 
 
@@ -46,6 +48,8 @@ def _parse_groups(params, base):
 
 
 def _action_xml(action):
+    if "FixedResponseConfig" in action:
+        action = {**action, "FixedResponseConfig": _escaped(action["FixedResponseConfig"])}
     xml = _stock_action_xml(action)
     config = action.get("ForwardConfig")
     if not config:
@@ -182,7 +186,7 @@ def _create_listener(params):
             if listener["DefaultActions"] == _parse_actions(params):
                 listing = f"<Listeners>{stock._listener_xml(listener)}</Listeners>"
                 return stock._xml(200, "CreateListener", listing)
-            return stock._error("DuplicateListener", f"A listener already exists on this port for this load balancer")
+            return stock._error("DuplicateListener", "A listener already exists on this port for this load balancer")
     answer = _stock["CreateListener"](params)
     proxy.sync()
     return answer
@@ -238,7 +242,8 @@ def _create_target_group(params):
     name = value_of(params, "Name")
     if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,30}[A-Za-z0-9])?", name or ""):
         message = (
-            f"Target group name '{name}' must be 1 to 32 letters, digits and hyphens, and not begin or end with a hyphen"
+            f"Target group name '{name}' must be 1 to 32 letters, digits and hyphens, and must not begin or end with "
+            "a hyphen"
         )
         return stock._error("ValidationError", message)
     refusal = _health_check_problem(params)
@@ -260,7 +265,7 @@ def _create_target_group(params):
 
 def _target_group_xml(group):
     group["LoadBalancerArns"] = sorted(targets.referenced_groups().get(group["TargetGroupArn"], ()))
-    return _stock_target_group_xml(group)
+    return _stock_target_group_xml(_escaped(group))
 
 
 def _modify_target_group(params):
@@ -327,6 +332,16 @@ def _health_member(id, port, state, reason, description):
         f"<member><Target><Id>{id}</Id><Port>{port}</Port></Target><HealthCheckPort>{port}</HealthCheckPort>"
         f"<TargetHealth><State>{state}</State>{why}</TargetHealth></member>"
     )
+
+
+def _modify_target_group_attributes(params):
+    number = 1
+    while key := value_of(params, f"Attributes.member.{number}.Key"):
+        value = value_of(params, f"Attributes.member.{number}.Value")
+        if key == "deregistration_delay.timeout_seconds" and not (value.isdigit() and int(value) <= 3600):
+            return stock._error("ValidationError", f"'{key}' must be between 0 and 3600")
+        number += 1
+    return _stock["ModifyTargetGroupAttributes"](params)
 
 
 # ---- paging and look-ups --------------------------------------------------------------------------------------------
@@ -408,14 +423,51 @@ def _describe_rules(params):
     return _paged("DescribeRules", "Rules", records, stock._rule_xml, params)
 
 
+def _escaped(value):
+    """A record with every text in it escaped for XML, which ministack forgets."""
+    if isinstance(value, str):
+        return escape(value, quote=False)
+    if isinstance(value, list):
+        return [_escaped(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _escaped(each) for key, each in value.items()}
+    return value
+
+
+def _condition_xml(condition):
+    given = {key: _escaped(value) if key == "Values" else value for key, value in condition.items()}
+    return _stock_condition_xml(given)
+
+
+def _describe_tags(params):
+    descriptions = ""
+    for given in stock._parse_member_list(params, "ResourceArns"):
+        arn, refusal = stock._resolve_taggable_elbv2_arn(given)
+        if refusal:
+            return refusal
+        tags = "".join(
+            f"<member><Key>{escape(tag['Key'])}</Key><Value>{escape(tag['Value'])}</Value></member>"
+            for tag in stock._tags.get(arn, [])
+        )
+        descriptions += f"<member><ResourceArn>{arn}</ResourceArn><Tags>{tags}</Tags></member>"
+    return stock._xml(200, "DescribeTags", f"<TagDescriptions>{descriptions}</TagDescriptions>")
+
+
+def _reset():
+    _stock_reset()
+    proxy.sync()
+
+
 def install():
     """Puts the mended parts in the place of ministack's."""
     stock._parse_actions = _parse_actions
     stock._action_xml = _action_xml
+    stock._condition_xml = _condition_xml
     stock._execute_actions = _execute_actions
     stock._forward_to_tg = _forward_to_group
     stock._match_condition = _match_condition
     stock._tg_xml = _target_group_xml
+    stock.reset = _reset
     stock._ACTION_MAP.update({
         "CreateListener": _create_listener,
         "CreateRule": _create_rule,
@@ -428,11 +480,13 @@ def install():
         "DescribeListeners": _describe_listeners,
         "DescribeLoadBalancers": _describe_load_balancers,
         "DescribeRules": _describe_rules,
+        "DescribeTags": _describe_tags,
         "DescribeTargetGroups": _describe_target_groups,
         "DescribeTargetHealth": _describe_target_health,
         "ModifyListener": _modify_listener,
         "ModifyRule": _modify_rule,
         "ModifyTargetGroup": _modify_target_group,
+        "ModifyTargetGroupAttributes": _modify_target_group_attributes,
         "RegisterTargets": _register_targets,
         "SetRulePriorities": _set_rule_priorities,
     })

@@ -18,6 +18,7 @@ from scope import scope_of, seconds
 
 CONNECT_TIMEOUT = seconds("LAB_CONNECT_TIMEOUT", 5)
 LIMIT = 64 * 1024
+FORWARDED = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-port")
 
 _loop = asyncio.new_event_loop()
 _open = {}
@@ -84,7 +85,7 @@ class Message:
     """The head of a request or a response."""
 
     def __init__(self, head):
-        lines = head.decode("latin-1").split("\r\n")
+        lines = head.decode("latin-1").splitlines()
         self.first = lines[0].split(" ", 2)
         if len(self.first) < 2:
             raise BadRequest
@@ -118,12 +119,13 @@ class Exchange:
         self.listener_arn = listener_arn
         self.reader = reader
         self.writer = writer
+        self.method = ""
         self.keep_alive = True
         self.answered = False
 
     async def run(self):
         """Serves one request; tells whether the client's connection can be used again."""
-        head = await self.reader.readuntil(b"\r\n\r\n")
+        head = await _read_head(self.reader)
         try:
             self.request = Message(head)
             self.method, self.target = self.request.first[:2]
@@ -152,7 +154,7 @@ class Exchange:
             sent.append(("Connection", "close"))
         self.answered = True
         self.writer.write(_head(f"HTTP/1.1 {status} {_phrase(status)}", headers + sent))
-        if self.request.first[0] != "HEAD":
+        if self.method != "HEAD":
             self.writer.write(body)
         await self.writer.drain()
 
@@ -195,12 +197,18 @@ class Exchange:
             target.connections.discard(writer)
             writer.close()
 
+    def _host(self, listener):
+        host = self.request.get("host") or ""
+        if stock._lb_attr(listener["LoadBalancerArn"], "routing.http.preserve_host_header.enabled", "false") == "true":
+            return host
+        return stock._target_host_header(host, listener["Port"])
+
     async def _send(self, listener, writer):
         request = self.request
-        headers = request.without("connection", "keep-alive", "expect", "x-forwarded-proto", "x-forwarded-port")
+        headers = request.without("connection", "keep-alive", "expect", "host", *FORWARDED)
+        headers.insert(0, ("Host", self._host(listener)))
         client = self.writer.get_extra_info("peername")[0]
         before = request.get("x-forwarded-for")
-        headers = [(name, value) for name, value in headers if name.lower() != "x-forwarded-for"]
         headers.append(("X-Forwarded-For", f"{before}, {client}" if before else client))
         headers.append(("X-Forwarded-Proto", (listener.get("Protocol") or "HTTP").lower()))
         headers.append(("X-Forwarded-Port", str(listener["Port"])))
@@ -250,7 +258,7 @@ class Exchange:
     async def _response_head(self, reader, timeout):
         while True:
             try:
-                head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), timeout)
+                head = await asyncio.wait_for(_read_head(reader), timeout)
                 response = Message(head)
             except asyncio.TimeoutError as error:
                 raise TargetFailed(504) from error
@@ -317,6 +325,20 @@ def _phrase(status):
 def _head(first, headers):
     lines = [first, *(f"{name}: {value}" for name, value in headers), "", ""]
     return "\r\n".join(lines).encode("latin-1")
+
+
+async def _read_head(reader):
+    """Everything up to the empty line; some servers end their lines with a line feed alone."""
+    head = b""
+    while True:
+        line = await reader.readuntil(b"\n")
+        if not line.strip(b"\r\n"):
+            if head:
+                return head
+            continue
+        head += line
+        if len(head) > LIMIT:
+            raise asyncio.LimitOverrunError("the head is too long", len(head))
 
 
 async def _relay(reader, writer, length, timeout=None):

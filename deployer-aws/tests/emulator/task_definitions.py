@@ -49,7 +49,15 @@ def _register(data):
             mapping.setdefault("protocol", "tcp")
             if data.get("networkMode") == "awsvpc":
                 mapping.setdefault("hostPort", mapping["containerPort"])
-    return _stock_register(data)
+    status, headers, body = _stock_register(data)
+    if status != 200:
+        return status, headers, body
+    return json_response({"taskDefinition": _view(definition_of(family)), "tags": data.get("tags") or []})
+
+
+def _view(definition):
+    """Settings that were not given are left out; ministack gives them as empty texts."""
+    return {key: value for key, value in definition.items() if value not in ("", None)}
 
 
 def _check_fargate(data, containers):
@@ -78,7 +86,7 @@ def _describe(data):
     definition = definition_of(data.get("taskDefinition"))
     if definition is None:
         raise _client_error("Unable to describe task definition.")
-    answer = {"taskDefinition": definition}
+    answer = {"taskDefinition": _view(definition)}
     if "TAGS" in (data.get("include") or []):
         answer["tags"] = stock._tags.get(definition["taskDefinitionArn"], [])
     return json_response(answer)
