@@ -45,9 +45,8 @@ impl Site {
                 outcome = outcome.and(Outcome::Created);
             }
             // A further route of a service has its weights at once.
-            let owned = |rule: &&LiveRule| {
-                rule.owner().is_some_and(|owner| owner.app == release.app && owner.service == *name)
-            };
+            let owned =
+                |rule: &&LiveRule| rule.owner().is_some_and(|owner| owner.app == release.app && owner.service == *name);
             let weights = of_letters(&rules.iter().filter(owned).collect::<Vec<_>>(), name);
             for route in &service.routes {
                 let of_port = groups.iter().filter(|(port, ..)| *port == route.port);
@@ -111,7 +110,9 @@ impl Site {
         // What a rule has of other services and ports leaves it.
         let strip = stay.iter().filter_map(|rule| {
             let owner = rule.owner()?;
-            let belongs = |arn: &String| rule.ours.get(arn).is_some_and(|one| one.service == owner.service && one.port == owner.port);
+            let belongs = |arn: &String| {
+                rule.ours.get(arn).is_some_and(|one| one.service == owner.service && one.port == owner.port)
+            };
             let groups: Vec<(String, i32)> = rule.groups.iter().filter(|(arn, _)| belongs(arn)).cloned().collect();
             (groups.len() < rule.groups.len()).then_some((*rule, groups))
         });
@@ -121,10 +122,12 @@ impl Site {
         let deleting = try_join_all(go.iter().map(|rule| self.delete_rule(rule)));
         try_join(stripping, deleting).await?;
         // What no rule refers to any more.
-        let referred = |arn: &String| stay.iter().any(|rule| rule.groups.iter().any(|(known, _)| known == arn))
-            && !strip.iter().any(|(rule, groups)| {
-                rule.groups.iter().any(|(known, _)| known == arn) && groups.iter().all(|(known, _)| known != arn)
-            });
+        let referred = |arn: &String| {
+            stay.iter().any(|rule| rule.groups.iter().any(|(known, _)| known == arn))
+                && !strip.iter().any(|(rule, groups)| {
+                    rule.groups.iter().any(|(known, _)| known == arn) && groups.iter().all(|(known, _)| known != arn)
+                })
+        };
         let of_app = rules.iter().flat_map(|rule| rule.ours.iter()).filter(|(_, one)| one.app == request.app);
         let orphans: BTreeSet<&String> = of_app.map(|(arn, _)| arn).filter(|arn| !referred(arn)).collect();
         try_join_all(orphans.iter().map(|arn| self.delete_group(arn))).await?;

@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use deployer_core::{
-    AppName, BalancerCapabilities, EnsureRoutes, InstanceId, LoadBalancer, ObservedPool, ObservedRouting, ObservedTarget,
-    Outcome, Result, RetainRoutes, Route, ServiceName, SetTargets, SetWeights, TargetRegistration, TargetState,
+    AppName, BalancerCapabilities, EnsureRoutes, InstanceId, LoadBalancer, ObservedPool, ObservedRouting,
+    ObservedTarget, Outcome, Result, RetainRoutes, Route, ServiceName, SetTargets, SetWeights, TargetRegistration,
+    TargetState,
 };
 use futures_util::future::try_join;
 use tokio::sync::Mutex;
@@ -149,9 +150,8 @@ impl Site {
         let memory = self.memory();
         let mut tasks: Vec<_> = memory.tasks.get(app).into_iter().flat_map(|tasks| tasks.values()).collect();
         tasks.sort_by_key(|task| task.created);
-        let addressed = tasks.into_iter().filter_map(|task| {
-            Some((task.address.clone()?, InstanceId::new(&task.id).ok()?))
-        });
+        let addressed =
+            tasks.into_iter().filter_map(|task| Some((task.address.clone()?, InstanceId::new(&task.id).ok()?)));
         addressed.collect()
     }
 }

@@ -165,7 +165,8 @@ impl Site {
         taken: &mut BTreeSet<u32>,
     ) -> Result<()> {
         let listener = self.listener()?;
-        let mut free = matches.priorities().filter(|priority| !taken.contains(priority)).collect::<Vec<_>>().into_iter();
+        let mut free =
+            matches.priorities().filter(|priority| !taken.contains(priority)).collect::<Vec<_>>().into_iter();
         loop {
             let Some(priority) = free.next() else {
                 return Err(Error::new(ErrorKind::Exhausted, "the listener has no priority left for such a rule")
@@ -211,15 +212,16 @@ fn purpose(known: &BTreeMap<String, KnownGroup>, arn: &str) -> Option<Purpose> {
 fn weights(action: &Action) -> Vec<(String, i32)> {
     if let Some(config) = action.forward_config().filter(|config| !config.target_groups().is_empty()) {
         let groups = config.target_groups().iter();
-        return groups.filter_map(|one| Some((one.target_group_arn()?.to_owned(), one.weight().unwrap_or(1)))).collect();
+        return groups
+            .filter_map(|one| Some((one.target_group_arn()?.to_owned(), one.weight().unwrap_or(1))))
+            .collect();
     }
     action.target_group_arn().map(|arn| (arn.to_owned(), 1)).into_iter().collect()
 }
 
 fn forward(groups: &[(String, i32)]) -> Action {
-    let tuples = groups.iter().map(|(arn, weight)| {
-        TargetGroupTuple::builder().target_group_arn(arn).weight(*weight).build()
-    });
+    let tuples =
+        groups.iter().map(|(arn, weight)| TargetGroupTuple::builder().target_group_arn(arn).weight(*weight).build());
     let config = ForwardActionConfig::builder().set_target_groups(Some(tuples.collect())).build();
     Action::builder().r#type(ActionTypeEnum::Forward).forward_config(config).build()
 }

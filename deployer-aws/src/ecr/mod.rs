@@ -13,9 +13,7 @@ use aws_config::SdkConfig;
 use aws_sdk_ecr::Client;
 use aws_sdk_ecr::types::{ImageFailureCode, ImageIdentifier};
 use bollard::Docker;
-use deployer_core::{
-    Digest, Error, ErrorKind, PinnedImage, PruneImages, PublishImage, Registry, ResolveImage, Result,
-};
+use deployer_core::{Digest, Error, ErrorKind, PinnedImage, PruneImages, PublishImage, Registry, ResolveImage, Result};
 use futures_util::future::try_join_all;
 
 use self::token::Token;

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use aws_sdk_ecr::types::{
-    ImageIdentifier, ImageScanningConfiguration, ImageTagMutability, Tag, TagStatus,
-};
+use aws_sdk_ecr::types::{ImageIdentifier, ImageScanningConfiguration, ImageTagMutability, Tag, TagStatus};
 use deployer_core::{AppName, Digest, Error, ErrorKind, Result, ServiceName};
 
 use super::{BATCH, EcrRegistry};

@@ -24,14 +24,19 @@ impl Site {
         }
         if fargate && workload.stop.grace > LONGEST_STOP {
             let message = format!("Fargate gives an instance {} s to stop at most", LONGEST_STOP.as_secs());
-            problems.push(Problem::error(format!("{path}.stop_grace_period"), message).with_help("shorten it, or run on EC2"));
+            problems.push(
+                Problem::error(format!("{path}.stop_grace_period"), message).with_help("shorten it, or run on EC2"),
+            );
         }
         for (index, mount) in workload.mounts.iter().enumerate() {
             let path = format!("{path}.volumes[{index}]");
             match &mount.source {
                 MountSource::Volume(name) if volume(name).and_then(file_system).is_none() => problems.push(
-                    Problem::error(path, format!("the volume {name:?} outlives its instances, and ECS keeps such on EFS only"))
-                        .with_help("declare it with `driver: efs` and `driver_opts: {file-system: fs-...}`"),
+                    Problem::error(
+                        path,
+                        format!("the volume {name:?} outlives its instances, and ECS keeps such on EFS only"),
+                    )
+                    .with_help("declare it with `driver: efs` and `driver_opts: {file-system: fs-...}`"),
                 ),
                 MountSource::Bind(_) if fargate => problems.push(
                     Problem::error(path, "Fargate has no host whose files could be mounted")
@@ -77,11 +82,16 @@ impl Site {
             warn("networks", "instances on ECS are kept apart by security groups; networks have no effect");
         }
         let unseen = match &service.readiness.probe {
-            Some(Probe::Http { port, .. } | Probe::Tcp { port }) => service.routes.iter().all(|route| route.port != *port),
+            Some(Probe::Http { port, .. } | Probe::Tcp { port }) => {
+                service.routes.iter().all(|route| route.port != *port)
+            }
             None => false,
         };
         if unseen && workload.check.is_none() {
-            warn("readiness.probe", "only the load balancer asks instances, at ports with routes: this one counts as ready when it runs");
+            warn(
+                "readiness.probe",
+                "only the load balancer asks instances, at ports with routes: this one counts as ready when it runs",
+            );
         }
     }
 

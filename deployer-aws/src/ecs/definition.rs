@@ -9,8 +9,8 @@ use aws_sdk_ecs::types::{
     RuntimePlatform, Secret, Tag, TaskDefinitionField, Tmpfs, TransportProtocol, Volume,
 };
 use deployer_core::{
-    CheckCommand, ContainerCheck, EnvValue, Error, ErrorKind, MountSource, Release, ReleaseNumber, Resources, Result, RevisionId, SecretRef,
-    ServiceRelease, Transport, VolumeSpec,
+    CheckCommand, ContainerCheck, EnvValue, Error, ErrorKind, MountSource, Release, ReleaseNumber, Resources, Result,
+    RevisionId, SecretRef, ServiceRelease, Transport, VolumeSpec,
 };
 
 use super::fargate;
@@ -158,7 +158,9 @@ impl Site {
             .stop_timeout(seconds(workload.stop.grace.min(LONGEST_STOP)));
         for (name, value) in &workload.env {
             container = match value {
-                EnvValue::Plain(value) => container.environment(KeyValuePair::builder().name(name).value(value).build()),
+                EnvValue::Plain(value) => {
+                    container.environment(KeyValuePair::builder().name(name).value(value).build())
+                }
                 EnvValue::Secret(secret) => container.secrets(secret_value(name, secret)?),
             };
         }

@@ -19,7 +19,8 @@ impl Site {
             return Ok(Outcome::AlreadyThere);
         }
         let service = request.release.services.get(&request.service).ok_or_else(|| {
-            Error::new(ErrorKind::Internal, "the release does not have the service").with_resource(request.service.as_str())
+            Error::new(ErrorKind::Internal, "the release does not have the service")
+                .with_resource(request.service.as_str())
         })?;
         let revision = service.revision(&request.service);
         let definition = self.definition(&request.release, &revision).await?;

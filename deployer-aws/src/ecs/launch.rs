@@ -1,8 +1,8 @@
 //! Starting and stopping instances: how many tasks a slot has.
 
 use aws_sdk_ecs::types::{
-    AssignPublicIp, AwsVpcConfiguration, CapacityProviderStrategyItem, DeploymentCircuitBreaker, DeploymentConfiguration,
-    LaunchType, LoadBalancer, NetworkConfiguration, PropagateTags, Tag,
+    AssignPublicIp, AwsVpcConfiguration, CapacityProviderStrategyItem, DeploymentCircuitBreaker,
+    DeploymentConfiguration, LaunchType, LoadBalancer, NetworkConfiguration, PropagateTags, Tag,
 };
 use deployer_core::{Error, ErrorKind, Launch, Outcome, Reduce, Result, ServiceRelease};
 
@@ -23,7 +23,8 @@ impl Site {
             return Ok(Outcome::AlreadyThere);
         }
         let service = request.service_release().ok_or_else(|| {
-            Error::new(ErrorKind::Internal, "the release does not have the service").with_resource(request.service.as_str())
+            Error::new(ErrorKind::Internal, "the release does not have the service")
+                .with_resource(request.service.as_str())
         })?;
         let letter = self.free_letter(&slots, &request.revision)?;
         let groups = self.groups_of(app, &request.service, service, letter);
@@ -56,13 +57,7 @@ impl Site {
     }
 
     /// The revision into a slot in which nothing runs.
-    async fn fill(
-        &self,
-        slot: &Slot,
-        request: &Launch,
-        definition: &str,
-        groups: Vec<(String, u16)>,
-    ) -> Result<()> {
+    async fn fill(&self, slot: &Slot, request: &Launch, definition: &str, groups: Vec<(String, u16)>) -> Result<()> {
         let mut call = self
             .ecs
             .update_service()

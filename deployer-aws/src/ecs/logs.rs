@@ -59,7 +59,9 @@ impl Site {
                 Err(error) => return Err(failed("logs:FilterLogEvents", group.as_str(), error)),
             };
             for event in page.events() {
-                let Some((service, task)) = event.log_stream_name().and_then(|name| writer(query, name)) else { continue };
+                let Some((service, task)) = event.log_stream_name().and_then(|name| writer(query, name)) else {
+                    continue;
+                };
                 let at = event.timestamp().unwrap_or_default();
                 let text = event.message().unwrap_or_default().trim_end_matches(['\n', '\r']);
                 // CloudWatch does not tell the two streams apart.

@@ -239,7 +239,9 @@ fn judge<'a>(
     }
     let (health, detail) = match task.health {
         Some(HealthStatus::Unhealthy) => (Health::Unhealthy, Some("its own check fails".to_owned())),
-        ref other if checked && *other != Some(HealthStatus::Healthy) => (Health::Starting, Some("its own check has not passed yet".to_owned())),
+        ref other if checked && *other != Some(HealthStatus::Healthy) => {
+            (Health::Starting, Some("its own check has not passed yet".to_owned()))
+        }
         _ => match health.filter(|_| readiness.is_some_and(|readiness| readiness.probe.is_some())) {
             Some(targets) => by_targets(task, targets),
             None => (Health::Healthy, None),

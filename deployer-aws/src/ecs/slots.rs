@@ -116,7 +116,9 @@ impl Site {
             let call = self.ecs.delete_service().cluster(&self.options.cluster).service(&slot.name);
             match call.send().await {
                 Ok(_) => Ok(()),
-                Err(error) if crate::failure::is(&error, &["ServiceNotFoundException", "ServiceNotActiveException"]) => {
+                Err(error)
+                    if crate::failure::is(&error, &["ServiceNotFoundException", "ServiceNotActiveException"]) =>
+                {
                     Ok(())
                 }
                 Err(error) => Err(failed("ecs:DeleteService", slot.name.as_str(), error)),
@@ -164,9 +166,10 @@ fn slot(app: &AppName, service: &Service) -> Option<Slot> {
     let count = |count: i32| u32::try_from(count).unwrap_or_default();
     let primary = service.deployments().iter().find(|deployment| deployment.status() == Some("PRIMARY"));
     let failed = primary.filter(|primary| primary.rollout_state() == Some(&DeploymentRolloutState::Failed));
-    let groups = service.load_balancers().iter().filter_map(|group| {
-        Some((group.target_group_arn()?.to_owned(), u16::try_from(group.container_port()?).ok()?))
-    });
+    let groups = service
+        .load_balancers()
+        .iter()
+        .filter_map(|group| Some((group.target_group_arn()?.to_owned(), u16::try_from(group.container_port()?).ok()?)));
     Some(Slot {
         name: service.service_name()?.to_owned(),
         service: name,

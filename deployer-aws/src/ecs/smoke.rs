@@ -5,7 +5,9 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
-use deployer_core::{Clock as _, InstanceId, InstancePhase, ObserveApp, Result, SmokeAnswer, SmokeRequest, SystemClock};
+use deployer_core::{
+    Clock as _, InstanceId, InstancePhase, ObserveApp, Result, SmokeAnswer, SmokeRequest, SystemClock,
+};
 use futures_util::future::join_all;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Bytes;
@@ -22,9 +24,10 @@ const BODY_BYTES: usize = 64 * 1024;
 impl Site {
     pub(super) async fn ask_instances(&self, request: &SmokeRequest) -> Result<Vec<SmokeAnswer>> {
         let observed = self.observe_app(&ObserveApp::new(request.app.clone())).await?;
-        let asked = observed.instances.into_iter().filter(|instance| {
-            instance.revision == request.revision && instance.phase == InstancePhase::Running
-        });
+        let asked = observed
+            .instances
+            .into_iter()
+            .filter(|instance| instance.revision == request.revision && instance.phase == InstancePhase::Running);
         let left = request.deadline.since(SystemClock.now());
         let answers = asked.map(async |instance| SmokeAnswer {
             answer: match &instance.address {

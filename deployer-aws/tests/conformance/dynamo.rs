@@ -9,7 +9,7 @@ use deployer_aws::DynamoStore;
 use deployer_core::{DeploymentId, ReleaseStore};
 use deployer_testkit::conformance::{CaseFailure, CaseResult, Need, Profile, StoreBench};
 
-use crate::config;
+use crate::stage::config;
 
 #[derive(Debug)]
 pub(crate) struct Dynamo;

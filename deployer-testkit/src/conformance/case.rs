@@ -70,6 +70,12 @@ impl From<std::io::Error> for CaseFailure {
     }
 }
 
+impl From<Box<dyn std::error::Error + Send + Sync>> for CaseFailure {
+    fn from(error: Box<dyn std::error::Error + Send + Sync>) -> Self {
+        Self(error.to_string())
+    }
+}
+
 /// Fails unless it holds.
 #[track_caller]
 pub(crate) fn check(holds: bool, otherwise: impl fmt::Display) -> CaseResult {
