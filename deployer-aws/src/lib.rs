@@ -3,6 +3,11 @@
 //! So far it holds the release store on DynamoDB, which other backends can use as well. The other traits of
 //! `deployer-core` (image builder, registry, orchestrator, load balancer) are to come.
 
+mod environment;
+mod failure;
+mod options;
 mod store;
 
+pub use environment::{EnvironmentNetwork, EnvironmentSpec, Grant, Machines, Nat};
+pub use options::{Architecture, AwsOptions, Capacity, CapacityProvider};
 pub use store::DynamoStore;
