@@ -8,6 +8,9 @@ mod failure;
 mod options;
 mod store;
 
-pub use environment::{EnvironmentNetwork, EnvironmentSpec, Grant, Machines, Nat};
+pub use environment::{
+    DriftedProperty, DriftedResource, Environment, EnvironmentDrift, EnvironmentNetwork, EnvironmentOutputs,
+    EnvironmentPlan, EnvironmentSpec, Grant, KeptResource, Machines, Nat, Replacement, ResourceAction, ResourceChange,
+};
 pub use options::{Architecture, AwsOptions, Capacity, CapacityProvider};
 pub use store::DynamoStore;

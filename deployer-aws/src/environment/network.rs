@@ -130,7 +130,7 @@ fn gateway(writer: &mut Writer<'_>, zone: &str) {
 /// Layers of images come from S3: through this they cost nothing extra, and no NAT gateway counts them.
 fn endpoint(writer: &mut Writer<'_>, tables: &[String]) {
     let tables: Vec<Value> = tables.iter().map(|table| reference(table)).collect();
-    writer.add(
+    writer.add_tagged(
         "S3Endpoint",
         "AWS::EC2::VPCEndpoint",
         json!({

@@ -217,11 +217,11 @@ fn balancer(writer: &mut Writer<'_>, place: &network::Place) {
     };
     let kind = "AWS::ElasticLoadBalancingV2::Listener";
     let serving = if let Some((first, others)) = spec.certificates.split_first() {
-        writer.add("HttpListener", kind, listener(80, "HTTP", &secure));
+        writer.add_tagged("HttpListener", kind, listener(80, "HTTP", &secure));
         let mut properties = listener(443, "HTTPS", &nothing);
         properties["Certificates"] = json!([{"CertificateArn": first}]);
         properties["SslPolicy"] = "ELBSecurityPolicy-TLS13-1-2-2021-06".into();
-        writer.add("HttpsListener", kind, properties);
+        writer.add_tagged("HttpsListener", kind, properties);
         for (index, certificate) in others.iter().enumerate() {
             let properties = json!({
                 "ListenerArn": reference("HttpsListener"),
@@ -232,7 +232,7 @@ fn balancer(writer: &mut Writer<'_>, place: &network::Place) {
         }
         "HttpsListener"
     } else {
-        writer.add("HttpListener", kind, listener(80, "HTTP", &nothing));
+        writer.add_tagged("HttpListener", kind, listener(80, "HTTP", &nothing));
         "HttpListener"
     };
     writer.output(output::LISTENER, "The listener that serves the routes", reference(serving));

@@ -151,15 +151,13 @@ fn what_cannot_be_made_again_is_kept() {
     }
 }
 
-/// Kinds of resources that take no tags, or none that CloudFormation hands on.
-const UNTAGGED: [&str; 10] = [
+/// Kinds of resources that take no tags, or take them elsewhere.
+const UNTAGGED: [&str; 8] = [
     "AWS::EC2::Route",
     "AWS::EC2::SecurityGroupIngress",
     "AWS::EC2::SubnetRouteTableAssociation",
-    "AWS::EC2::VPCEndpoint",
     "AWS::EC2::VPCGatewayAttachment",
     "AWS::ECS::ClusterCapacityProviderAssociations",
-    "AWS::ElasticLoadBalancingV2::Listener",
     "AWS::ElasticLoadBalancingV2::ListenerCertificate",
     "AWS::IAM::InstanceProfile",
     "AWS::EC2::LaunchTemplate",
