@@ -6,6 +6,7 @@
 mod environment;
 mod failure;
 mod options;
+pub mod policy;
 mod store;
 
 pub use environment::{

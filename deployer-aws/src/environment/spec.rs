@@ -15,7 +15,7 @@ const RETENTIONS: [u32; 22] =
     [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1_096, 1_827, 2_192, 2_557, 2_922, 3_288, 3_653];
 
 /// The longest name. The names that CloudFormation makes of it must have room for more.
-const LONGEST_NAME: usize = 40;
+const LONGEST_NAME: usize = 32;
 
 /// What an environment shall be: everything that is there before the first deployment and stays after the last.
 ///
@@ -35,7 +35,7 @@ const LONGEST_NAME: usize = 40;
 #[non_exhaustive]
 pub struct EnvironmentSpec {
     /// Its name: that of the CloudFormation stack, the cluster, the table and the namespace. Letters, digits and hyphens,
-    /// a letter first, at most 40.
+    /// a letter first, at most 32.
     pub name: String,
     /// Where it is in the network.
     pub network: EnvironmentNetwork,
@@ -279,7 +279,7 @@ impl EnvironmentSpec {
         if plain && first && !name.ends_with('-') && (3..=LONGEST_NAME).contains(&name.len()) {
             return Ok(());
         }
-        Err(invalid("the name of an environment is 3 to 40 letters, digits and hyphens, a letter first", name.as_str()))
+        Err(invalid("the name of an environment is 3 to 32 letters, digits and hyphens, a letter first", name.as_str()))
     }
 }
 
