@@ -200,6 +200,27 @@ async fn a_call_that_was_given_up_is_gone_on_with() {
 }
 
 #[tokio::test]
+async fn a_review_that_was_never_executed_is_in_nobodys_way() {
+    let environments = Environment::new(&config());
+    let client = aws_sdk_cloudformation::Client::new(&config());
+    let spec = EnvironmentSpec::new(name("review"));
+    // As a process leaves it that dies before it executes its change set.
+    let call = client
+        .create_change_set()
+        .stack_name(&spec.name)
+        .change_set_name("deployer-died")
+        .change_set_type(aws_sdk_cloudformation::types::ChangeSetType::Create)
+        .template_body(spec.template().unwrap().to_string());
+    call.send().await.unwrap();
+    assert!(environments.plan(&spec).await.unwrap().new);
+    assert_eq!(environments.options(&spec.name).await.unwrap_err().kind(), ErrorKind::NotFound);
+    let steps = Steps::default();
+    assert_eq!(environments.apply(&spec, &steps).await.unwrap(), Outcome::Created);
+    let kept = environments.delete(&spec.name, &steps).await.unwrap();
+    clear(&kept).await;
+}
+
+#[tokio::test]
 async fn stacks_that_are_no_environments_are_not_touched() {
     let environments = Environment::new(&config());
     let client = aws_sdk_cloudformation::Client::new(&config());
