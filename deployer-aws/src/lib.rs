@@ -9,6 +9,11 @@ mod options;
 pub mod policy;
 mod store;
 
+/// The manual's examples, compiled here.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/aws.md")]
+mod manual {}
+
 pub use environment::{
     DriftedProperty, DriftedResource, Environment, EnvironmentDrift, EnvironmentNetwork, EnvironmentOutputs,
     EnvironmentPlan, EnvironmentSpec, Grant, KeptResource, Machines, Nat, Replacement, ResourceAction, ResourceChange,

@@ -1,6 +1,6 @@
 //! The IAM policies that programs need which deploy, and which make environments.
 //!
-//! They are written from a table of the [operations](operations) that this crate calls, which a test holds against its
+//! They are written from a table of the [`operations`] that this crate calls, which a test holds against its
 //! sources: whatever is called is allowed, and nothing else. Resources are as narrow as IAM lets actions be allowed on;
 //! where it cannot tell them apart, the resource is `*`.
 

@@ -4,4 +4,5 @@
 
 mod environments;
 mod policies;
+mod stacks;
 mod template;
