@@ -350,7 +350,6 @@ const KINDS: [(&str, Needs); 25] = [
                     "logs:CreateLogGroup",
                     "logs:DeleteLogGroup",
                     "logs:DeleteRetentionPolicy",
-                    "logs:DescribeIndexPolicies",
                     "logs:GetDataProtectionPolicy",
                     "logs:ListTagsForResource",
                     "logs:PutRetentionPolicy",
@@ -359,7 +358,10 @@ const KINDS: [(&str, Needs); 25] = [
                 ],
                 Scope::LogGroup,
             ),
-            (&["logs:DescribeLogGroups", "logs:DescribeResourcePolicies"], Scope::Everything),
+            (
+                &["logs:DescribeIndexPolicies", "logs:DescribeLogGroups", "logs:DescribeResourcePolicies"],
+                Scope::Everything,
+            ),
         ],
     ),
     (
@@ -375,14 +377,18 @@ const KINDS: [(&str, Needs); 25] = [
                 Scope::Namespaces,
             ),
             (
-                &["route53:ChangeResourceRecordSets", "route53:DeleteHostedZone", "route53:GetHostedZone"],
+                &[
+                    "route53:AssociateVPCWithHostedZone",
+                    "route53:ChangeResourceRecordSets",
+                    "route53:DeleteHostedZone",
+                    "route53:GetHostedZone",
+                ],
                 Scope::HostedZones,
             ),
             (
                 &[
                     "ec2:DescribeRegions",
                     "ec2:DescribeVpcs",
-                    "route53:AssociateVPCWithHostedZone",
                     "route53:CreateHostedZone",
                     "route53:ListHostedZonesByName",
                     "servicediscovery:CreatePrivateDnsNamespace",
