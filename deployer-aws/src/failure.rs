@@ -31,9 +31,7 @@ where
         SdkError::DispatchFailure(_) | SdkError::ResponseError(_) => {
             Error::new(ErrorKind::Unavailable, "AWS could not be reached")
         }
-        SdkError::ServiceError(_) => {
-            refused(call, code(&error).unwrap_or_default(), error.message().unwrap_or_default())
-        }
+        SdkError::ServiceError(_) => refused(call, code(&error).unwrap_or_default(), error.message().unwrap_or_default()),
         _ => Error::new(ErrorKind::Internal, "the request failed in a way that is not known"),
     };
     let said = match error.message() {
@@ -75,9 +73,8 @@ fn refused(call: &str, code: &str, message: &str) -> Error {
         | "ExpiredTokenException"
         | "ExpiredToken"
         | "MissingAuthenticationTokenException" => {
-            Error::new(ErrorKind::PermissionDenied, "the credentials do not allow it").with_help(format!(
-                "the deploying program needs {call}; `deployer_aws::policy` prints all that it needs"
-            ))
+            Error::new(ErrorKind::PermissionDenied, "the credentials do not allow it")
+                .with_help(format!("the deploying program needs {call}; `deployer_aws::policy` prints all that it needs"))
         }
         "InternalServerError" | "ServerException" | "InternalFailure" | "ServiceUnavailable" | "InternalError" => {
             // It may have been done all the same.
@@ -106,11 +103,9 @@ fn refused(call: &str, code: &str, message: &str) -> Error {
         _ if code.contains("NotFound") || code.contains("NotActive") => {
             Error::new(ErrorKind::NotFound, "it does not exist").with_help("check region, account and environment")
         }
-        "ValidationException"
-        | "ValidationError"
-        | "InvalidParameterException"
-        | "ClientException"
-        | "InvalidParameter" => Error::new(ErrorKind::InvalidInput, "AWS refused the request"),
+        "ValidationException" | "ValidationError" | "InvalidParameterException" | "ClientException" | "InvalidParameter" => {
+            Error::new(ErrorKind::InvalidInput, "AWS refused the request")
+        }
         _ => Error::new(ErrorKind::Unavailable, "AWS refused the request").with_retry(Retry::Never),
     };
     error.with_effect(Effect::None)

@@ -1,12 +1,19 @@
 //! Deployer's backend for Amazon ECS, ECR and Application Load Balancers.
 //!
-//! So far it holds the release store on DynamoDB, which other backends can use as well. The other traits of
-//! `deployer-core` (image builder, registry, orchestrator, load balancer) are to come.
+//! [`AwsBackend`] puts the parts together; each can be used on its own with other parts. [`Environment`] makes what it
+//! needs in an account, [`policy`] tells what programs must be allowed. No AWS account was reachable when this was written:
+//! see `docs/aws.md` for what was proven on what, and what was not.
 
+mod alb;
+mod backend;
+mod ecr;
+mod ecs;
 mod environment;
 mod failure;
+mod naming;
 mod options;
 pub mod policy;
+mod site;
 mod store;
 
 /// The manual's examples, compiled here.
@@ -14,6 +21,10 @@ mod store;
 #[doc = include_str!("../../docs/aws.md")]
 mod manual {}
 
+pub use alb::AlbBalancer;
+pub use backend::AwsBackend;
+pub use ecr::{EcrOptions, EcrRegistry};
+pub use ecs::EcsOrchestrator;
 pub use environment::{
     DriftedProperty, DriftedResource, Environment, EnvironmentDrift, EnvironmentNetwork, EnvironmentOutputs,
     EnvironmentPlan, EnvironmentSpec, Grant, KeptResource, Machines, Nat, Replacement, ResourceAction, ResourceChange,

@@ -3,28 +3,16 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
 use aws_sdk_dynamodb::types::AttributeValue;
 use deployer_aws::DynamoStore;
 use deployer_core::{DeploymentId, ReleaseStore};
 use deployer_testkit::conformance::{CaseFailure, CaseResult, Need, Profile, StoreBench};
 
+use crate::config;
+
 #[derive(Debug)]
 pub(crate) struct Dynamo;
-
-/// The emulator's configuration. Nobody's account is ever touched: the credentials are good for nothing.
-fn config() -> SdkConfig {
-    let endpoint = std::env::var("DEPLOYER_AWS_EMULATOR").unwrap_or_else(|_| "http://127.0.0.1:4566".to_owned());
-    let credentials = Credentials::new("test", "test", None, None, "the emulator's");
-    SdkConfig::builder()
-        .behavior_version(BehaviorVersion::v2026_01_12())
-        .region(Region::new("us-east-1"))
-        .endpoint_url(endpoint)
-        .credentials_provider(SharedCredentialsProvider::new(credentials))
-        .build()
-}
 
 fn failed(error: impl std::error::Error) -> CaseFailure {
     let error = aws_sdk_dynamodb::error::DisplayErrorContext(error).to_string();

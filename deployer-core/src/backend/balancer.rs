@@ -73,13 +73,23 @@ pub struct BalancerCapabilities {
     /// change holds for every request that comes after it was answered. So long the engine waits before it relies on a
     /// change: nothing that may still get requests is stopped.
     pub propagation: Duration,
+    /// Whether calls between services by name follow weights and targets as well. Where they do not, the platform takes
+    /// them to any instance that is ready, and a service without routes has no entry, no weights and no share of traffic.
+    pub internal: bool,
 }
 
 impl BalancerCapabilities {
     /// Capabilities of a balancer whose targets are registered so.
     #[must_use]
     pub const fn new(targets: TargetRegistration) -> Self {
-        Self { targets, propagation: Duration::ZERO }
+        Self { targets, propagation: Duration::ZERO, internal: true }
+    }
+
+    /// Says that calls between services by name are none of its business.
+    #[must_use]
+    pub const fn without_internal(mut self) -> Self {
+        self.internal = false;
+        self
     }
 
     /// Sets for how long requests may still go where they went before a change.

@@ -46,7 +46,8 @@ pub trait Orchestrator: Debug + Send + Sync {
 
     /// Makes the revision have at least so many instances, with the ordinals from 1 on; starts missing and exited ones.
     /// Returns when the platform has taken them, not when they are healthy. [`Outcome::Created`] if the revision had no
-    /// instance before.
+    /// instance before. A platform that takes first and tries later answers so even if they cannot be started;
+    /// [observing](Self::observe) then tells that they are [beyond recovery](ExitDetail::unrecoverable).
     ///
     /// # Errors
     /// [`Workload`](crate::ErrorKind::Workload) if an instance cannot be started as it is described (no such

@@ -65,6 +65,8 @@ pub(super) struct View<'a> {
     pub(super) poll: Duration,
     /// For how long requests may still go where they went before the load balancer was changed.
     pub(super) propagation: Duration,
+    /// Whether calls between services by name follow the load balancer's weights.
+    pub(super) internal: bool,
     /// Whether it is the engine that puts instances into rotation.
     pub(super) registers: bool,
     pub(super) now: Timestamp,
@@ -565,7 +567,7 @@ impl Wait<'_> {
             if let Some(wrong) = wrong {
                 return Some(format!("{} runs another image than {number} has", wrong.name));
             }
-            if !service.listens() {
+            if !service.is_balanced(self.view.internal) {
                 return None;
             }
             let weights = observed.weights(name);

@@ -246,6 +246,7 @@ impl Driver {
             releases: &self.releases,
             poll: self.pace.spread(self.backend.orchestrator.capabilities().poll),
             propagation: self.backend.balancer.capabilities().propagation,
+            internal: self.backend.balancer.capabilities().internal,
             registers: self.backend.balancer.capabilities().targets == TargetRegistration::Engine,
             now,
             seen: self.seen_at,
@@ -340,11 +341,12 @@ impl Driver {
         let (baseline, target) = (baseline.as_deref(), target.as_deref());
         let request = PlanRequest::new(&record.app, &record.id, baseline, target, &self.observed, &self.warm);
         let drains = self.backend.orchestrator.capabilities().drains;
+        let internal = self.backend.balancer.capabilities().internal;
         // What somebody merely stopped is as good as it was; what failed had better have no traffic.
         let failed = matches!(reason, DivertReason::Failed { .. });
         let standing_by = failed || !matches!(record.kind, DeploymentKind::Rollback { .. });
         let request = if standing_by { request.with_failed_baseline() } else { request };
-        let plan = plan_back(&request.with_haste(failed).with_drains(drains));
+        let plan = plan_back(&request.with_haste(failed).with_drains(drains).with_internal(internal));
         self.watch.clear();
         self.write(entries, JournalEvent::Diverted { reason, plan })
     }

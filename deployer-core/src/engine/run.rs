@@ -212,7 +212,8 @@ impl Tools {
         };
         let request = PlanRequest::new(app, id, target, serving.as_ref(), &observed, standby)
             .with_standby(before.as_ref())
-            .with_drains(self.backend.orchestrator.capabilities().drains);
+            .with_drains(self.backend.orchestrator.capabilities().drains)
+            .with_internal(self.backend.balancer.capabilities().internal);
         let plan = match kind {
             DeploymentKind::Deploy => plan_forward(&request),
             DeploymentKind::Rollback { .. } => plan_back(&request),

@@ -100,6 +100,13 @@ impl ServiceRelease {
         !self.listening_ports().is_empty()
     }
 
+    /// Whether a load balancer brings it traffic, which also takes calls between services if it says so.
+    #[must_use]
+    pub fn is_balanced(&self, internal: bool) -> bool {
+        let published = || self.workload.ports.iter().any(|port| port.published.is_some());
+        self.listens() && (internal || !self.routes.is_empty() || published())
+    }
+
     /// Whether its owner says that it listens. An image may say so of a program that this service does not run.
     #[must_use]
     pub fn declares_ports(&self) -> bool {

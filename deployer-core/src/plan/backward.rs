@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use super::forward::VERIFY_TIMEOUT;
-use super::observed::Observed;
 use super::planner::{Draft, PlanRequest, change, in_order, serving};
 use super::step::{Action, ChangeKind, Plan, ServiceChange, StepId, StepWeight};
 use crate::model::{Condition, Release, RevisionId, ServiceName, ServiceRelease};
@@ -96,7 +95,7 @@ fn bring_back(
     let all = BTreeMap::from([(revision.clone(), 100)]);
     let weights = observed.weights(name);
     let others_serve = weights.keys().any(|other| *other != revision && observed.ready(other) > 0);
-    let listens = service.listens();
+    let listens = service.is_balanced(request.internal);
 
     // Traffic goes at once to what is healthy, if it can bear it or is better than what has the traffic now.
     let enough = if request.haste { ready * 2 >= wanted } else { ready >= wanted };
@@ -106,7 +105,7 @@ fn bring_back(
     if at_once {
         // What was kept in rotation with no weight, and finds what it depends on, needs nothing to be prepared.
         let pooled = observed.routing(name).is_some_and(|routing| routing.pool(&revision).is_some());
-        let provided = service.depends_on.keys().all(|dependency| is_there(observed, target, dependency));
+        let provided = service.depends_on.keys().all(|dependency| is_there(request, target, dependency));
         let after = if pooled && provided { Vec::new() } else { waits.clone() };
         done.available = vec![draft.shift(&after, name, all.clone(), releases(), 0)];
         done.started.clone_from(&done.available);
@@ -145,11 +144,12 @@ fn bring_back(
 }
 
 /// Whether a service that others depend on serves as the release wants it.
-fn is_there(observed: &Observed, target: &Release, name: &ServiceName) -> bool {
+fn is_there(request: &PlanRequest<'_>, target: &Release, name: &ServiceName) -> bool {
+    let observed = request.observed;
     target.services.get(name).is_none_or(|service| {
         let revision = service.revision(name);
         let enough = observed.ready(&revision) >= service.replicas;
-        enough && (!service.listens() || observed.weights(name).contains_key(&revision))
+        enough && (!service.is_balanced(request.internal) || observed.weights(name).contains_key(&revision))
     })
 }
 

@@ -196,7 +196,7 @@ impl<'a> Forward<'a> {
         lane.available.clone_from(&ready);
         let needed = self.target.services.values().any(|service| service.depends_on.contains_key(lane.name));
         let vacant = self.request.observed.weights(lane.name).is_empty();
-        if lane.service.listens() && (lane.is_recreated() || (vacant && needed)) {
+        if lane.service.is_balanced(self.request.internal) && (lane.is_recreated() || (vacant && needed)) {
             // Nobody serves its callers now: there is no traffic to hold back.
             let shifted = self.weights(lane, &ready, 100, first);
             lane.available = vec![shifted];
@@ -281,7 +281,7 @@ impl<'a> Forward<'a> {
         let (launched, healthy) = self.instances(lane, &after, lane.service.replicas);
         lane.started = vec![launched];
         lane.ready = vec![healthy];
-        if lane.service.listens() {
+        if lane.service.is_balanced(self.request.internal) {
             lane.ready = vec![self.all_traffic(lane, &[healthy])];
         }
         lane.available.clone_from(&lane.ready);
@@ -308,7 +308,7 @@ impl<'a> Forward<'a> {
     }
 
     fn move_traffic(&mut self, lane: &Lane<'a>, after: Vec<StepId>) -> Vec<StepId> {
-        let listens = lane.service.listens();
+        let listens = lane.service.is_balanced(self.request.internal);
         let replaces = lane.old.is_some() && !lane.moved;
         let none = lane.service.replicas == 0;
         match &lane.strategy {
@@ -354,7 +354,7 @@ impl<'a> Forward<'a> {
         let observed = self.request.observed;
         let shares = shares_traffic(observed, &old);
         let makes_room = batches.first().is_some_and(|batch| batch.new == 0);
-        if makes_room && lane.service.listens() && shares && !self.request.drains && !observed.is_all_in_rotation(&old)
+        if makes_room && lane.service.is_balanced(self.request.internal) && shares && !self.request.drains && !observed.is_all_in_rotation(&old)
         {
             // Which of them stay is not up to anybody: all that can serve must do so before some go.
             let (weights, releases) = (BTreeMap::from([(old.clone(), 100)]), BTreeMap::from([(old.clone(), fallback)]));
@@ -370,7 +370,7 @@ impl<'a> Forward<'a> {
             let rest =
                 if batch.new == lane.service.replicas || !shares { 0 } else { observed.ready_among(&old, batch.old) };
             let weight = rolling::share(batch.new, rest);
-            if lane.service.listens() && weight > 0 {
+            if lane.service.is_balanced(self.request.internal) && weight > 0 {
                 after = vec![self.weights(lane, &after, weight, batch.new)];
             }
             if batch.new > 0 {
@@ -378,7 +378,7 @@ impl<'a> Forward<'a> {
             }
             if batch.new < lane.service.replicas && batch.old < left {
                 // The last old ones go when the new ones have all traffic; where room is made first, they may have it.
-                let idle = batch.old == 0 && batch.new > 0 && lane.service.listens();
+                let idle = batch.old == 0 && batch.new > 0 && lane.service.is_balanced(self.request.internal);
                 after = self.draft.drain(&after, StepWeight::Required, &old, fallback, (batch.old, idle));
                 let reduce = Action::Reduce { revision: old.clone(), keep: batch.old, idle };
                 after = vec![self.draft.step(&after, reduce)];
@@ -503,7 +503,7 @@ fn lane<'a>(
     let revision = service.revision(name);
     let weights = observed.weights(name);
     let old = serving(observed, name, request.baseline, Some(&revision));
-    let has_all = if service.listens() {
+    let has_all = if service.is_balanced(request.internal) {
         weights == BTreeMap::from([(revision.clone(), 100)]) || (service.replicas == 0 && weights.is_empty())
     } else {
         // Without traffic, the baseline says which revision is the current one.
@@ -512,7 +512,7 @@ fn lane<'a>(
             && before.is_none_or(|before| before.revision(name) == revision)
     };
     // What was cut short may have left instances out of rotation.
-    let in_rotation = request.drains || !service.listens() || observed.in_rotation(&revision) >= service.replicas;
+    let in_rotation = request.drains || !service.is_balanced(request.internal) || observed.in_rotation(&revision) >= service.replicas;
     let (ready, count) = (observed.ready(&revision), observed.count(&revision));
     let complete = ready >= service.replicas && count == service.replicas && in_rotation;
     let kind = match (&old, has_all) {
@@ -544,14 +544,14 @@ fn lane<'a>(
         strategy = Strategy::Recreate;
     }
     let shares = old.as_ref().is_none_or(|(old, _)| shares_traffic(observed, old));
-    if !shares && service.listens() && matches!(strategy, Strategy::Canary { .. } | Strategy::Linear { .. }) {
+    if !shares && service.is_balanced(request.internal) && matches!(strategy, Strategy::Canary { .. } | Strategy::Linear { .. }) {
         draft.notes.push(format!(
             "no instance of {name} is there to share its traffic: it is replaced at once, without holds"
         ));
         strategy = Strategy::default();
     }
     if kind == ChangeKind::Replace
-        && !service.listens()
+        && !service.is_balanced(request.internal)
         && matches!(strategy, Strategy::Canary { .. } | Strategy::Linear { .. })
     {
         draft.notes.push(format!("{name} has no traffic to move in steps: it is replaced at once, without holds"));

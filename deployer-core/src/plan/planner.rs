@@ -35,6 +35,8 @@ pub struct PlanRequest<'a> {
     pub warm: &'a BTreeSet<RevisionId>,
     /// Whether the orchestrator takes instances out of rotation by itself.
     pub drains: bool,
+    /// Whether calls between services by name follow the load balancer's weights.
+    pub internal: bool,
     /// Whether volumes go too when nothing shall be left.
     pub volumes: bool,
     /// Whether the revisions of the baseline have served, so that their stop scripts run before they are stopped.
@@ -63,6 +65,7 @@ impl<'a> PlanRequest<'a> {
             warm,
             standby: None,
             drains: false,
+            internal: true,
             volumes: false,
             baseline_served: true,
             haste: true,
@@ -73,6 +76,13 @@ impl<'a> PlanRequest<'a> {
     #[must_use]
     pub fn with_drains(mut self, drains: bool) -> Self {
         self.drains = drains;
+        self
+    }
+
+    /// Says whether calls between services by name follow the load balancer's weights.
+    #[must_use]
+    pub fn with_internal(mut self, internal: bool) -> Self {
+        self.internal = internal;
         self
     }
 

@@ -138,8 +138,7 @@ async fn launched(ground: &Ground, request: deployer_core::Launch) -> CaseResult
 
 async fn cannot_start(ground: &Ground) -> CaseResult {
     let release = ground.prepared(ground.service(Program::CannotStart, "a")).await?;
-    let error = fails("launching it", ground.launch(&release, 1).await, ErrorKind::Workload)?;
-    same("the advice on retrying", error.retry(), deployer_core::Retry::Never)?;
+    refused_or_hopeless(ground, &release, ErrorKind::Workload).await?;
     // Whether something is left of it or not, it goes.
     ground.reduced(&release, 0).await?;
     nothing("instances", &ground.seen().await?.instances)
@@ -150,8 +149,24 @@ async fn missing_image(ground: &Ground) -> CaseResult {
     let image = release.services.get(&web()).map(|service| service.image.clone());
     let image = image.ok_or("the release has the service")?;
     ground.scope.lose_image(&image).await?;
-    fails("launching it", ground.launch(&release, 1).await, ErrorKind::NotFound)?;
+    refused_or_hopeless(ground, &release, ErrorKind::NotFound).await?;
     nothing("running instances", &running(ground).await?)
+}
+
+/// Launches what can never run: that is an error of this kind, or, where the platform takes it first and tries then, the
+/// instance is seen to be beyond recovery, with a reason.
+async fn refused_or_hopeless(ground: &Ground, release: &Arc<Release>, kind: ErrorKind) -> CaseResult {
+    let launched = ground.launch(release, 1).await;
+    if launched.is_err() {
+        let error = fails("launching it", launched, kind)?;
+        return same("the advice on retrying", error.retry(), deployer_core::Retry::Never);
+    }
+    eventually(&ground.scope.clock(), "the instance is seen to be beyond recovery", async || {
+        let first = ground.instances(release).await?.into_iter().next();
+        let exit = first.and_then(|instance| instance.exit);
+        Ok(exit.filter(|exit| exit.unrecoverable && exit.error.is_some()).map(drop))
+    })
+    .await
 }
 
 /// What runs, by the oracle.

@@ -47,9 +47,16 @@ async fn ensured_again(ground: &Ground) -> CaseResult {
     same("what is there", ground.seen().await?, before)
 }
 
+/// A release of the web service that no balancer has to do with.
+async fn unrouted(ground: &Ground) -> CaseResult<Arc<Release>> {
+    let mut service = ground.serves("a");
+    service.routes.clear();
+    ground.release(service).await
+}
+
 async fn removed(ground: &Ground) -> CaseResult {
     same("the outcome where nothing is", remove(ground, false).await?, Outcome::AlreadyThere)?;
-    let release = ground.release(ground.serves("a")).await?;
+    let release = unrouted(ground).await?;
     ensure(ground, &release).await?;
     ground.running(&release, 1).await?;
     ground.reduced(&release, 0).await?;
@@ -62,7 +69,7 @@ async fn removed(ground: &Ground) -> CaseResult {
 }
 
 async fn in_use(ground: &Ground) -> CaseResult {
-    let release = ground.release(ground.serves("a")).await?;
+    let release = unrouted(ground).await?;
     ensure(ground, &release).await?;
     let instance = ground.running(&release, 1).await?.remove(0);
     let before = ground.seen().await?;

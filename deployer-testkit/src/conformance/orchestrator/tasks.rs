@@ -100,7 +100,14 @@ async fn cannot_start(ground: &Ground) -> CaseResult {
     let release = ground.prepared(ground.service(crate::conformance::site::Program::CannotStart, "a")).await?;
     let nowhere = vec!["/no/such/program".to_owned()];
     let request = ground.task(&release, "conformance-task", nowhere);
-    fails("starting it", start(ground, &request).await, ErrorKind::Workload)?;
+    let started = start(ground, &request).await;
+    if started.is_err() {
+        fails("starting it", started, ErrorKind::Workload)?;
+    } else {
+        // The platform takes it first and tries then.
+        let (_, exit) = ended(ground).await?;
+        check(exit.unrecoverable && exit.error.is_some(), format!("it must be told why it cannot start: {exit:?}"))?;
+    }
     remove(ground, &request.task).await?;
     nothing("tasks", &ground.seen().await?.tasks)
 }

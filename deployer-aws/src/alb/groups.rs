@@ -1,0 +1,297 @@
+//! Target groups: one for each port and slot of a service.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use aws_sdk_elasticloadbalancingv2::types::{
+    Matcher, ProtocolEnum, Tag, TargetGroupAttribute, TargetHealthReasonEnum, TargetHealthStateEnum, TargetTypeEnum,
+};
+use deployer_core::{AppName, Digest, Error, ErrorKind, Probe, Result, ServiceName, ServiceRelease};
+use futures_util::future::try_join_all;
+
+use crate::failure::{failed, is};
+use crate::naming::{self, tag};
+use crate::site::Site;
+
+/// How many resources' tags ELB tells in one call:
+/// <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_DescribeTags.html>.
+const DESCRIBED: usize = 20;
+
+/// Who made a target group, and for what.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct KnownGroup {
+    /// What it is for, unless it is not ours.
+    pub(crate) of: Option<Purpose>,
+    /// Its settings, as a hash.
+    pub(crate) settings: Option<String>,
+}
+
+/// What a target group is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Purpose {
+    pub(crate) app: AppName,
+    pub(crate) service: ServiceName,
+    pub(crate) letter: char,
+    pub(crate) port: u16,
+}
+
+/// What the load balancer says of one target.
+#[derive(Clone, Debug)]
+pub(crate) struct TargetHealth {
+    pub(crate) address: String,
+    state: TargetHealthStateEnum,
+    reason: Option<TargetHealthReasonEnum>,
+    description: Option<String>,
+}
+
+impl TargetHealth {
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.state == TargetHealthStateEnum::Healthy
+    }
+
+    /// Whether nobody has asked it yet.
+    pub(crate) fn is_starting(&self) -> bool {
+        matches!(self.state, TargetHealthStateEnum::Initial | TargetHealthStateEnum::Unused)
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        matches!(self.state, TargetHealthStateEnum::Draining | TargetHealthStateEnum::UnhealthyDraining)
+    }
+
+    /// In the load balancer's words.
+    pub(crate) fn words(&self) -> String {
+        let parts = [self.description.as_deref(), self.reason.as_ref().map(TargetHealthReasonEnum::as_str)];
+        let words: Vec<&str> = parts.into_iter().flatten().collect();
+        if words.is_empty() { self.state.as_str().to_owned() } else { words.join(" / ") }
+    }
+}
+
+/// How a target group's targets are asked and let go.
+struct Settings {
+    path: Option<String>,
+    interval: i32,
+    timeout: i32,
+    drain: u64,
+}
+
+impl Settings {
+    fn of(service: &ServiceRelease, port: u16) -> Self {
+        let readiness = service.effective_readiness();
+        let path = match &readiness.probe {
+            Some(Probe::Http { path, port: asked }) if *asked == port => Some(path.clone()),
+            _ => None,
+        };
+        let whole = |time: Duration| i32::try_from(time.as_secs() + u64::from(time.subsec_nanos() > 0)).unwrap_or(300);
+        // ELB asks every 5 to 300 s and waits 2 to 120 s, less than until it asks again.
+        let interval = whole(readiness.interval).clamp(5, 300);
+        let timeout = whole(readiness.timeout).clamp(2, 120).min(interval - 1);
+        let drain = service.effective_drain();
+        let drain = (drain.as_secs() + u64::from(drain.subsec_nanos() > 0)).min(3_600);
+        Self { path, interval, timeout, drain }
+    }
+
+    /// What an HTTP check takes for an answer: everything, if it is only asked whether anybody answers.
+    fn codes(&self) -> Matcher {
+        Matcher::builder().http_code(if self.path.is_some() { "200-399" } else { "100-599" }).build()
+    }
+
+    fn hash(&self) -> String {
+        let all = format!("{:?} {} {} {}", self.path, self.interval, self.timeout, self.drain);
+        Digest::of(all.as_bytes()).short().to_owned()
+    }
+}
+
+impl Site {
+    /// What is known of these target groups; what is not is asked for.
+    pub(crate) async fn known_groups(&self, arns: &BTreeSet<String>) -> Result<BTreeMap<String, KnownGroup>> {
+        let unknown: Vec<String> = {
+            let memory = self.memory();
+            arns.iter().filter(|arn| !memory.groups.contains_key(*arn)).cloned().collect()
+        };
+        let calls = unknown.chunks(DESCRIBED).map(async |arns| {
+            let call = self.elb.describe_tags().set_resource_arns(Some(arns.to_vec()));
+            match call.send().await {
+                Ok(answer) => Ok(answer.tag_descriptions.unwrap_or_default()),
+                // One of them has gone meanwhile.
+                Err(error) if is(&error, &["TargetGroupNotFound", "TargetGroupNotFoundException"]) => Ok(Vec::new()),
+                Err(error) => Err(failed("elasticloadbalancing:DescribeTags", "target groups", error)),
+            }
+        });
+        let answers = try_join_all(calls).await?;
+        let mut memory = self.memory();
+        for description in answers.into_iter().flatten() {
+            let (Some(arn), tags) = (description.resource_arn(), description.tags()) else { continue };
+            memory.groups.insert(arn.to_owned(), known(tags));
+        }
+        Ok(arns.iter().filter_map(|arn| Some((arn.clone(), memory.groups.get(arn)?.clone()))).collect())
+    }
+
+    /// What the load balancer says of the targets of these groups.
+    pub(crate) async fn target_health(&self, arns: &BTreeSet<String>) -> Result<BTreeMap<String, Vec<TargetHealth>>> {
+        let calls = arns.iter().map(async |arn| {
+            let call = self.elb.describe_target_health().target_group_arn(arn);
+            let descriptions = match call.send().await {
+                Ok(answer) => answer.target_health_descriptions.unwrap_or_default(),
+                Err(error) if is(&error, &["TargetGroupNotFound", "TargetGroupNotFoundException"]) => Vec::new(),
+                Err(error) => return Err(failed("elasticloadbalancing:DescribeTargetHealth", arn.as_str(), error)),
+            };
+            let targets = descriptions.into_iter().filter_map(|description| {
+                let health = description.target_health?;
+                Some(TargetHealth {
+                    address: description.target?.id?,
+                    state: health.state?,
+                    reason: health.reason,
+                    description: health.description,
+                })
+            });
+            Ok((arn.clone(), targets.collect()))
+        });
+        Ok(try_join_all(calls).await?.into_iter().collect())
+    }
+
+    /// The target groups of a slot with the settings of a release, and the port of each. They exist already, and the slot is
+    /// idle.
+    pub(crate) async fn groups_of(
+        &self,
+        app: &AppName,
+        service: &ServiceName,
+        release: &ServiceRelease,
+        letter: char,
+    ) -> Result<Vec<(String, u16)>> {
+        let groups = ports(release).into_iter().map(async |port| {
+            let arn = self.ensure_group(app, service, release, (port, letter)).await?.0;
+            self.apply_settings(&arn, &Settings::of(release, port)).await?;
+            Ok::<_, Error>((arn, port))
+        });
+        try_join_all(groups).await
+    }
+
+    /// The target group of a port and slot, made unless it is there; and whether it was made.
+    pub(super) async fn ensure_group(
+        &self,
+        app: &AppName,
+        service: &ServiceName,
+        release: &ServiceRelease,
+        (port, letter): (u16, char),
+    ) -> Result<(String, bool)> {
+        let purpose = Purpose { app: app.clone(), service: service.clone(), letter, port };
+        let known = || {
+            let memory = self.memory();
+            let mut groups = memory.groups.iter();
+            groups.find(|(_, group)| group.of.as_ref() == Some(&purpose)).map(|(arn, _)| arn.clone())
+        };
+        if let Some(arn) = known() {
+            return Ok((arn, false));
+        }
+        let name = naming::target_group(app, service, port, letter);
+        if let Some(arn) = self.find_group(&name).await? {
+            self.known_groups(&BTreeSet::from([arn.clone()])).await?;
+            return match known() {
+                Some(arn) => Ok((arn, false)),
+                None => Err(Error::new(ErrorKind::AlreadyExists, "somebody else's target group has the name")
+                    .with_resource(name)),
+            };
+        }
+        let settings = Settings::of(release, port);
+        let tag = |key: &str, value: String| Tag::builder().key(key).value(value).build();
+        let call = self
+            .elb
+            .create_target_group()
+            .name(&name)
+            .protocol(ProtocolEnum::Http)
+            .port(port.into())
+            .vpc_id(&self.options.vpc)
+            .target_type(TargetTypeEnum::Ip)
+            .health_check_path(settings.path.as_deref().unwrap_or("/"))
+            .health_check_interval_seconds(settings.interval)
+            .health_check_timeout_seconds(settings.timeout)
+            .healthy_threshold_count(2)
+            .unhealthy_threshold_count(2)
+            .matcher(settings.codes())
+            .tags(tag(tag::APP, app.to_string()))
+            .tags(tag(tag::SERVICE, service.to_string()))
+            .tags(tag(tag::SLOT, letter.to_string()))
+            .tags(tag(tag::PORT, port.to_string()));
+        let answer = call.send().await;
+        let answer = answer.map_err(|error| failed("elasticloadbalancing:CreateTargetGroup", name.as_str(), error))?;
+        let arn = answer.target_groups().first().and_then(|group| group.target_group_arn()).unwrap_or_default();
+        self.memory().groups.insert(arn.to_owned(), KnownGroup { of: Some(purpose), settings: None });
+        Ok((arn.to_owned(), true))
+    }
+
+    async fn find_group(&self, name: &str) -> Result<Option<String>> {
+        match self.elb.describe_target_groups().names(name).send().await {
+            Ok(answer) => {
+                Ok(answer.target_groups().first().and_then(|group| group.target_group_arn()).map(str::to_owned))
+            }
+            Err(error) if is(&error, &["TargetGroupNotFound", "TargetGroupNotFoundException"]) => Ok(None),
+            Err(error) => Err(failed("elasticloadbalancing:DescribeTargetGroups", name, error)),
+        }
+    }
+
+    /// Gives a target group the settings of a release, unless it has them. A tag says which it has, written last.
+    async fn apply_settings(&self, arn: &str, settings: &Settings) -> Result<()> {
+        let hash = settings.hash();
+        let has = self.memory().groups.get(arn).and_then(|group| group.settings.clone());
+        if has.as_ref() == Some(&hash) {
+            return Ok(());
+        }
+        let attribute = TargetGroupAttribute::builder()
+            .key("deregistration_delay.timeout_seconds")
+            .value(settings.drain.to_string())
+            .build();
+        let attributes = self.elb.modify_target_group_attributes().target_group_arn(arn).attributes(attribute);
+        let attributes = async {
+            let answer = attributes.send().await;
+            answer.map_err(|error| failed("elasticloadbalancing:ModifyTargetGroupAttributes", arn, error)).map(drop)
+        };
+        let check = self
+            .elb
+            .modify_target_group()
+            .target_group_arn(arn)
+            .health_check_path(settings.path.as_deref().unwrap_or("/"))
+            .health_check_interval_seconds(settings.interval)
+            .health_check_timeout_seconds(settings.timeout)
+            .matcher(settings.codes());
+        let check = async {
+            let answer = check.send().await;
+            answer.map_err(|error| failed("elasticloadbalancing:ModifyTargetGroup", arn, error)).map(drop)
+        };
+        futures_util::future::try_join(attributes, check).await?;
+        let tag = Tag::builder().key(tag::SETTINGS).value(&hash).build();
+        let tagged = self.elb.add_tags().resource_arns(arn).tags(tag).send().await;
+        tagged.map_err(|error| failed("elasticloadbalancing:AddTags", arn, error))?;
+        if let Some(group) = self.memory().groups.get_mut(arn) {
+            group.settings = Some(hash);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn delete_group(&self, arn: &str) -> Result<()> {
+        match self.elb.delete_target_group().target_group_arn(arn).send().await {
+            Ok(_) => {}
+            Err(error) if is(&error, &["TargetGroupNotFound", "TargetGroupNotFoundException"]) => {}
+            Err(error) => return Err(failed("elasticloadbalancing:DeleteTargetGroup", arn, error)),
+        }
+        self.memory().groups.remove(arn);
+        Ok(())
+    }
+}
+
+/// The ports of a service that have routes.
+pub(super) fn ports(service: &ServiceRelease) -> BTreeSet<u16> {
+    service.routes.iter().map(|route| route.port).collect()
+}
+
+fn known(tags: &[Tag]) -> KnownGroup {
+    let value = |key: &str| tags.iter().find(|tag| tag.key() == Some(key)).and_then(Tag::value);
+    let purpose = || {
+        Some(Purpose {
+            app: AppName::new(value(tag::APP)?).ok()?,
+            service: ServiceName::new(value(tag::SERVICE)?).ok()?,
+            letter: value(tag::SLOT)?.chars().next()?,
+            port: value(tag::PORT)?.parse().ok()?,
+        })
+    };
+    KnownGroup { of: purpose(), settings: value(tag::SETTINGS).map(str::to_owned) }
+}

@@ -1,0 +1,154 @@
+//! Traffic through an Application Load Balancer.
+
+mod ensure;
+mod groups;
+mod rules;
+mod weights;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use deployer_core::{
+    AppName, BalancerCapabilities, EnsureRoutes, InstanceId, LoadBalancer, ObservedPool, ObservedRouting, ObservedTarget,
+    Outcome, Result, RetainRoutes, Route, ServiceName, SetTargets, SetWeights, TargetRegistration, TargetState,
+};
+use futures_util::future::try_join;
+use tokio::sync::Mutex;
+
+pub(crate) use self::groups::{KnownGroup, TargetHealth};
+use self::rules::LiveRule;
+use crate::ecs::Slot;
+use crate::site::Site;
+
+/// Brings traffic to instances through the rules of a listener of an Application Load Balancer: one rule for each route,
+/// with a target group for each slot of the service and the weights between them.
+///
+/// ECS registers and deregisters the instances. Calls between services do not pass here.
+#[derive(Clone, Debug)]
+pub struct AlbBalancer {
+    site: Arc<Site>,
+    /// ELB has no way to change weights only if they are as expected: within one process, one at a time does.
+    shifting: Arc<Mutex<()>>,
+}
+
+impl AlbBalancer {
+    pub(crate) fn new(site: Arc<Site>) -> Self {
+        Self { site, shifting: Arc::default() }
+    }
+}
+
+/// The rules of one service, and its slots.
+#[derive(Debug, Default)]
+struct Traffic<'a> {
+    rules: Vec<&'a LiveRule>,
+    slots: Vec<&'a Slot>,
+}
+
+/// What is there of an application, by service.
+fn by_service<'a>(app: &AppName, rules: &'a [LiveRule], slots: &'a [Slot]) -> BTreeMap<ServiceName, Traffic<'a>> {
+    let mut services: BTreeMap<ServiceName, Traffic<'a>> = BTreeMap::new();
+    for rule in rules {
+        if let Some(owner) = rule.owner().filter(|owner| owner.app == *app) {
+            services.entry(owner.service.clone()).or_default().rules.push(rule);
+        }
+    }
+    for slot in slots {
+        if let Some(traffic) = services.get_mut(&slot.service) {
+            traffic.slots.push(slot);
+        }
+    }
+    services
+}
+
+#[async_trait]
+impl LoadBalancer for AlbBalancer {
+    fn capabilities(&self) -> BalancerCapabilities {
+        BalancerCapabilities::new(TargetRegistration::Orchestrator)
+            .with_propagation(self.site.options.propagation)
+            .without_internal()
+    }
+
+    async fn ensure(&self, request: EnsureRoutes) -> Result<Outcome> {
+        self.site.ensure_routes(&request.release).await
+    }
+
+    async fn observe(&self, app: &AppName) -> Result<Vec<ObservedRouting>> {
+        let (rules, slots) = try_join(self.site.rules(), self.site.slots(app)).await?;
+        let services = by_service(app, &rules, &slots);
+        let live: BTreeSet<String> = services
+            .values()
+            .flat_map(|traffic| &traffic.slots)
+            .filter(|slot| !slot.is_idle())
+            .flat_map(|slot| slot.groups.iter().map(|(arn, _)| arn.clone()))
+            .collect();
+        let health = self.site.target_health(&live).await?;
+        let routings = services.into_iter().map(|(service, traffic)| {
+            let routes: Vec<Route> = traffic.rules.iter().filter_map(|rule| rule.route()).collect();
+            let weights = weights::of_letters(&traffic.rules, &service);
+            let live = traffic.slots.iter().filter(|slot| !slot.is_idle());
+            let pools = live.map(|slot| {
+                let weight = weights.get(&slot.letter).copied().unwrap_or_default();
+                ObservedPool::new(slot.revision.clone(), weight, self.targets(app, slot, &health))
+            });
+            ObservedRouting::new(service, weights::version(&weights), routes, pools.collect())
+        });
+        Ok(routings.collect())
+    }
+
+    async fn set_targets(&self, _request: SetTargets) -> Result<Outcome> {
+        // ECS does that, as the capabilities say.
+        Ok(Outcome::AlreadyThere)
+    }
+
+    async fn set_weights(&self, request: SetWeights) -> Result<Outcome> {
+        let _shifting = self.shifting.lock().await;
+        self.site.shift(&request).await
+    }
+
+    async fn retain(&self, request: RetainRoutes) -> Result<Outcome> {
+        self.site.retain(&request).await
+    }
+}
+
+impl AlbBalancer {
+    /// The targets of a slot by instance: worse than any of the ports of an instance it is not.
+    fn targets(
+        &self,
+        app: &AppName,
+        slot: &Slot,
+        health: &BTreeMap<String, Vec<TargetHealth>>,
+    ) -> Vec<ObservedTarget> {
+        let addresses = self.site.addresses(app);
+        let mut targets: BTreeMap<InstanceId, ObservedTarget> = BTreeMap::new();
+        for target in slot.groups.iter().filter_map(|(arn, _)| health.get(arn)).flatten() {
+            let Some(instance) = addresses.get(&target.address) else { continue };
+            let state = match target {
+                one if one.is_healthy() => TargetState::InService,
+                one if one.is_draining() => TargetState::Draining,
+                one if one.is_starting() => TargetState::Starting,
+                _ => TargetState::Down,
+            };
+            let reason = (state != TargetState::InService).then(|| target.words());
+            let found = ObservedTarget { instance: instance.clone(), state, in_flight: None, reason };
+            let known = targets.entry(instance.clone()).or_insert_with(|| found.clone());
+            if known.state == TargetState::InService {
+                *known = found;
+            }
+        }
+        targets.into_values().collect()
+    }
+}
+
+impl Site {
+    /// The instances of an application by their addresses. Of several that had an address one after the other, the last.
+    fn addresses(&self, app: &AppName) -> BTreeMap<String, InstanceId> {
+        let memory = self.memory();
+        let mut tasks: Vec<_> = memory.tasks.get(app).into_iter().flat_map(|tasks| tasks.values()).collect();
+        tasks.sort_by_key(|task| task.created);
+        let addressed = tasks.into_iter().filter_map(|task| {
+            Some((task.address.clone()?, InstanceId::new(&task.id).ok()?))
+        });
+        addressed.collect()
+    }
+}

@@ -1,0 +1,85 @@
+//! Weights between the slots of a service.
+
+use std::collections::BTreeMap;
+
+use deployer_core::{Error, ErrorKind, Outcome, PoolVersion, Result, ServiceName, SetWeights};
+use futures_util::future::{try_join, try_join_all};
+
+use super::by_service;
+use super::rules::LiveRule;
+use crate::site::Site;
+
+/// The weights of the slots in the rules of a service, by letter: those of the first rule, which all others have as well
+/// but while they are being changed.
+pub(super) fn of_letters(rules: &[&LiveRule], service: &ServiceName) -> BTreeMap<char, u8> {
+    rules.first().map(|rule| of_rule(rule, service)).unwrap_or_default()
+}
+
+/// The weights that a rule gives to the slots of a service, those that have any.
+fn of_rule(rule: &LiveRule, service: &ServiceName) -> BTreeMap<char, u8> {
+    let weighted = rule.groups.iter().filter(|(_, weight)| *weight > 0).filter_map(|(arn, weight)| {
+        let purpose = rule.ours.get(arn).filter(|purpose| purpose.service == *service)?;
+        Some((purpose.letter, *weight))
+    });
+    let weighted: Vec<(char, i32)> = weighted.collect();
+    let sum: i32 = weighted.iter().map(|(_, weight)| weight).sum();
+    // Somebody may have given weights that are no percentages.
+    let share = |weight: i32| u8::try_from((weight * 100 + sum / 2) / sum.max(1)).unwrap_or(100);
+    weighted.into_iter().map(|(letter, weight)| (letter, share(weight))).collect()
+}
+
+/// Changes with the weights. ELB has no version of its own: weights that were changed and changed back are the same.
+pub(super) fn version(weights: &BTreeMap<char, u8>) -> PoolVersion {
+    let parts: Vec<String> = weights.iter().map(|(letter, weight)| format!("{letter}{weight}")).collect();
+    PoolVersion(if parts.is_empty() { "none".to_owned() } else { parts.join("-") })
+}
+
+impl Site {
+    pub(super) async fn shift(&self, request: &SetWeights) -> Result<Outcome> {
+        let (rules, slots) = try_join(self.rules(), self.slots(&request.app)).await?;
+        let services = by_service(&request.app, &rules, &slots);
+        let unknown = || {
+            Error::new(ErrorKind::NotFound, "the load balancer has no rule for the service")
+                .with_resource(request.service.as_str())
+        };
+        let traffic = services.get(&request.service).ok_or_else(unknown)?;
+        let mut wanted: BTreeMap<char, u8> = BTreeMap::new();
+        for (revision, weight) in request.weights.iter().filter(|(_, weight)| **weight > 0) {
+            let slot = traffic.slots.iter().find(|slot| slot.holds(revision)).ok_or_else(|| {
+                Error::new(ErrorKind::NotFound, "the revision that is to get traffic does not run")
+                    .with_resource(revision.to_string())
+            })?;
+            wanted.insert(slot.letter, *weight);
+        }
+        // Where a route moves to this service, the rule is its own from now on.
+        let claimed = rules.iter().filter(|rule| is_claimed(rule, &request.service));
+        let claimed: Vec<&LiveRule> = claimed.filter(|_| !wanted.is_empty()).collect();
+        let other: Vec<&LiveRule> =
+            traffic.rules.iter().copied().filter(|rule| of_rule(rule, &request.service) != wanted).collect();
+        let stale = other.iter().any(|rule| version(&of_rule(rule, &request.service)) != request.expected);
+        if stale {
+            return Err(Error::new(ErrorKind::Conflict, "the weights are not those that were seen before")
+                .with_resource(request.service.as_str())
+                .with_context("found", version(&of_letters(&traffic.rules, &request.service)).0)
+                .with_context("expected", request.expected.0.clone()));
+        }
+        let changes = other.iter().chain(&claimed).map(async |rule| {
+            let weight = |arn: &String| {
+                let ours = rule.ours.get(arn).filter(|purpose| purpose.service == request.service);
+                ours.and_then(|purpose| wanted.get(&purpose.letter)).copied().unwrap_or_default()
+            };
+            let groups: Vec<(String, i32)> =
+                rule.groups.iter().map(|(arn, _)| (arn.clone(), i32::from(weight(arn)))).collect();
+            self.modify_rule(rule, &groups).await
+        });
+        let changed = try_join_all(changes).await?.len();
+        Ok(if changed == 0 { Outcome::AlreadyThere } else { Outcome::Changed })
+    }
+}
+
+/// Whether a rule waits for a service to take it over from another one of its application: the service's target groups
+/// are in it and have no weight.
+fn is_claimed(rule: &LiveRule, service: &ServiceName) -> bool {
+    let owned = rule.owner().is_some_and(|owner| owner.service != *service);
+    owned && rule.ours.values().any(|purpose| purpose.service == *service)
+}

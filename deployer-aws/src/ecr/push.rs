@@ -1,0 +1,119 @@
+//! Pushing what was built, through the Docker Engine that has built it.
+
+use bollard::errors::Error as DockerError;
+use bollard::query_parameters::{PushImageOptionsBuilder, TagImageOptionsBuilder};
+use deployer_core::{Digest, Effect, Error, ErrorKind, PinnedImage, Progress, PublishImage, Result, Retry};
+use futures_util::StreamExt as _;
+
+use super::EcrRegistry;
+use super::repository::tag_of;
+
+const OPERATION: &str = "registry.publish";
+
+impl EcrRegistry {
+    /// The registry's host, if the reference is an image of it.
+    pub(super) async fn host_of(&self, reference: &str) -> Result<Option<String>> {
+        let ours = |host: &str| reference.strip_prefix(host).is_some_and(|rest| rest.starts_with('/'));
+        if let Some(host) = &self.0.options.host {
+            return Ok(ours(host).then(|| host.clone()));
+        }
+        // Only what looks like ECR is worth asking which account this is.
+        if !reference.split('/').next().is_some_and(|host| host.contains(".dkr.ecr.")) {
+            return Ok(None);
+        }
+        let (_, host) = self.login().await?;
+        Ok(ours(&host).then_some(host))
+    }
+
+    /// An image of another registry, which the engine asks for its digest without pulling it.
+    pub(super) async fn resolve_elsewhere(&self, reference: &str) -> Result<PinnedImage> {
+        const OPERATION: &str = "registry.resolve";
+        let found = self.0.docker.inspect_registry_image(reference, None).await;
+        let found = found.map_err(|error| docker(OPERATION, reference, error))?;
+        let digest = found.descriptor.digest.unwrap_or_default();
+        let digest = Digest::new(digest).map_err(|error| error.with_operation(OPERATION).with_resource(reference))?;
+        let name = reference.split_once('@').map_or(reference, |(name, _)| name);
+        // A colon before a slash is a port's.
+        let name = name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(name, |(name, _)| name);
+        Ok(PinnedImage::new(reference, format!("{name}@{digest}"), digest))
+    }
+
+    pub(super) async fn push(&self, request: &PublishImage) -> Result<PinnedImage> {
+        let PublishImage { app, service, image, .. } = request;
+        let (exposed, login, repository) = futures_util::future::try_join3(
+            self.exposed_ports(image.digest.as_str()),
+            self.login(),
+            self.ensure_repository(app, service),
+        )
+        .await?;
+        let (credentials, host) = login;
+        let tag = tag_of(&image.digest);
+        let pinned = |digest: Digest| {
+            let location = format!("{host}/{repository}@{digest}");
+            PinnedImage::new(&image.reference, location, digest).with_exposed_ports(exposed.clone())
+        };
+        // Its tag says what is in it: what was pushed before need not be again.
+        let id = aws_sdk_ecr::types::ImageIdentifier::builder().image_tag(&tag).build();
+        if let Some(digest) = self.digest(&repository, id).await? {
+            return Ok(pinned(digest));
+        }
+        let name = format!("{host}/{repository}");
+        let options = TagImageOptionsBuilder::new().repo(&name).tag(&tag).build();
+        let tagged = self.0.docker.tag_image(image.digest.as_str(), Some(options)).await;
+        tagged.map_err(|error| docker(OPERATION, &image.reference, error))?;
+        let options = PushImageOptionsBuilder::new().tag(&tag).build();
+        let mut pushed = self.0.docker.push_image(&name, Some(options), Some(credentials));
+        while let Some(item) = pushed.next().await {
+            let item = item.map_err(|error| docker(OPERATION, &name, error))?;
+            if let Some(message) = item.error_detail.and_then(|detail| detail.message) {
+                return Err(docker(OPERATION, &name, DockerError::DockerStreamError { error: message }));
+            }
+            let amount = item.progress_detail.unwrap_or_default();
+            let bytes = |bytes: Option<i64>| bytes.and_then(|bytes| u64::try_from(bytes).ok());
+            let status = item.status.unwrap_or_default();
+            let progress = Progress::new(format!("push {service}"), status);
+            request.progress.progress(progress.with_bytes(bytes(amount.current), bytes(amount.total)));
+        }
+        let id = aws_sdk_ecr::types::ImageIdentifier::builder().image_tag(&tag).build();
+        let digest = self.digest(&repository, id).await?.ok_or_else(|| {
+            Error::new(ErrorKind::Unavailable, "ECR does not know yet what was pushed a moment ago")
+                .with_operation(OPERATION)
+                .with_resource(format!("{name}:{tag}"))
+        })?;
+        Ok(pinned(digest))
+    }
+
+    /// The TCP ports that an image says it listens on.
+    async fn exposed_ports(&self, id: &str) -> Result<Vec<u16>> {
+        let image = self.0.docker.inspect_image(id).await.map_err(|error| match error {
+            DockerError::DockerResponseServerError { status_code: 404, .. } => {
+                Error::new(ErrorKind::NotFound, "the image that was built is not on this host any more")
+                    .with_operation(OPERATION)
+                    .with_resource(id)
+                    .with_help("build it again")
+            }
+            error => docker(OPERATION, id, error),
+        })?;
+        let exposed = image.config.and_then(|config| config.exposed_ports).unwrap_or_default();
+        let mut ports: Vec<u16> = exposed.iter().filter_map(|port| port.strip_suffix("/tcp")?.parse().ok()).collect();
+        ports.sort_unstable();
+        Ok(ports)
+    }
+}
+
+/// What the engine says, in our words.
+fn docker(operation: &'static str, resource: &str, error: DockerError) -> Error {
+    let words = error.to_string().to_ascii_lowercase();
+    let has = |part: &str| words.contains(part);
+    let said = if has("unauthorized") || has("denied") || has("no basic auth") {
+        Error::new(ErrorKind::PermissionDenied, "the registry does not allow it")
+    } else if has("not found") || has("manifest unknown") || has("no such image") {
+        Error::new(ErrorKind::NotFound, "there is no such image")
+    } else if has("immutable") || has("already exists") {
+        // The same content under the same tag: somebody else was faster.
+        Error::new(ErrorKind::Conflict, "the tag is there already").with_retry(Retry::Soon)
+    } else {
+        Error::new(ErrorKind::Unavailable, "the Docker Engine or the registry failed").with_effect(Effect::Unknown)
+    };
+    said.with_operation(operation).with_resource(resource).with_source(error)
+}

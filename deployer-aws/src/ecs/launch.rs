@@ -1,0 +1,226 @@
+//! Starting and stopping instances: how many tasks a slot has.
+
+use aws_sdk_ecs::types::{
+    AssignPublicIp, AwsVpcConfiguration, CapacityProviderStrategyItem, DeploymentCircuitBreaker, DeploymentConfiguration,
+    LaunchType, LoadBalancer, NetworkConfiguration, PropagateTags, Tag,
+};
+use deployer_core::{Error, ErrorKind, Launch, Outcome, Reduce, Result, ServiceRelease};
+
+use super::slots::Slot;
+use crate::failure::{failed, is};
+use crate::naming::{self, tag};
+use crate::options::Capacity;
+use crate::site::Site;
+
+impl Site {
+    pub(super) async fn launch(&self, request: &Launch) -> Result<Outcome> {
+        let app = &request.release.app;
+        let slots = self.slots(app).await?;
+        if let Some(slot) = slots.iter().find(|slot| slot.holds(&request.revision)) {
+            return self.grow(slot, request.instances).await;
+        }
+        if request.instances == 0 {
+            return Ok(Outcome::AlreadyThere);
+        }
+        let service = request.service_release().ok_or_else(|| {
+            Error::new(ErrorKind::Internal, "the release does not have the service").with_resource(request.service.as_str())
+        })?;
+        let letter = self.free_letter(&slots, &request.revision)?;
+        let groups = self.groups_of(app, &request.service, service, letter);
+        let definition = self.definition(&request.release, &request.revision);
+        let (definition, groups) = futures_util::future::try_join(definition, groups).await?;
+        let name = naming::slot(app, &request.service, letter);
+        let made = match slots.iter().find(|slot| slot.name == name) {
+            Some(slot) => self.fill(slot, request, &definition, groups).await,
+            None => self.create_slot(request, letter, &definition, groups).await,
+        };
+        made.map(|()| Outcome::Created)
+    }
+
+    /// More tasks in a slot that has the revision already.
+    async fn grow(&self, slot: &Slot, instances: u32) -> Result<Outcome> {
+        // What ECS has given up it starts again only in a new deployment.
+        let anew = slot.given_up.is_some() && slot.running < instances.max(slot.desired);
+        if slot.desired >= instances && !anew {
+            return Ok(Outcome::AlreadyThere);
+        }
+        let call = self
+            .ecs
+            .update_service()
+            .cluster(&self.options.cluster)
+            .service(&slot.name)
+            .desired_count(count(instances.max(slot.desired)))
+            .set_force_new_deployment(anew.then_some(true));
+        call.send().await.map_err(|error| failed("ecs:UpdateService", slot.name.as_str(), error))?;
+        Ok(Outcome::Changed)
+    }
+
+    /// The revision into a slot in which nothing runs.
+    async fn fill(
+        &self,
+        slot: &Slot,
+        request: &Launch,
+        definition: &str,
+        groups: Vec<(String, u16)>,
+    ) -> Result<()> {
+        let mut call = self
+            .ecs
+            .update_service()
+            .cluster(&self.options.cluster)
+            .service(&slot.name)
+            .task_definition(definition)
+            .desired_count(count(request.instances))
+            .network_configuration(self.network()?)
+            // Crashes are counted from here, even if the slot had this revision before.
+            .force_new_deployment(true);
+        if slot.groups != groups {
+            call = call.set_load_balancers(Some(load_balancers(request, &groups)));
+        }
+        match call.send().await {
+            Ok(_) => Ok(()),
+            Err(error) if is(&error, &["ServiceNotActiveException"]) => Err(draining(&slot.name)),
+            Err(error) => Err(failed("ecs:UpdateService", slot.name.as_str(), error)),
+        }
+    }
+
+    async fn create_slot(
+        &self,
+        request: &Launch,
+        letter: char,
+        definition: &str,
+        groups: Vec<(String, u16)>,
+    ) -> Result<()> {
+        let app = &request.release.app;
+        let name = naming::slot(app, &request.service, letter);
+        let tag = |key: &str, value: String| Tag::builder().key(key).value(value).build();
+        let mut call = self
+            .ecs
+            .create_service()
+            .cluster(&self.options.cluster)
+            .service_name(&name)
+            .task_definition(definition)
+            .desired_count(count(request.instances))
+            .client_token(naming::token(&[&name, definition, &request.call.key]))
+            .network_configuration(self.network()?)
+            .deployment_configuration(deployment_configuration()?)
+            .set_load_balancers(Some(load_balancers(request, &groups)))
+            .propagate_tags(PropagateTags::Service)
+            .enable_ecs_managed_tags(true)
+            .tags(tag(tag::APP, app.to_string()))
+            .tags(tag(tag::SERVICE, request.service.to_string()))
+            .tags(tag(tag::SLOT, letter.to_string()));
+        if !groups.is_empty() && request.service_release().is_some_and(has_grace) {
+            call = call.health_check_grace_period_seconds(grace_seconds(request));
+        }
+        call = match &self.options.capacity {
+            Capacity::Fargate => call.launch_type(LaunchType::Fargate),
+            Capacity::Ec2 => call.launch_type(LaunchType::Ec2),
+            Capacity::Providers(providers) => {
+                let items: Result<Vec<_>, _> = providers
+                    .iter()
+                    .map(|provider| {
+                        CapacityProviderStrategyItem::builder()
+                            .capacity_provider(&provider.name)
+                            .weight(provider.weight.into())
+                            .base(count(provider.base))
+                            .build()
+                    })
+                    .collect();
+                call.set_capacity_provider_strategy(Some(items.map_err(incomplete)?))
+            }
+        };
+        // Before it is there: nobody may hear of it, should the reply be lost.
+        self.remember_slot(app, &name);
+        match call.send().await {
+            Ok(_) => {}
+            Err(error) if is_draining(&error) => return Err(draining(&name)),
+            Err(error) => return Err(failed("ecs:CreateService", name.as_str(), error)),
+        }
+        Ok(())
+    }
+
+    pub(super) async fn reduce(&self, request: &Reduce) -> Result<Outcome> {
+        let slots = self.slots(&request.app).await?;
+        let Some(slot) = slots.iter().find(|slot| slot.holds(&request.revision)) else {
+            return Ok(Outcome::AlreadyThere);
+        };
+        if slot.desired <= request.keep {
+            return Ok(Outcome::AlreadyThere);
+        }
+        let call = self
+            .ecs
+            .update_service()
+            .cluster(&self.options.cluster)
+            .service(&slot.name)
+            .desired_count(count(request.keep));
+        call.send().await.map_err(|error| failed("ecs:UpdateService", slot.name.as_str(), error))?;
+        Ok(Outcome::Changed)
+    }
+
+    pub(super) fn network(&self) -> Result<NetworkConfiguration> {
+        let public = if self.options.public_addresses { AssignPublicIp::Enabled } else { AssignPublicIp::Disabled };
+        let groups = Some(self.options.security_groups.clone()).filter(|groups| !groups.is_empty());
+        let network = AwsVpcConfiguration::builder()
+            .set_subnets(Some(self.options.subnets.clone()))
+            .set_security_groups(groups)
+            .assign_public_ip(public)
+            .build()
+            .map_err(incomplete)?;
+        Ok(NetworkConfiguration::builder().awsvpc_configuration(network).build())
+    }
+}
+
+/// All tasks of a launch at once, and none beyond. The verdict is the engine's; ECS only stops trying for ever, should
+/// nobody be there to give one.
+fn deployment_configuration() -> Result<DeploymentConfiguration> {
+    let breaker = DeploymentCircuitBreaker::builder().enable(true).rollback(false).build();
+    let configuration = DeploymentConfiguration::builder()
+        .deployment_circuit_breaker(breaker)
+        .maximum_percent(200)
+        .minimum_healthy_percent(100);
+    Ok(configuration.build())
+}
+
+fn load_balancers(request: &Launch, groups: &[(String, u16)]) -> Vec<LoadBalancer> {
+    let of = |(arn, port): &(String, u16)| {
+        LoadBalancer::builder()
+            .target_group_arn(arn)
+            .container_name(naming::container(&request.service))
+            .container_port((*port).into())
+            .build()
+    };
+    groups.iter().map(of).collect()
+}
+
+/// ECS stops what the load balancer finds unhealthy; it must not before the engine has lost patience with it.
+fn has_grace(service: &ServiceRelease) -> bool {
+    !service.effective_readiness().deadline.is_zero()
+}
+
+fn grace_seconds(request: &Launch) -> i32 {
+    let readiness = request.service_release().map(ServiceRelease::effective_readiness).unwrap_or_default();
+    i32::try_from(readiness.deadline.as_secs()).unwrap_or(i32::MAX)
+}
+
+/// One of that name was made with other words, or is being deleted.
+fn is_draining<E>(error: &aws_sdk_ecs::error::SdkError<E>) -> bool
+where
+    E: aws_sdk_ecs::error::ProvideErrorMetadata,
+{
+    let words = error.as_service_error().and_then(|error| error.message()).unwrap_or_default();
+    words.contains("Draining") || words.contains("not idempotent")
+}
+
+fn draining(name: &str) -> Error {
+    Error::new(ErrorKind::Conflict, "an ECS service of that name is there, or still drains")
+        .with_resource(name)
+        .with_retry(deployer_core::Retry::Soon)
+}
+
+fn incomplete(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::new(ErrorKind::Internal, "a part of a request is incomplete").with_source(error)
+}
+
+fn count(instances: u32) -> i32 {
+    i32::try_from(instances).unwrap_or(i32::MAX)
+}

@@ -1,0 +1,154 @@
+//! What instances and tasks have written, from CloudWatch Logs.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use deployer_core::{LogLine, LogQuery, LogStream, OutputStream, Result, ServiceName, Timestamp};
+use futures_util::stream;
+
+use crate::failure::{failed, is};
+use crate::naming;
+use crate::site::Site;
+
+/// How many lines one call answers at most:
+/// <https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_FilterLogEvents.html>.
+const PAGE: i32 = 10_000;
+
+/// One line with what tells it from others.
+#[derive(Clone, Debug)]
+struct Event {
+    id: String,
+    at: i64,
+    line: LogLine,
+}
+
+impl Site {
+    pub(super) async fn read_logs(self: &Arc<Self>, query: LogQuery) -> Result<LogStream> {
+        let since = query.since.map(Timestamp::as_millis);
+        let all = self.log_events(&query, since).await?;
+        // What is written later may have the time of what was written last.
+        let mut seen: Vec<(i64, String)> = Vec::new();
+        let last = all.iter().map(|event| event.at).max();
+        seen.extend(all.iter().filter(|event| Some(event.at) == last).map(|event| (event.at, event.id.clone())));
+        let lines = tail(all, query.tail);
+        if !query.follow {
+            return Ok(Box::pin(stream::iter(lines.into_iter().map(|event| Ok(event.line)))));
+        }
+        let site = Arc::clone(self);
+        let from = last.or(since).unwrap_or_else(now);
+        let follow = Follow { site, query, from, seen, ready: lines.into() };
+        Ok(Box::pin(stream::unfold(follow, |mut follow| async move { Some((follow.next().await?, follow)) })))
+    }
+
+    /// Everything that was written from a time on, oldest first.
+    async fn log_events(&self, query: &LogQuery, from: Option<i64>) -> Result<Vec<Event>> {
+        let Some(group) = &self.options.log_group else { return Ok(Vec::new()) };
+        let call = self
+            .logs
+            .filter_log_events()
+            .log_group_name(group)
+            .log_stream_name_prefix(format!("{}/", query.app))
+            .set_start_time(from)
+            .limit(PAGE);
+        let mut events = Vec::new();
+        let mut pages = call.into_paginator().send();
+        while let Some(page) = pages.next().await {
+            let page = match page {
+                Ok(page) => page,
+                Err(error) if is(&error, &["ResourceNotFoundException"]) => break,
+                Err(error) => return Err(failed("logs:FilterLogEvents", group.as_str(), error)),
+            };
+            for event in page.events() {
+                let Some((service, task)) = event.log_stream_name().and_then(|name| writer(query, name)) else { continue };
+                let at = event.timestamp().unwrap_or_default();
+                let text = event.message().unwrap_or_default().trim_end_matches(['\n', '\r']);
+                // CloudWatch does not tell the two streams apart.
+                let line = LogLine::new(naming::instance(&service, task), OutputStream::Stdout, text);
+                let line = line.of(service).at(Timestamp::from_millis(at));
+                events.push(Event { id: event.event_id().unwrap_or_default().to_owned(), at, line });
+            }
+        }
+        events.sort_by(|one, other| (one.at, &one.id).cmp(&(other.at, &other.id)));
+        Ok(events)
+    }
+
+    /// Whether an instance or task has ended.
+    fn has_ended(&self, query: &LogQuery) -> bool {
+        let Some(instance) = &query.instance else { return false };
+        let memory = self.memory();
+        let mut tasks = memory.tasks.get(&query.app).into_iter().flat_map(|tasks| tasks.values());
+        tasks.any(|task| task.id == instance.as_str() && task.status == super::task::Status::Stopped)
+    }
+}
+
+/// The service and the task that a stream is of, if it is asked for: `app/service/container/task`.
+fn writer<'a>(query: &LogQuery, name: &'a str) -> Option<(ServiceName, &'a str)> {
+    let mut parts = name.splitn(4, '/');
+    let (app, service, _container, task) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let service = ServiceName::new(service).ok()?;
+    let wanted = app == query.app.as_str()
+        && (query.services.is_empty() || query.services.contains(&service))
+        && query.instance.as_ref().is_none_or(|instance| instance.as_str() == task);
+    wanted.then_some((service, task))
+}
+
+/// The last lines of each instance.
+fn tail(events: Vec<Event>, lines: Option<u32>) -> Vec<Event> {
+    let Some(lines) = lines else { return events };
+    let mut left: BTreeMap<String, u32> = BTreeMap::new();
+    let mut kept: Vec<Event> = events
+        .into_iter()
+        .rev()
+        .filter(|event| {
+            let count = left.entry(event.line.instance.clone()).or_default();
+            *count += 1;
+            *count <= lines
+        })
+        .collect();
+    kept.reverse();
+    kept
+}
+
+fn now() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A stream that goes on.
+struct Follow {
+    site: Arc<Site>,
+    query: LogQuery,
+    from: i64,
+    /// What was shown of the time from which is asked next.
+    seen: Vec<(i64, String)>,
+    ready: VecDeque<Event>,
+}
+
+impl Follow {
+    async fn next(&mut self) -> Option<Result<LogLine>> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(Ok(event.line));
+            }
+            let ended = self.site.has_ended(&self.query);
+            if !ended {
+                tokio::time::sleep(self.site.options.poll).await;
+            }
+            let events = match self.site.log_events(&self.query, Some(self.from)).await {
+                Ok(events) => events,
+                Err(error) => return Some(Err(error)),
+            };
+            let new: Vec<Event> =
+                events.into_iter().filter(|event| !self.seen.contains(&(event.at, event.id.clone()))).collect();
+            if let Some(last) = new.iter().map(|event| event.at).max() {
+                self.from = last;
+                self.seen.retain(|(at, _)| *at == last);
+                self.seen.extend(new.iter().filter(|event| event.at == last).map(|one| (one.at, one.id.clone())));
+            }
+            if new.is_empty() && ended {
+                return None;
+            }
+            self.ready.extend(new);
+        }
+    }
+}

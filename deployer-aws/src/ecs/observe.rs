@@ -1,0 +1,277 @@
+//! What runs: tasks as the instances of revisions.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use aws_sdk_ecs::types::{DesiredStatus, HealthStatus};
+use deployer_core::{
+    ExitDetail, Health, InstanceId, InstancePhase, ObserveApp, ObservedApp, ObservedInstance, ObservedTask,
+    Readiness, ReleaseNumber, Result, RevisionId, TaskId, Timestamp,
+};
+use futures_util::future::{try_join, try_join_all};
+use tokio::time::Instant;
+
+use super::definition::KnownDefinition;
+use super::slots::Slot;
+use super::task::{KnownTask, Of, Status};
+use crate::alb::TargetHealth;
+use crate::naming;
+use crate::site::Site;
+
+/// How long it is believed that there are no one-off tasks but those that this process has started.
+const ERRANDS: Duration = Duration::from_secs(60);
+
+impl Site {
+    pub(super) async fn observe_app(&self, request: &ObserveApp) -> Result<ObservedApp> {
+        let slots = self.slots(&request.app).await?;
+        self.look_at_tasks(request, &slots).await?;
+        let known: Vec<KnownTask> =
+            self.memory().tasks.get(&request.app).map(|tasks| tasks.values().cloned().collect()).unwrap_or_default();
+        let probed: BTreeSet<String> = slots
+            .iter()
+            .filter(|slot| request.probe.contains_key(&slot.revision))
+            .flat_map(|slot| slot.groups.iter().map(|(arn, _)| arn.clone()))
+            .collect();
+        let definitions = self.definitions(&slots, &known);
+        let (health, definitions) = try_join(self.target_health(&probed), definitions).await?;
+        let instances = slots.iter().flat_map(|slot| instances(request, slot, &known, &health, &definitions));
+        let removed = self.memory().removed.clone();
+        let tasks = known.iter().filter(|task| !removed.contains(&task.id)).filter_map(errand);
+        let mut tasks: Vec<ObservedTask> = tasks.collect();
+        tasks.sort_by(|one, other| one.task.cmp(&other.task));
+        Ok(ObservedApp::new(instances.collect(), tasks))
+    }
+
+    /// Brings what is known of tasks up to date, in as few calls as that takes.
+    async fn look_at_tasks(&self, request: &ObserveApp, slots: &[Slot]) -> Result<()> {
+        let app = &request.app;
+        let starter = naming::starter(app);
+        let (mut wanted, errands) = {
+            let memory = self.memory();
+            let mut listings: Vec<(Of<'_>, DesiredStatus)> = Vec::new();
+            for slot in slots {
+                if !slot.is_idle() {
+                    listings.push((Of::Slot(&slot.name), DesiredStatus::Running));
+                }
+                // Those that have stopped are asked for where some are missing, and when nothing is known of the slot.
+                if slot.running < slot.desired || !memory.searched.contains(&slot.name) {
+                    listings.push((Of::Slot(&slot.name), DesiredStatus::Stopped));
+                }
+            }
+            let errands = memory.errands.get(app).is_none_or(|at| at.elapsed() > ERRANDS);
+            if errands {
+                listings.push((Of::Starter(&starter), DesiredStatus::Running));
+                listings.push((Of::Starter(&starter), DesiredStatus::Stopped));
+            }
+            (listings, errands)
+        };
+        let lists = wanted.drain(..).map(|(of, desired)| self.list_tasks(of, desired));
+        let listed: BTreeSet<String> = try_join_all(lists).await?.into_iter().flatten().collect();
+        let arns: Vec<String> = {
+            let mut memory = self.memory();
+            memory.searched.extend(slots.iter().map(|slot| slot.name.clone()));
+            if errands {
+                memory.errands.insert(app.clone(), Instant::now());
+            }
+            let known = memory.tasks.entry(app.clone()).or_default();
+            // One that ended in an earlier deployment of its slot tells nothing any more.
+            known.retain(|_, task| {
+                let current = || slots.iter().any(|slot| slot.deployment == task.deployment);
+                task.status != Status::Stopped || task.task.is_some() || current()
+            });
+            let ended = |arn: &String| known.get(arn).is_some_and(|task| task.status == Status::Stopped);
+            let open = known.iter().filter(|(_, task)| task.status != Status::Stopped).map(|(arn, _)| arn.clone());
+            let asked: BTreeSet<String> = listed.iter().filter(|arn| !ended(arn)).cloned().chain(open).collect();
+            asked.into_iter().collect()
+        };
+        self.describe_tasks(app, arns).await
+    }
+
+    /// The task definitions of what runs.
+    async fn definitions(&self, slots: &[Slot], known: &[KnownTask]) -> Result<BTreeMap<String, KnownDefinition>> {
+        let running = known.iter().filter(|task| task.status != Status::Stopped && task.task.is_none());
+        let of_slots = slots.iter().filter(|slot| !slot.is_idle()).map(|slot| &slot.definition);
+        let definitions: BTreeSet<&String> = running.map(|task| &task.definition).chain(of_slots).collect();
+        let asked = definitions.into_iter().map(async |definition| {
+            let known = self.known_definition(definition).await?;
+            Ok::<_, deployer_core::Error>((definition.clone(), known))
+        });
+        Ok(try_join_all(asked).await?.into_iter().collect())
+    }
+}
+
+/// A task that is running, or about to, and what became of those whose place it took.
+#[derive(Debug)]
+struct Seat<'a> {
+    task: &'a KnownTask,
+    /// When the first one in this place was made: so the order stays over restarts.
+    since: Timestamp,
+    crashes: u32,
+    /// How the one before ended.
+    exit: Option<&'a ExitDetail>,
+}
+
+/// The instances of a slot: its tasks, each in the place of the one that it replaces.
+fn instances(
+    request: &ObserveApp,
+    slot: &Slot,
+    known: &[KnownTask],
+    health: &BTreeMap<String, Vec<TargetHealth>>,
+    definitions: &BTreeMap<String, KnownDefinition>,
+) -> Vec<ObservedInstance> {
+    let of_slot = |task: &&KnownTask| task.slot.as_deref() == Some(&slot.name);
+    let mut tasks: Vec<&KnownTask> = known.iter().filter(of_slot).collect();
+    tasks.sort_by(|one, other| (one.created, &one.id).cmp(&(other.created, &other.id)));
+    let seats = seats(&tasks, &slot.deployment);
+    let (mut living, mut dead): (Vec<Seat<'_>>, Vec<Seat<'_>>) =
+        seats.into_iter().partition(|seat| seat.task.status != Status::Stopped && !seat.is_ending());
+    let ending: Vec<Seat<'_>> = dead.extract_if(.., |seat| seat.task.status != Status::Stopped).collect();
+    // The last that ended stand for what is missing.
+    let missing = (slot.desired as usize).saturating_sub(living.len());
+    dead.retain(|seat| seat.task.definition == slot.definition);
+    dead.sort_by_key(|seat| seat.task.end.as_ref().and_then(|(exit, _)| exit.at));
+    living.extend(dead.split_off(dead.len().saturating_sub(missing)));
+    living.sort_by(|one, other| (one.since, &one.task.id).cmp(&(other.since, &other.task.id)));
+    living.extend(ending);
+
+    let mut ordinals: BTreeMap<RevisionId, u32> = BTreeMap::new();
+    let mut found = Vec::new();
+    for seat in &living {
+        let Some(revision) = revision_of(slot, seat.task) else { continue };
+        let ordinal = ordinals.entry(revision.clone()).or_default();
+        *ordinal += 1;
+        let definition = definitions.get(&seat.task.definition).copied().unwrap_or_default();
+        let health = slot.groups.iter().filter_map(|(arn, _)| health.get(arn)).flatten();
+        let readiness = request.probe.get(&revision);
+        let mut instance = seen(slot, seat, &revision, definition.release, *ordinal);
+        judge(&mut instance, seat.task, definition.checked, readiness, (!slot.groups.is_empty()).then_some(health));
+        found.push(instance);
+    }
+    // ECS has taken them, and has not made them yet.
+    let ordinal = ordinals.entry(slot.revision.clone()).or_default();
+    let definition = definitions.get(&slot.definition).copied().unwrap_or_default();
+    while *ordinal < slot.desired {
+        *ordinal += 1;
+        found.extend(awaited(slot, definition.release, *ordinal));
+    }
+    found
+}
+
+impl Seat<'_> {
+    /// Whether it goes because it was asked to.
+    fn is_ending(&self) -> bool {
+        self.task.status == Status::Stopping && self.task.end.as_ref().is_none_or(|(_, crashed)| !crashed)
+    }
+}
+
+/// Puts every task in the place of the one that crashed before it.
+fn seats<'a>(tasks: &[&'a KnownTask], deployment: &str) -> Vec<Seat<'a>> {
+    let mut empty: Vec<Seat<'a>> = Vec::new();
+    let mut taken: Vec<Seat<'a>> = Vec::new();
+    for task in tasks {
+        let mut seat = Seat { task, since: task.created, crashes: 0, exit: None };
+        // ECS makes a replacement after the end, or when it knows that it comes.
+        let before = empty.iter().position(|ended| {
+            let at = ended.task.end.as_ref().and_then(|(exit, _)| exit.at);
+            ended.task.definition == task.definition && at.is_none_or(|at| at <= task.created)
+        });
+        if let Some(before) = before.map(|index| empty.remove(index)) {
+            (seat.since, seat.crashes) = (before.since, before.crashes);
+            seat.exit = before.task.end.as_ref().map(|(exit, _)| exit);
+        }
+        match &task.end {
+            Some((exit, true)) if task.status == Status::Stopped && task.deployment == deployment => {
+                seat.crashes += 1;
+                seat.exit = Some(exit);
+                empty.push(seat);
+            }
+            _ if task.status == Status::Stopped => {}
+            _ => taken.push(seat),
+        }
+    }
+    taken.extend(empty);
+    taken
+}
+
+fn revision_of(slot: &Slot, task: &KnownTask) -> Option<RevisionId> {
+    let hash = naming::revision_of(naming::family_of(&task.definition))?;
+    format!("{}@{hash}", slot.service).parse().ok()
+}
+
+fn seen(slot: &Slot, seat: &Seat<'_>, revision: &RevisionId, release: ReleaseNumber, ordinal: u32) -> ObservedInstance {
+    let task = seat.task;
+    let phase = match task.status {
+        Status::Pending => InstancePhase::Pending,
+        Status::Running => InstancePhase::Running,
+        Status::Stopping if seat.is_ending() => InstancePhase::Stopping,
+        // ECS starts no other once it has given up.
+        _ if slot.given_up.is_some() => InstancePhase::Exited,
+        _ => InstancePhase::Restarting,
+    };
+    let id = InstanceId::new(&task.id).unwrap_or_else(|_| unreachable!("the id of a task is an id"));
+    let name = naming::instance(&slot.service, &task.id);
+    let mut instance = ObservedInstance::new(id, name, revision.clone(), release, ordinal, phase);
+    instance.address.clone_from(&task.address);
+    instance.started_at = task.started;
+    instance.crashes = seat.crashes;
+    instance.exit = seat.exit.cloned();
+    instance.image.clone_from(&task.image);
+    instance
+}
+
+/// An instance that ECS has been asked for and has not made yet.
+fn awaited(slot: &Slot, release: ReleaseNumber, ordinal: u32) -> Option<ObservedInstance> {
+    let id = InstanceId::new(format!("awaited-{}-{ordinal}", slot.name)).ok()?;
+    let name = format!("{}-{ordinal}", slot.service);
+    let phase = if slot.given_up.is_some() { InstancePhase::Exited } else { InstancePhase::Pending };
+    let mut instance = ObservedInstance::new(id, name, slot.revision.clone(), release, ordinal, phase);
+    instance.health_detail = slot.given_up.clone().or_else(|| slot.event.clone());
+    Some(instance)
+}
+
+/// Says whether an instance is ready: by its own check, and by the load balancer's where it is probed.
+fn judge<'a>(
+    instance: &mut ObservedInstance,
+    task: &KnownTask,
+    checked: bool,
+    readiness: Option<&Readiness>,
+    health: Option<impl Iterator<Item = &'a TargetHealth>>,
+) {
+    if instance.phase != InstancePhase::Running {
+        return;
+    }
+    let (health, detail) = match task.health {
+        Some(HealthStatus::Unhealthy) => (Health::Unhealthy, Some("its own check fails".to_owned())),
+        ref other if checked && *other != Some(HealthStatus::Healthy) => (Health::Starting, Some("its own check has not passed yet".to_owned())),
+        _ => match health.filter(|_| readiness.is_some_and(|readiness| readiness.probe.is_some())) {
+            Some(targets) => by_targets(task, targets),
+            None => (Health::Healthy, None),
+        },
+    };
+    instance.health = health;
+    instance.health_detail = detail;
+}
+
+/// What the load balancer's checks say of an instance: those of all ports that it is registered with.
+fn by_targets<'a>(task: &KnownTask, targets: impl Iterator<Item = &'a TargetHealth>) -> (Health, Option<String>) {
+    let mut registered = false;
+    for target in targets.filter(|target| Some(&target.address) == task.address.as_ref()) {
+        registered = true;
+        if !target.is_healthy() {
+            let health = if target.is_starting() { Health::Starting } else { Health::Unhealthy };
+            return (health, Some(target.words()));
+        }
+    }
+    match registered {
+        true => (Health::Healthy, None),
+        false => (Health::Starting, Some("it is not registered with the load balancer yet".to_owned())),
+    }
+}
+
+/// A one-off task.
+fn errand(task: &KnownTask) -> Option<ObservedTask> {
+    let id = TaskId(task.task.clone()?);
+    let instance = InstanceId::new(&task.id).ok()?;
+    let exit = task.end.as_ref().filter(|_| task.status == Status::Stopped).map(|(exit, _)| exit.clone());
+    Some(ObservedTask::new(id, instance, task.started.or(Some(task.created)), exit))
+}

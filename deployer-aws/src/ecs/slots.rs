@@ -1,0 +1,184 @@
+//! The ECS services in which revisions run: a few slots for each service, which stay.
+
+use std::collections::BTreeSet;
+
+use aws_sdk_ecs::types::{DeploymentRolloutState, Service, ServiceField, Tag};
+use deployer_core::{AppName, Error, ErrorKind, Result, RevisionId, ServiceName};
+use futures_util::future::try_join_all;
+use tokio::time::Instant;
+
+use crate::failure::failed;
+use crate::naming::{self, tag};
+use crate::site::Site;
+
+/// How many services ECS describes in one call: <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DescribeServices.html>.
+const DESCRIBED: usize = 10;
+
+/// One slot of a service, as it is now.
+#[derive(Clone, Debug)]
+pub(crate) struct Slot {
+    /// The ECS service's name.
+    pub(crate) name: String,
+    /// The service.
+    pub(crate) service: ServiceName,
+    /// Its letter.
+    pub(crate) letter: char,
+    /// The ARN of the task definition.
+    pub(crate) definition: String,
+    /// The revision that the task definition is of.
+    pub(crate) revision: RevisionId,
+    /// The id of ECS's own deployment, which starts with every launch into an idle slot.
+    pub(crate) deployment: String,
+    /// Why ECS has given up starting tasks, if it has.
+    pub(crate) given_up: Option<String>,
+    /// How many tasks there shall be.
+    pub(crate) desired: u32,
+    /// How many run.
+    pub(crate) running: u32,
+    /// How many are on their way.
+    pub(crate) pending: u32,
+    /// The target groups that its tasks are registered with, and the port of each.
+    pub(crate) groups: Vec<(String, u16)>,
+    /// The latest thing that ECS says about it.
+    pub(crate) event: Option<String>,
+}
+
+impl Slot {
+    /// Whether nothing runs in it and nothing shall.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.desired == 0 && self.running == 0 && self.pending == 0
+    }
+
+    /// Whether this revision runs in it, or shall.
+    pub(crate) fn holds(&self, revision: &RevisionId) -> bool {
+        self.revision == *revision && !self.is_idle()
+    }
+}
+
+impl Site {
+    /// The slots of an application, by service and letter.
+    pub(crate) async fn slots(&self, app: &AppName) -> Result<Vec<Slot>> {
+        let listed = self.memory().listed(app);
+        let names = match listed {
+            Some(names) => names,
+            None => {
+                let names = self.list_slots(app).await?;
+                self.memory().slots.insert(app.clone(), (Instant::now(), names.clone()));
+                names
+            }
+        };
+        let names: Vec<String> = names.into_iter().collect();
+        let described = try_join_all(names.chunks(DESCRIBED).map(|names| self.describe_slots(app, names))).await?;
+        let mut slots: Vec<Slot> = described.into_iter().flatten().collect();
+        slots.sort_by(|one, other| (&one.service, one.letter).cmp(&(&other.service, other.letter)));
+        Ok(slots)
+    }
+
+    /// The names of ECS services that may be the application's.
+    async fn list_slots(&self, app: &AppName) -> Result<BTreeSet<String>> {
+        let mut names = BTreeSet::new();
+        let prefix = naming::slot_prefix(app);
+        let mut pages =
+            self.ecs.list_services().cluster(&self.options.cluster).max_results(100).into_paginator().send();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| failed("ecs:ListServices", self.cluster(), error))?;
+            let ours = page.service_arns().iter().map(|arn| naming::last(arn)).filter(|name| name.starts_with(&prefix));
+            names.extend(ours.map(str::to_owned));
+        }
+        Ok(names)
+    }
+
+    async fn describe_slots(&self, app: &AppName, names: &[String]) -> Result<Vec<Slot>> {
+        let call = self
+            .ecs
+            .describe_services()
+            .cluster(&self.options.cluster)
+            .set_services(Some(names.to_vec()))
+            .include(ServiceField::Tags);
+        let answer = call.send().await.map_err(|error| failed("ecs:DescribeServices", self.cluster(), error))?;
+        Ok(answer.services().iter().filter_map(|service| slot(app, service)).collect())
+    }
+
+    pub(crate) fn cluster(&self) -> String {
+        format!("cluster {}", self.options.cluster)
+    }
+
+    /// Remembers that a slot was made.
+    pub(crate) fn remember_slot(&self, app: &AppName, name: &str) {
+        if let Some((_, names)) = self.memory().slots.get_mut(app) {
+            names.insert(name.to_owned());
+        }
+    }
+
+    /// Deletes slots in which nothing runs.
+    pub(crate) async fn delete_slots(&self, app: &AppName, slots: &[Slot]) -> Result<()> {
+        let deletions = slots.iter().map(async |slot| {
+            let call = self.ecs.delete_service().cluster(&self.options.cluster).service(&slot.name);
+            match call.send().await {
+                Ok(_) => Ok(()),
+                Err(error) if crate::failure::is(&error, &["ServiceNotFoundException", "ServiceNotActiveException"]) => {
+                    Ok(())
+                }
+                Err(error) => Err(failed("ecs:DeleteService", slot.name.as_str(), error)),
+            }
+        });
+        try_join_all(deletions).await?;
+        if let Some((_, names)) = self.memory().slots.get_mut(app) {
+            names.retain(|name| slots.iter().all(|slot| slot.name != *name));
+        }
+        Ok(())
+    }
+
+    /// The letter of a slot for a revision that does not run yet: one in which nothing runs, or the next new one.
+    pub(crate) fn free_letter(&self, slots: &[Slot], revision: &RevisionId) -> Result<char> {
+        let of_service: Vec<&Slot> = slots.iter().filter(|slot| slot.service == *revision.service()).collect();
+        let idle = |slot: &&&Slot| slot.is_idle();
+        // One that has held it before has its settings.
+        let before = of_service.iter().filter(idle).find(|slot| slot.revision == *revision);
+        if let Some(slot) = before.or_else(|| of_service.iter().find(idle)) {
+            return Ok(slot.letter);
+        }
+        let new = naming::SLOTS.into_iter().find(|letter| of_service.iter().all(|slot| slot.letter != *letter));
+        new.ok_or_else(|| {
+            Error::new(ErrorKind::Exhausted, "every slot of the service has a revision that runs")
+                .with_resource(revision.service().as_str())
+                .with_help("prune, or deploy with less warm standby: the load balancer takes five revisions at most")
+        })
+    }
+}
+
+/// The value of a tag.
+pub(crate) fn value<'a>(tags: &'a [Tag], key: &str) -> Option<&'a str> {
+    tags.iter().find(|tag| tag.key() == Some(key)).and_then(Tag::value)
+}
+
+/// A service that is one of the application's slots.
+fn slot(app: &AppName, service: &Service) -> Option<Slot> {
+    let tags = service.tags();
+    let ours = value(tags, tag::APP) == Some(app.as_str()) && service.status() != Some("INACTIVE");
+    let (name, letter) = (value(tags, tag::SERVICE)?, value(tags, tag::SLOT)?.chars().next()?);
+    let name = ServiceName::new(name).ok().filter(|_| ours)?;
+    let definition = service.task_definition()?;
+    let hash = naming::revision_of(naming::family_of(definition))?;
+    let revision = format!("{name}@{hash}").parse().ok()?;
+    let count = |count: i32| u32::try_from(count).unwrap_or_default();
+    let primary = service.deployments().iter().find(|deployment| deployment.status() == Some("PRIMARY"));
+    let failed = primary.filter(|primary| primary.rollout_state() == Some(&DeploymentRolloutState::Failed));
+    let groups = service.load_balancers().iter().filter_map(|group| {
+        Some((group.target_group_arn()?.to_owned(), u16::try_from(group.container_port()?).ok()?))
+    });
+    Some(Slot {
+        name: service.service_name()?.to_owned(),
+        service: name,
+        letter,
+        definition: definition.to_owned(),
+        revision,
+        deployment: primary.and_then(|primary| primary.id()).unwrap_or_default().to_owned(),
+        given_up: failed.map(|failed| failed.rollout_state_reason().unwrap_or("the deployment has failed").to_owned()),
+        desired: count(service.desired_count()),
+        running: count(service.running_count()),
+        pending: count(service.pending_count()),
+        groups: groups.collect(),
+        event: service.events().first().and_then(|event| event.message()).map(str::to_owned),
+    })
+}

@@ -1,0 +1,175 @@
+//! Tasks as ECS tells of them.
+
+use aws_sdk_ecs::types::{Connectivity, DesiredStatus, HealthStatus, Task, TaskField, TaskStopCode};
+use deployer_core::{AppName, Digest, ExitDetail, Result, Timestamp};
+use futures_util::future::try_join_all;
+
+use crate::failure::failed;
+use crate::naming::{self, tag};
+use crate::site::Site;
+
+/// How many tasks ECS describes in one call:
+/// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DescribeTasks.html>.
+const DESCRIBED: usize = 100;
+
+/// What is known of a task.
+#[derive(Clone, Debug)]
+pub(crate) struct KnownTask {
+    pub(crate) id: String,
+    /// The ARN of the task definition.
+    pub(crate) definition: String,
+    /// The ECS service that it belongs to, unless it is a one-off task.
+    pub(crate) slot: Option<String>,
+    /// ECS's deployment that has started it.
+    pub(crate) deployment: String,
+    /// The one-off task's id.
+    pub(crate) task: Option<String>,
+    pub(crate) status: Status,
+    /// What its own check says.
+    pub(crate) health: Option<HealthStatus>,
+    pub(crate) address: Option<String>,
+    pub(crate) image: Option<Digest>,
+    pub(crate) created: Timestamp,
+    pub(crate) started: Option<Timestamp>,
+    /// How it ended, and whether nobody had asked it to.
+    pub(crate) end: Option<(ExitDetail, bool)>,
+}
+
+/// How far a task is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    Pending,
+    Running,
+    Stopping,
+    Stopped,
+}
+
+impl Site {
+    /// ARNs of the cluster's tasks, by what they belong to.
+    pub(super) async fn list_tasks(&self, of: Of<'_>, desired: DesiredStatus) -> Result<Vec<String>> {
+        let call = self.ecs.list_tasks().cluster(&self.options.cluster).desired_status(desired);
+        let call = match of {
+            Of::Slot(name) => call.service_name(name),
+            Of::Starter(name) => call.started_by(name),
+        };
+        let mut arns = Vec::new();
+        let mut pages = call.into_paginator().send();
+        while let Some(page) = pages.next().await {
+            match page {
+                Ok(page) => arns.extend_from_slice(page.task_arns()),
+                // A slot that was deleted meanwhile.
+                Err(error) if crate::failure::is(&error, &["ServiceNotFoundException"]) => break,
+                Err(error) => return Err(failed("ecs:ListTasks", self.cluster(), error)),
+            }
+        }
+        Ok(arns)
+    }
+
+    /// Asks for tasks and remembers them.
+    pub(super) async fn describe_tasks(&self, app: &AppName, arns: Vec<String>) -> Result<()> {
+        let calls = arns.chunks(DESCRIBED).map(async |arns| {
+            let call = self.ecs.describe_tasks().cluster(&self.options.cluster).include(TaskField::Tags);
+            let call = call.set_tasks(Some(arns.to_vec())).send().await;
+            call.map_err(|error| failed("ecs:DescribeTasks", self.cluster(), error))
+        });
+        let answers = try_join_all(calls).await?;
+        let mut memory = self.memory();
+        let known = memory.tasks.entry(app.clone()).or_default();
+        for arn in arns {
+            // What ECS does not know any more has been gone for an hour.
+            known.remove(&arn);
+        }
+        for task in answers.iter().flat_map(|answer| answer.tasks()) {
+            if let (Some(arn), Some(task)) = (task.task_arn(), self::known(task)) {
+                known.insert(arn.to_owned(), task);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What tasks belong to.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Of<'a> {
+    Slot(&'a str),
+    Starter(&'a str),
+}
+
+fn time(at: Option<&aws_sdk_ecs::primitives::DateTime>) -> Option<Timestamp> {
+    at.and_then(|at| at.to_millis().ok()).map(Timestamp::from_millis)
+}
+
+fn known(task: &Task) -> Option<KnownTask> {
+    let slot = task.group().and_then(|group| group.strip_prefix("service:")).map(str::to_owned);
+    let container = task.containers().first();
+    let status = match (task.last_status().unwrap_or_default(), task.desired_status().unwrap_or_default()) {
+        ("STOPPED" | "DELETED", _) => Status::Stopped,
+        (_, "STOPPED") | ("DEACTIVATING" | "STOPPING" | "DEPROVISIONING", _) => Status::Stopping,
+        ("RUNNING", _) => Status::Running,
+        _ => Status::Pending,
+    };
+    let address = task.attachments().iter().flat_map(|attachment| attachment.details()).find_map(|detail| {
+        (detail.name() == Some("privateIPv4Address")).then(|| detail.value().map(str::to_owned)).flatten()
+    });
+    let address = address.or_else(|| {
+        let interfaces = container.into_iter().flat_map(|container| container.network_interfaces());
+        interfaces.filter_map(|interface| interface.private_ipv4_address()).next().map(str::to_owned)
+    });
+    // Before it is connected there is nobody there.
+    let connected = task.connectivity() != Some(&Connectivity::Disconnected);
+    Some(KnownTask {
+        id: naming::last(task.task_arn()?).to_owned(),
+        definition: task.task_definition_arn()?.to_owned(),
+        slot,
+        deployment: task.started_by().unwrap_or_default().to_owned(),
+        task: super::slots::value(task.tags(), tag::TASK).map(str::to_owned),
+        status,
+        health: task.health_status().cloned(),
+        address: address.filter(|_| connected || status != Status::Pending),
+        image: container.and_then(|container| container.image_digest()).and_then(|text| Digest::new(text).ok()),
+        created: time(task.created_at()).unwrap_or_default(),
+        started: time(task.started_at()),
+        end: (status == Status::Stopped || status == Status::Stopping).then(|| end(task)),
+    })
+}
+
+/// How a task ended, in ECS's words:
+/// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-error-codes.html>.
+fn end(task: &Task) -> (ExitDetail, bool) {
+    let container = task.containers().iter().find(|one| one.exit_code().is_some()).or(task.containers().first());
+    let reason = container.and_then(|container| container.reason()).unwrap_or_default();
+    let stopped = task.stopped_reason().unwrap_or_default();
+    let words = [reason, stopped].into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>();
+    let mut exit = ExitDetail::default();
+    exit.code = container.and_then(|container| container.exit_code()).map(i64::from);
+    exit.out_of_memory = words.iter().any(|words| words.contains("OutOfMemory"));
+    exit.unrecoverable = words.iter().any(|words| is_hopeless(words));
+    exit.at = time(task.stopped_at()).or(time(task.stopping_at()));
+    let essential = |words: &&str| !words.starts_with("Essential container in task exited");
+    exit.error = Some(words.into_iter().filter(essential).collect::<Vec<_>>().join(": ")).filter(|it| !it.is_empty());
+    let asked = task.stop_code() == Some(&TaskStopCode::ServiceSchedulerInitiated) && is_scaling(stopped);
+    (exit, !asked)
+}
+
+/// Whether ECS stopped it because there should be fewer tasks or others.
+fn is_scaling(stopped: &str) -> bool {
+    stopped.is_empty() || stopped.contains("Scaling activity") || stopped.contains("deployment ecs-svc/")
+}
+
+/// Whether starting it again can only end the same way.
+fn is_hopeless(words: &str) -> bool {
+    let pulls = words.contains("CannotPullContainer") || words.contains("CannotPullImage");
+    let missing = ["not found", "manifest unknown", "does not exist", "denied", "no basic auth", "does not match the"];
+    let unreachable = ["i/o timeout", "connection refused", "Timeout exceeded", "no such host"];
+    let secret = words.contains("ResourceInitializationError") && words.contains("unable to pull secrets");
+    (pulls && missing.iter().any(|part| words.contains(part)) && !unreachable.iter().any(|part| words.contains(part)))
+        || (words.contains("CannotStartContainer") && cannot_run(words))
+        || (secret && !unreachable.iter().any(|part| words.contains(part)))
+}
+
+/// Whether the image does not have what is to be run.
+fn cannot_run(words: &str) -> bool {
+    ["no such file or directory", "executable file not found", "permission denied", "exec format error"]
+        .iter()
+        .any(|part| words.contains(part))
+}

@@ -1,0 +1,79 @@
+//! What all parts of the backend share: clients, options, and what is remembered between two looks.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use aws_config::retry::RetryConfig;
+use deployer_core::AppName;
+use tokio::time::Instant;
+
+use crate::alb::KnownGroup;
+use crate::ecs::{KnownDefinition, KnownTask};
+use crate::options::AwsOptions;
+
+/// How long the list of an application's slots is believed. Slots are made once, and only by whoever holds the lease.
+const LISTED: Duration = Duration::from_secs(10);
+
+/// An account, a region and a cluster, as all parts of one backend see it.
+pub(crate) struct Site {
+    pub(crate) ecs: aws_sdk_ecs::Client,
+    pub(crate) elb: aws_sdk_elasticloadbalancingv2::Client,
+    pub(crate) logs: aws_sdk_cloudwatchlogs::Client,
+    pub(crate) options: AwsOptions,
+    memory: Mutex<Memory>,
+}
+
+/// What need not be asked again, because it cannot change or because nobody else changes it.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    /// The ECS services of applications, by name, and when they were listed.
+    pub(crate) slots: HashMap<AppName, (Instant, BTreeSet<String>)>,
+    /// The tasks that were seen, by application and ARN.
+    pub(crate) tasks: HashMap<AppName, BTreeMap<String, KnownTask>>,
+    /// When the one-off tasks of an application were listed.
+    pub(crate) errands: HashMap<AppName, Instant>,
+    /// The one-off tasks that were removed: ECS shows them for another hour.
+    pub(crate) removed: BTreeSet<String>,
+    /// The slots of which stopped tasks have been listed.
+    pub(crate) searched: BTreeSet<String>,
+    /// Task definitions, by ARN. They never change.
+    pub(crate) definitions: HashMap<String, KnownDefinition>,
+    /// Target groups, by ARN.
+    pub(crate) groups: HashMap<String, KnownGroup>,
+}
+
+impl std::fmt::Debug for Site {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Site").field("cluster", &self.options.cluster).finish_non_exhaustive()
+    }
+}
+
+impl Site {
+    pub(crate) fn new(config: &SdkConfig, options: AwsOptions) -> Self {
+        // Retries are the engine's, because it journals them; these few are for what passes within a moment. Adaptive:
+        // all deployments of a process slow down together when AWS throttles.
+        let retry = config.retry_config().cloned().unwrap_or_else(|| RetryConfig::adaptive().with_max_attempts(3));
+        let config = config.clone().into_builder().retry_config(retry).build();
+        Self {
+            ecs: aws_sdk_ecs::Client::new(&config),
+            elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
+            logs: aws_sdk_cloudwatchlogs::Client::new(&config),
+            options,
+            memory: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Memory {
+    /// The names of an application's slots, if they were listed a moment ago.
+    pub(crate) fn listed(&self, app: &AppName) -> Option<BTreeSet<String>> {
+        let (at, names) = self.slots.get(app)?;
+        (at.elapsed() < LISTED).then(|| names.clone())
+    }
+}
