@@ -9,6 +9,7 @@ use futures_util::future::{try_join, try_join_all};
 
 use super::groups::ports;
 use super::rules::{LiveRule, Match};
+use super::weights::of_letters;
 use crate::ecs::Slot;
 use crate::naming;
 use crate::site::Site;
@@ -37,19 +38,27 @@ impl Site {
             let wanted = ports(service).into_iter().flat_map(|port| letters.iter().map(move |letter| (port, *letter)));
             let groups = wanted.map(async |(port, letter)| {
                 let (arn, made) = self.ensure_group(&release.app, name, service, (port, letter)).await?;
-                Ok::<_, Error>((port, arn, made))
+                Ok::<_, Error>((port, letter, arn, made))
             });
             let groups = try_join_all(groups).await?;
-            if groups.iter().any(|(_, _, made)| *made) {
+            if groups.iter().any(|(.., made)| *made) {
                 outcome = outcome.and(Outcome::Created);
             }
+            // A further route of a service has its weights at once.
+            let owned = |rule: &&LiveRule| {
+                rule.owner().is_some_and(|owner| owner.app == release.app && owner.service == *name)
+            };
+            let weights = of_letters(&rules.iter().filter(owned).collect::<Vec<_>>(), name);
             for route in &service.routes {
-                let of_port = groups.iter().filter(|(port, ..)| *port == route.port).map(|(_, arn, _)| arn.clone());
-                let of_port: Vec<String> = of_port.collect();
+                let of_port = groups.iter().filter(|(port, ..)| *port == route.port);
+                let of_port: Vec<(String, i32)> = of_port
+                    .map(|(_, letter, arn, _)| (arn.clone(), weights.get(letter).copied().map_or(0, i32::from)))
+                    .collect();
                 outcome = outcome.and(self.ensure_rule(&rules, &Match::of(route), name, of_port, &mut taken).await?);
             }
         }
-        Ok(outcome)
+        let had = rules.iter().any(|rule| rule.owner().is_some_and(|owner| owner.app == release.app));
+        Ok(if had && outcome == Outcome::Created { Outcome::Changed } else { outcome })
     }
 
     /// The rule for a route, with these target groups in it.
@@ -58,21 +67,20 @@ impl Site {
         rules: &[LiveRule],
         matches: &Match,
         service: &ServiceName,
-        groups: Vec<String>,
+        groups: Vec<(String, i32)>,
         taken: &mut BTreeSet<u32>,
     ) -> Result<Outcome> {
         let Some(rule) = rules.iter().find(|rule| rule.matches.as_ref() == Some(matches)) else {
-            let groups: Vec<(String, i32)> = groups.into_iter().map(|arn| (arn, 0)).collect();
             self.create_rule(matches, &groups, taken).await?;
             return Ok(Outcome::Created);
         };
         let has = |arn: &String| rule.groups.iter().any(|(known, _)| known == arn);
-        if groups.iter().all(has) {
+        if groups.iter().all(|(arn, _)| has(arn)) {
             return Ok(Outcome::AlreadyThere);
         }
         // Where the port of a route changes, its old target groups have the traffic until the new ones get it.
         let mut all = rule.groups.clone();
-        all.extend(groups.into_iter().filter(|arn| !has(arn)).map(|arn| (arn, 0)));
+        all.extend(groups.into_iter().filter(|(arn, _)| !has(arn)).map(|(arn, _)| (arn, 0)));
         let idle = |(arn, weight): &(String, i32)| {
             *weight == 0 && rule.ours.get(arn).is_some_and(|purpose| purpose.service != *service)
         };
@@ -120,12 +128,9 @@ impl Site {
         let of_app = rules.iter().flat_map(|rule| rule.ours.iter()).filter(|(_, one)| one.app == request.app);
         let orphans: BTreeSet<&String> = of_app.map(|(arn, _)| arn).filter(|arn| !referred(arn)).collect();
         try_join_all(orphans.iter().map(|arn| self.delete_group(arn))).await?;
-        // Slots of services that are gone, or that have another kind of traffic now.
-        let gone: Vec<Slot> = slots
-            .into_iter()
-            .filter(|slot| slot.is_idle())
-            .filter(|slot| request.release.is_some() && !kept.contains_key(&slot.service))
-            .collect();
+        // Slots of services that are gone.
+        let gone = |slot: &Slot| slot.is_idle() && !kept.contains_key(&slot.service);
+        let gone: Vec<Slot> = slots.into_iter().filter(gone).collect();
         changed |= !gone.is_empty();
         self.delete_slots(&request.app, &gone).await?;
         Ok(if changed { Outcome::Changed } else { Outcome::AlreadyThere })

@@ -83,13 +83,20 @@ impl LoadBalancer for AlbBalancer {
             .flat_map(|slot| slot.groups.iter().map(|(arn, _)| arn.clone()))
             .collect();
         let health = self.site.target_health(&live).await?;
+        let known = self.site.addresses(app);
+        let mut addresses = health.values().flatten().map(|target| &target.address);
+        if addresses.any(|address| !known.contains_key(address)) {
+            // Nobody has looked at the tasks since they were registered.
+            self.site.look_at_tasks(app, &slots).await?;
+        }
+        let addresses = self.site.addresses(app);
         let routings = services.into_iter().map(|(service, traffic)| {
             let routes: Vec<Route> = traffic.rules.iter().filter_map(|rule| rule.route()).collect();
             let weights = weights::of_letters(&traffic.rules, &service);
             let live = traffic.slots.iter().filter(|slot| !slot.is_idle());
             let pools = live.map(|slot| {
                 let weight = weights.get(&slot.letter).copied().unwrap_or_default();
-                ObservedPool::new(slot.revision.clone(), weight, self.targets(app, slot, &health))
+                ObservedPool::new(slot.revision.clone(), weight, targets(slot, &health, &addresses))
             });
             ObservedRouting::new(service, weights::version(&weights), routes, pools.collect())
         });
@@ -111,33 +118,29 @@ impl LoadBalancer for AlbBalancer {
     }
 }
 
-impl AlbBalancer {
-    /// The targets of a slot by instance: worse than any of the ports of an instance it is not.
-    fn targets(
-        &self,
-        app: &AppName,
-        slot: &Slot,
-        health: &BTreeMap<String, Vec<TargetHealth>>,
-    ) -> Vec<ObservedTarget> {
-        let addresses = self.site.addresses(app);
-        let mut targets: BTreeMap<InstanceId, ObservedTarget> = BTreeMap::new();
-        for target in slot.groups.iter().filter_map(|(arn, _)| health.get(arn)).flatten() {
-            let Some(instance) = addresses.get(&target.address) else { continue };
-            let state = match target {
-                one if one.is_healthy() => TargetState::InService,
-                one if one.is_draining() => TargetState::Draining,
-                one if one.is_starting() => TargetState::Starting,
-                _ => TargetState::Down,
-            };
-            let reason = (state != TargetState::InService).then(|| target.words());
-            let found = ObservedTarget { instance: instance.clone(), state, in_flight: None, reason };
-            let known = targets.entry(instance.clone()).or_insert_with(|| found.clone());
-            if known.state == TargetState::InService {
-                *known = found;
-            }
+/// The targets of a slot by instance: worse than any of the ports of an instance it is not.
+fn targets(
+    slot: &Slot,
+    health: &BTreeMap<String, Vec<TargetHealth>>,
+    addresses: &BTreeMap<String, InstanceId>,
+) -> Vec<ObservedTarget> {
+    let mut targets: BTreeMap<InstanceId, ObservedTarget> = BTreeMap::new();
+    for target in slot.groups.iter().filter_map(|(arn, _)| health.get(arn)).flatten() {
+        let Some(instance) = addresses.get(&target.address) else { continue };
+        let state = match target {
+            one if one.is_healthy() => TargetState::InService,
+            one if one.is_draining() => TargetState::Draining,
+            one if one.is_starting() => TargetState::Starting,
+            _ => TargetState::Down,
+        };
+        let reason = (state != TargetState::InService).then(|| target.words());
+        let found = ObservedTarget { instance: instance.clone(), state, in_flight: None, reason };
+        let known = targets.entry(instance.clone()).or_insert_with(|| found.clone());
+        if known.state == TargetState::InService {
+            *known = found;
         }
-        targets.into_values().collect()
     }
+    targets.into_values().collect()
 }
 
 impl Site {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aws_sdk_ecs::types::{DesiredStatus, HealthStatus};
 use deployer_core::{
-    ExitDetail, Health, InstanceId, InstancePhase, ObserveApp, ObservedApp, ObservedInstance, ObservedTask,
+    AppName, ExitDetail, Health, InstanceId, InstancePhase, ObserveApp, ObservedApp, ObservedInstance, ObservedTask,
     Readiness, ReleaseNumber, Result, RevisionId, TaskId, Timestamp,
 };
 use futures_util::future::{try_join, try_join_all};
@@ -24,7 +24,7 @@ const ERRANDS: Duration = Duration::from_secs(60);
 impl Site {
     pub(super) async fn observe_app(&self, request: &ObserveApp) -> Result<ObservedApp> {
         let slots = self.slots(&request.app).await?;
-        self.look_at_tasks(request, &slots).await?;
+        self.look_at_tasks(&request.app, &slots).await?;
         let known: Vec<KnownTask> =
             self.memory().tasks.get(&request.app).map(|tasks| tasks.values().cloned().collect()).unwrap_or_default();
         let probed: BTreeSet<String> = slots
@@ -43,8 +43,7 @@ impl Site {
     }
 
     /// Brings what is known of tasks up to date, in as few calls as that takes.
-    async fn look_at_tasks(&self, request: &ObserveApp, slots: &[Slot]) -> Result<()> {
-        let app = &request.app;
+    pub(crate) async fn look_at_tasks(&self, app: &AppName, slots: &[Slot]) -> Result<()> {
         let starter = naming::starter(app);
         let (mut wanted, errands) = {
             let memory = self.memory();
@@ -170,10 +169,8 @@ fn seats<'a>(tasks: &[&'a KnownTask], deployment: &str) -> Vec<Seat<'a>> {
     let mut taken: Vec<Seat<'a>> = Vec::new();
     for task in tasks {
         let mut seat = Seat { task, since: task.created, crashes: 0, exit: None };
-        // ECS makes a replacement after the end, or when it knows that it comes.
         let before = empty.iter().position(|ended| {
-            let at = ended.task.end.as_ref().and_then(|(exit, _)| exit.at);
-            ended.task.definition == task.definition && at.is_none_or(|at| at <= task.created)
+            ended.task.definition == task.definition && ended.task.left.is_none_or(|left| left <= task.created)
         });
         if let Some(before) = before.map(|index| empty.remove(index)) {
             (seat.since, seat.crashes) = (before.since, before.crashes);

@@ -155,7 +155,7 @@ pub(crate) fn value<'a>(tags: &'a [Tag], key: &str) -> Option<&'a str> {
 /// A service that is one of the application's slots.
 fn slot(app: &AppName, service: &Service) -> Option<Slot> {
     let tags = service.tags();
-    let ours = value(tags, tag::APP) == Some(app.as_str()) && service.status() != Some("INACTIVE");
+    let ours = value(tags, tag::APP) == Some(app.as_str()) && service.status() == Some("ACTIVE");
     let (name, letter) = (value(tags, tag::SERVICE)?, value(tags, tag::SLOT)?.chars().next()?);
     let name = ServiceName::new(name).ok().filter(|_| ours)?;
     let definition = service.task_definition()?;

@@ -31,6 +31,8 @@ pub(crate) struct KnownTask {
     pub(crate) image: Option<Digest>,
     pub(crate) created: Timestamp,
     pub(crate) started: Option<Timestamp>,
+    /// When it began to end: from then on ECS makes another one in its place.
+    pub(crate) left: Option<Timestamp>,
     /// How it ended, and whether nobody had asked it to.
     pub(crate) end: Option<(ExitDetail, bool)>,
 }
@@ -129,6 +131,7 @@ fn known(task: &Task) -> Option<KnownTask> {
         image: container.and_then(|container| container.image_digest()).and_then(|text| Digest::new(text).ok()),
         created: time(task.created_at()).unwrap_or_default(),
         started: time(task.started_at()),
+        left: time(task.stopping_at()).or(time(task.execution_stopped_at())).or(time(task.stopped_at())),
         end: (status == Status::Stopped || status == Status::Stopping).then(|| end(task)),
     })
 }

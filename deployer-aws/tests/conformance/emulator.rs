@@ -397,7 +397,8 @@ impl Scope for Plot {
 
     async fn seen(&self, app: &AppName) -> CaseResult<Seen> {
         let mut seen = Seen::nothing();
-        let services = self.services().await?;
+        let mut services = self.services().await?;
+        services.retain(|service| service.status() == Some("ACTIVE"));
         let tag = |service: &aws_sdk_ecs::types::Service, key: &str| {
             service.tags().iter().find(|tag| tag.key() == Some(key)).and_then(|tag| tag.value()).map(str::to_owned)
         };
@@ -405,15 +406,21 @@ impl Scope for Plot {
         let ours: HashMap<String, String> = ours
             .map(|service| (service.service_name().unwrap().to_owned(), tag(service, "deployer:service").unwrap()))
             .collect();
-        seen.shared.extend(ours.keys().cloned());
+        // A slot in which something runs is where that runs; one in which nothing does is left over, or waits.
+        let idle = |name: &&String| {
+            let service = services.iter().find(|service| service.service_name() == Some(name.as_str()));
+            service.is_some_and(|service| service.desired_count() == 0)
+        };
+        seen.shared.extend(ours.keys().filter(idle).cloned());
         seen.shared.extend(self.groups(Some(app)).await?);
         let mut tasks = self.tasks().await?;
         tasks.sort_by_key(|task| (task.created_at().copied(), task.task_arn().map(str::to_owned)));
         let mut ordinals: HashMap<String, u32> = HashMap::new();
         for task in &tasks {
-            let running = task.last_status() == Some("RUNNING") && task.desired_status() == Some("RUNNING");
+            let running = task.desired_status() == Some("RUNNING");
             let id = InstanceId::new(last(task.task_arn().unwrap()))?;
-            let start = format!("{:?}", task.started_at());
+            // What is started again is another task.
+            let start = format!("{:?}", task.created_at());
             let owner = task.tags().iter().find(|tag| tag.key() == Some("deployer:app")).and_then(|tag| tag.value());
             match task.group().and_then(|group| group.strip_prefix("service:")) {
                 Some(name) => {
@@ -430,10 +437,8 @@ impl Scope for Plot {
                     let (revision, ordinal) = (revision.parse()?, *ordinal);
                     seen.instances.push(SeenInstance { revision, ordinal, id, running, start });
                 }
-                // ECS tells of what has ended for another hour, and nobody can make it forget that.
-                None if owner == Some(app.as_str()) && task.desired_status() == Some("RUNNING") => {
-                    seen.tasks.push(SeenTask { id, running: true, start });
-                }
+                // ECS tells for an hour of what has ended, and nobody can make it forget that.
+                None if owner == Some(app.as_str()) && running => seen.tasks.push(SeenTask { id, running, start }),
                 None => {}
             }
         }

@@ -148,6 +148,8 @@ def _batch_delete_image(data):
         image["imageTags"] = [tag for tag in tags if tag not in gone]
         if not image["imageTags"] or not image_id.get("imageTag"):
             stock._images[repository].remove(image)
+            # Nor can it be pulled any more.
+            stock._manifest_blobs.get(repository, {}).pop(image["imageDigest"], None)
     return json_response({"imageIds": deleted, "failures": failures})
 
 

@@ -226,6 +226,9 @@ class Runner:
             self._record(container)["networkBindings"] = _bindings(containers.inspect(self.ids[container["name"]]))
 
     def _register(self):
+        if not self.task.get("_container_ip"):
+            # It has ended already.
+            return
         for entry in self.task["_load_balancers"]:
             targets.register(entry["targetGroupArn"], self.task["_container_ip"], entry["containerPort"])
 

@@ -264,7 +264,11 @@ async fn pools(ground: &Ground) -> CaseResult {
     ground.weigh(&[(&second, 100)]).await?;
     ground.reduced(&first, 0).await?;
     let request = retaining(ground, Some(&second), &[&second]);
-    same("the outcome", ground.backend.balancer.retain(request.clone()).await?, Outcome::Changed)?;
+    let outcome = ground.backend.balancer.retain(request.clone()).await?;
+    if ground.profile.targets == deployer_core::TargetRegistration::Engine {
+        // Where the orchestrator registers instances, a pool may go with the last of them.
+        same("the outcome", outcome, Outcome::Changed)?;
+    }
     let pools: Vec<_> = ground.routing().await?.pools.into_iter().map(|pool| pool.revision).collect();
     same("the pools", pools, [revision(&second)])?;
     same("the outcome of a repetition", ground.backend.balancer.retain(request).await?, Outcome::AlreadyThere)?;

@@ -79,7 +79,7 @@ async fn launched_again(ground: &Ground) -> CaseResult {
 
 async fn at_least(ground: &Ground) -> CaseResult {
     let release = ground.prepared(ground.serves("a")).await?;
-    ground.launch(&release, 2).await?;
+    ground.running(&release, 2).await?;
     let before = ground.seen().await?;
     for fewer in [1, 0] {
         let outcome = ground.launch(&release, fewer).await?;

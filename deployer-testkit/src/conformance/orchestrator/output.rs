@@ -95,9 +95,13 @@ async fn written(ground: &Ground, query: LogQuery, count: usize) -> CaseResult<V
 async fn last_words(ground: &Ground) -> CaseResult {
     let release = ground.prepared(ground.service(Program::Exits, "a")).await?;
     ground.launch(&release, 1).await?;
-    let instance = ground.instances(&release).await?.pop().ok_or("the instance is not observed")?;
-    let query = LogQuery::new(ground.app()).with_instance(instance.id);
-    let lines = written(ground, query, 1).await?;
+    let (instance, lines) = eventually(&ground.scope.clock(), "the instance has written", async || {
+        // Where what crashes is replaced, the next one has another id.
+        let instance = ground.instances(&release).await?.pop().ok_or("the instance is not observed")?;
+        let lines = lines(ground, LogQuery::new(ground.app()).with_instance(instance.id.clone())).await?;
+        Ok((!lines.is_empty()).then_some((instance, lines)))
+    })
+    .await?;
     let said = lines.iter().any(|line| line.text.starts_with("FATAL"));
     check(said, format!("a line must begin with FATAL: {lines:?}"))?;
     let from = lines.iter().all(|line| line.instance == instance.name && line.service.as_ref() == Some(&web()));
