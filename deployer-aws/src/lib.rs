@@ -1,21 +1,33 @@
 //! Deployer's backend for Amazon ECS, ECR and Application Load Balancers.
 //!
-//! [`AwsBackend`] puts the parts together; each can be used on its own with other parts. No AWS account was reachable when
-//! this was written: see `docs/aws.md` for what was proven on what, and what was not.
+//! [`AwsBackend`] puts the parts together; each can be used on its own with other parts. [`Environment`] makes what it
+//! needs in an account, [`policy`] tells what programs must be allowed. No AWS account was reachable when this was written:
+//! see `docs/aws.md` for what was proven on what, and what was not.
 
 mod alb;
 mod backend;
 mod ecr;
 mod ecs;
+mod environment;
 mod failure;
 mod naming;
 mod options;
+pub mod policy;
 mod site;
 mod store;
+
+/// The manual's examples, compiled here.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/aws.md")]
+mod manual {}
 
 pub use alb::AlbBalancer;
 pub use backend::AwsBackend;
 pub use ecr::{EcrOptions, EcrRegistry};
 pub use ecs::EcsOrchestrator;
+pub use environment::{
+    DriftedProperty, DriftedResource, Environment, EnvironmentDrift, EnvironmentNetwork, EnvironmentOutputs,
+    EnvironmentPlan, EnvironmentSpec, Grant, KeptResource, Machines, Nat, Replacement, ResourceAction, ResourceChange,
+};
 pub use options::{Architecture, AwsOptions, Capacity, CapacityProvider};
 pub use store::DynamoStore;

@@ -1,0 +1,205 @@
+//! What this crate calls, and what that takes.
+//!
+//! `tests/it/policies.rs` holds these tables against the sources. Which action can be allowed on which resources:
+//! <https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html>.
+
+use super::Operation;
+use super::scope::Scope;
+
+const fn call(
+    service: &'static str,
+    method: &'static str,
+    actions: &'static [&'static str],
+    scope: Scope,
+    why: &'static str,
+) -> Operation {
+    Operation { service, method, actions, why, scope }
+}
+
+/// The SDKs' names.
+const DYNAMO: &str = "dynamodb";
+const ECR: &str = "ecr";
+const ECS: &str = "ecs";
+const ELB: &str = "elasticloadbalancingv2";
+const LOGS: &str = "cloudwatchlogs";
+const CFN: &str = "cloudformation";
+
+/// What is called for deployments.
+pub(super) const DEPLOYING: [Operation; 39] = [
+    call(
+        DYNAMO,
+        "batch_write_item",
+        &["dynamodb:BatchWriteItem", "dynamodb:DeleteItem", "dynamodb:PutItem"],
+        Scope::Table,
+        "parts of long releases and journals, and the removal of old ones",
+    ),
+    call(
+        DYNAMO,
+        "create_table",
+        &["dynamodb:CreateTable", "dynamodb:TagResource"],
+        Scope::Table,
+        "the table, unless an environment has it",
+    ),
+    call(DYNAMO, "get_item", &["dynamodb:GetItem"], Scope::Table, "leases, releases, heads of journals"),
+    call(DYNAMO, "query", &["dynamodb:Query"], Scope::Table, "lists of releases, deployments and entries"),
+    call(
+        DYNAMO,
+        "transact_write_items",
+        &["dynamodb:ConditionCheckItem", "dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:UpdateItem"],
+        Scope::Table,
+        "whatever is written under a lease",
+    ),
+    call(
+        DYNAMO,
+        "update_continuous_backups",
+        &["dynamodb:DescribeContinuousBackups", "dynamodb:UpdateContinuousBackups"],
+        Scope::Table,
+        "point-in-time recovery of a new table",
+    ),
+    call(DYNAMO, "update_item", &["dynamodb:UpdateItem"], Scope::Table, "leases and signals"),
+    call(DYNAMO, "wait_until_table_exists", &["dynamodb:DescribeTable"], Scope::Table, "whether a new table is there"),
+    call(ECR, "batch_delete_image", &["ecr:BatchDeleteImage"], Scope::Repositories, "images of no release"),
+    call(ECR, "batch_get_image", &["ecr:BatchGetImage"], Scope::Repositories, "the digest that a tag names"),
+    call(
+        ECR,
+        "create_repository",
+        &["ecr:CreateRepository", "ecr:TagResource"],
+        Scope::Repositories,
+        "a repository for each service",
+    ),
+    call(ECR, "describe_repositories", &["ecr:DescribeRepositories"], Scope::AllRepositories, "where images are"),
+    call(ECR, "get_authorization_token", &["ecr:GetAuthorizationToken"], Scope::Everything, "pushing images"),
+    call(ECR, "list_images", &["ecr:ListImages"], Scope::Repositories, "images of no release"),
+    call(ECR, "put_lifecycle_policy", &["ecr:PutLifecyclePolicy"], Scope::Repositories, "images without a tag"),
+    call(ECS, "create_service", &["ecs:CreateService"], Scope::Services, "a slot for a revision"),
+    call(ECS, "delete_service", &["ecs:DeleteService"], Scope::Services, "slots in which nothing runs"),
+    call(ECS, "describe_services", &["ecs:DescribeServices"], Scope::Services, "what runs"),
+    call(
+        ECS,
+        "describe_task_definition",
+        &["ecs:DescribeTaskDefinition"],
+        Scope::Everything,
+        "whether a revision was registered before",
+    ),
+    call(ECS, "describe_tasks", &["ecs:DescribeTasks"], Scope::Tasks, "instances and how they ended"),
+    call(ECS, "list_services", &["ecs:ListServices"], Scope::InCluster, "the slots of an application"),
+    call(ECS, "list_tasks", &["ecs:ListTasks"], Scope::InCluster, "the instances of a slot"),
+    call(ECS, "register_task_definition", &["ecs:RegisterTaskDefinition"], Scope::Definitions, "a revision"),
+    call(ECS, "run_task", &["ecs:RunTask"], Scope::RunInCluster, "one-off tasks, such as migrations"),
+    call(ECS, "stop_task", &["ecs:StopTask"], Scope::Tasks, "one-off tasks that were given up"),
+    call(ECS, "update_service", &["ecs:UpdateService"], Scope::Services, "how many instances run, and of what"),
+    call(
+        ELB,
+        "add_tags",
+        &["elasticloadbalancing:AddTags"],
+        Scope::RulesAndTargetGroups,
+        "to whom rules and target groups belong",
+    ),
+    call(ELB, "create_rule", &["elasticloadbalancing:CreateRule"], Scope::Listener, "a new route"),
+    call(
+        ELB,
+        "create_target_group",
+        &["elasticloadbalancing:CreateTargetGroup"],
+        Scope::TargetGroups,
+        "a pool for a slot",
+    ),
+    call(ELB, "delete_rule", &["elasticloadbalancing:DeleteRule"], Scope::Rules, "a route that is gone"),
+    call(
+        ELB,
+        "delete_target_group",
+        &["elasticloadbalancing:DeleteTargetGroup"],
+        Scope::TargetGroups,
+        "the pool of a slot that is gone",
+    ),
+    call(ELB, "describe_rules", &["elasticloadbalancing:DescribeRules"], Scope::Everything, "routes and weights"),
+    call(ELB, "describe_tags", &["elasticloadbalancing:DescribeTags"], Scope::Everything, "whose they are"),
+    call(
+        ELB,
+        "describe_target_groups",
+        &["elasticloadbalancing:DescribeTargetGroups"],
+        Scope::Everything,
+        "the pools of an application",
+    ),
+    call(
+        ELB,
+        "describe_target_health",
+        &["elasticloadbalancing:DescribeTargetHealth"],
+        Scope::Everything,
+        "who is ready and who still drains",
+    ),
+    call(ELB, "modify_rule", &["elasticloadbalancing:ModifyRule"], Scope::Rules, "weights: moving the traffic"),
+    call(ELB, "modify_target_group", &["elasticloadbalancing:ModifyTargetGroup"], Scope::TargetGroups, "health checks"),
+    call(
+        ELB,
+        "modify_target_group_attributes",
+        &["elasticloadbalancing:ModifyTargetGroupAttributes"],
+        Scope::TargetGroups,
+        "how long targets drain",
+    ),
+    call(LOGS, "filter_log_events", &["logs:FilterLogEvents"], Scope::LogGroup, "the last lines of what failed"),
+];
+
+/// What else these take, though no call has its name.
+pub(super) const BEHIND_DEPLOYING: [(&[&str], Scope, &str); 3] = [
+    (&["iam:PassRole"], Scope::HandedRoles, "task definitions name the two roles, and no others may be handed on"),
+    (&["ecs:TagResource"], Scope::TaggedWhenMade, "what is made carries tags by which it is found again"),
+    (
+        &[
+            "ecr:BatchCheckLayerAvailability",
+            "ecr:BatchGetImage",
+            "ecr:CompleteLayerUpload",
+            "ecr:GetDownloadUrlForLayer",
+            "ecr:InitiateLayerUpload",
+            "ecr:PutImage",
+            "ecr:UploadLayerPart",
+        ],
+        Scope::Repositories,
+        "the Docker Engine pushes images with the program's token",
+    ),
+];
+
+/// What is called for environments.
+pub(super) const ENVIRONMENT: [Operation; 11] = [
+    call(
+        CFN,
+        "continue_update_rollback",
+        &["cloudformation:ContinueUpdateRollback"],
+        Scope::Stack,
+        "what was before an update that failed",
+    ),
+    call(
+        CFN,
+        "create_change_set",
+        &["cloudformation:CreateChangeSet", "cloudformation:TagResource"],
+        Scope::Stack,
+        "what would change",
+    ),
+    call(CFN, "delete_change_set", &["cloudformation:DeleteChangeSet"], Scope::Stack, "plans"),
+    call(CFN, "delete_stack", &["cloudformation:DeleteStack"], Scope::Stack, "deletion, and failed creations"),
+    call(CFN, "describe_change_set", &["cloudformation:DescribeChangeSet"], Scope::Stack, "what would change"),
+    call(
+        CFN,
+        "describe_stack_drift_detection_status",
+        &["cloudformation:DescribeStackDriftDetectionStatus"],
+        Scope::Everything,
+        "drift",
+    ),
+    call(CFN, "describe_stack_events", &["cloudformation:DescribeStackEvents"], Scope::Stack, "progress"),
+    call(CFN, "describe_stack_resource_drifts", &["cloudformation:DescribeStackResourceDrifts"], Scope::Stack, "drift"),
+    call(CFN, "describe_stacks", &["cloudformation:DescribeStacks"], Scope::Stack, "where it stands, and its outputs"),
+    call(
+        CFN,
+        "detect_stack_drift",
+        &["cloudformation:DetectStackDrift", "cloudformation:DetectStackResourceDrift"],
+        Scope::Stack,
+        "drift",
+    ),
+    call(CFN, "execute_change_set", &["cloudformation:ExecuteChangeSet"], Scope::Stack, "making and changing it"),
+];
+
+/// What else these take, though no call has its name.
+pub(super) const BEHIND_ENVIRONMENT: [(&[&str], Scope, &str); 1] = [(
+    &["iam:CreateServiceLinkedRole"],
+    Scope::ServiceLinkedRoles,
+    "the first cluster and load balancer of an account make AWS's own roles",
+)];

@@ -1,0 +1,183 @@
+//! On what actions are allowed.
+
+use serde_json::{Value, json};
+
+use super::{Account, Deploying};
+use crate::environment::EnvironmentSpec;
+
+/// On what an action is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Everything: IAM cannot allow the action on less.
+    Everything,
+    /// Everything that belongs to the cluster, by a condition, because the action names no resource.
+    InCluster,
+    Cluster,
+    Services,
+    Tasks,
+    /// Task definitions of every family: they begin with applications' names.
+    Definitions,
+    /// Task definitions that are run in the cluster.
+    RunInCluster,
+    /// What ECS makes, while it is made.
+    TaggedWhenMade,
+    /// The roles of tasks, to be handed to ECS.
+    HandedRoles,
+    Listener,
+    Rules,
+    TargetGroups,
+    RulesAndTargetGroups,
+    LogGroup,
+    Table,
+    Repositories,
+    /// Listing repositories is allowed on all or none.
+    AllRepositories,
+    Stack,
+    Balancers,
+    /// The environment's roles.
+    Roles,
+    /// The environment's role of machines, to be handed to EC2.
+    MachineRole,
+    Profiles,
+    ServiceLinkedRoles,
+    /// Everything of EC2 in the account and region.
+    Network,
+    /// The same, and images of others.
+    Machines,
+    MachineGroup,
+    CapacityProviders,
+    /// The public parameters that tell the images for ECS.
+    MachineImages,
+    Namespaces,
+    HostedZones,
+}
+
+/// What is known of the resources.
+pub(super) struct Facts {
+    account: Account,
+    name: String,
+    cluster: String,
+    /// The roles that are handed to tasks.
+    roles: Vec<String>,
+    listener: Option<String>,
+    log_group: Option<String>,
+    table: Option<String>,
+    repositories: String,
+}
+
+impl Facts {
+    pub(super) fn deploying(program: &Deploying<'_>) -> Self {
+        let options = program.options;
+        Self {
+            account: program.account.clone(),
+            name: String::new(),
+            cluster: options.cluster.clone(),
+            roles: std::iter::once(&options.execution_role).chain(&options.task_role).cloned().collect(),
+            listener: options.listener.clone(),
+            log_group: options.log_group.clone(),
+            table: program.table.map(str::to_owned),
+            repositories: program.repositories.to_owned(),
+        }
+    }
+
+    pub(super) fn environment(spec: &EnvironmentSpec, account: &Account) -> Self {
+        Self {
+            account: account.clone(),
+            name: spec.name.clone(),
+            cluster: spec.name.clone(),
+            roles: Vec::new(),
+            listener: None,
+            log_group: Some(spec.log_group()),
+            table: Some(spec.name.clone()),
+            repositories: String::new(),
+        }
+    }
+
+    /// The ARN of something in the account and region.
+    fn arn(&self, service: &str, what: &str) -> String {
+        let Account { id, region, partition } = &self.account;
+        format!("arn:{partition}:{service}:{region}:{id}:{what}")
+    }
+
+    /// The ARN of something of IAM, which has no regions.
+    fn iam(&self, what: &str) -> String {
+        let Account { id, partition, .. } = &self.account;
+        format!("arn:{partition}:iam::{id}:{what}")
+    }
+
+    /// The resources of a scope; none if there are none of the kind.
+    pub(super) fn resources(&self, scope: Scope) -> Option<Value> {
+        let Self { name, cluster, .. } = self;
+        let Account { region, partition, .. } = &self.account;
+        let ecs = |what: &str| self.arn("ecs", what);
+        let elb = |what: &str| self.arn("elasticloadbalancing", what);
+        // Only with a listener is anything of a load balancer used.
+        let listener = self.listener.as_ref();
+        let rules = |listener: &String| format!("{}/*", listener.replacen(":listener/", ":listener-rule/", 1));
+        let groups = elb("targetgroup/*");
+        Some(match scope {
+            Scope::Everything | Scope::InCluster => json!("*"),
+            Scope::Cluster => json!(ecs(&format!("cluster/{cluster}"))),
+            Scope::Services => json!(ecs(&format!("service/{cluster}/*"))),
+            Scope::Tasks => json!(ecs(&format!("task/{cluster}/*"))),
+            Scope::Definitions | Scope::RunInCluster => json!(ecs("task-definition/*")),
+            Scope::TaggedWhenMade => json!([
+                ecs(&format!("service/{cluster}/*")),
+                ecs(&format!("task/{cluster}/*")),
+                ecs("task-definition/*"),
+            ]),
+            Scope::HandedRoles => json!(self.roles),
+            Scope::Listener => json!(listener?),
+            Scope::Rules => json!(rules(listener?)),
+            Scope::TargetGroups => listener.map(|_| json!(groups))?,
+            Scope::RulesAndTargetGroups => json!([rules(listener?), groups]),
+            Scope::LogGroup => {
+                let group = self.arn("logs", &format!("log-group:{}", self.log_group.as_ref()?));
+                json!([group, format!("{group}:*")])
+            }
+            Scope::Table => json!(self.arn("dynamodb", &format!("table/{}", self.table.as_ref()?))),
+            Scope::Repositories => json!(self.arn("ecr", &format!("repository/{}*", self.repositories))),
+            Scope::AllRepositories => json!(self.arn("ecr", "repository/*")),
+            Scope::Stack => json!([
+                self.arn("cloudformation", &format!("stack/{name}/*")),
+                self.arn("cloudformation", "changeSet/deployer-*"),
+            ]),
+            // CloudFormation gives them names that keep little of the environment's.
+            Scope::Balancers => json!([elb("loadbalancer/app/*"), elb("listener/app/*")]),
+            Scope::Roles => json!(self.iam(&format!("role/{name}-*"))),
+            Scope::MachineRole => json!(self.iam(&format!("role/{name}-MachineRole-*"))),
+            Scope::Profiles => json!(self.iam(&format!("instance-profile/{name}-*"))),
+            Scope::ServiceLinkedRoles => json!(self.iam("role/aws-service-role/*")),
+            Scope::Network => json!(self.arn("ec2", "*")),
+            Scope::Machines => {
+                json!([self.arn("ec2", "*"), format!("arn:{partition}:ec2:{region}::image/*")])
+            }
+            Scope::MachineGroup => {
+                json!(self.arn("autoscaling", &format!("autoScalingGroup:*:autoScalingGroupName/{name}-*")))
+            }
+            Scope::CapacityProviders => json!(ecs(&format!("capacity-provider/{name}-*"))),
+            Scope::MachineImages => json!(format!("arn:{partition}:ssm:{region}::parameter/aws/service/ecs/*")),
+            Scope::Namespaces => json!(self.arn("servicediscovery", "namespace/*")),
+            Scope::HostedZones => json!(format!("arn:{partition}:route53:::hostedzone/*")),
+        })
+    }
+
+    /// What else has to hold.
+    pub(super) fn condition(&self, scope: Scope) -> Option<Value> {
+        let cluster = || self.arn("ecs", &format!("cluster/{}", self.cluster));
+        match scope {
+            Scope::InCluster | Scope::RunInCluster => Some(json!({"ArnEquals": {"ecs:cluster": cluster()}})),
+            Scope::TaggedWhenMade => {
+                let calls = ["CreateService", "RegisterTaskDefinition", "RunTask"];
+                Some(json!({"StringEquals": {"ecs:CreateAction": calls}}))
+            }
+            Scope::HandedRoles => Some(json!({"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}})),
+            Scope::MachineRole => Some(json!({"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}})),
+            Scope::ServiceLinkedRoles => {
+                let services = ["autoscaling.amazonaws.com", "ecs.amazonaws.com", "elasticloadbalancing.amazonaws.com"];
+                Some(json!({"StringEquals": {"iam:AWSServiceName": services}}))
+            }
+            _ => None,
+        }
+    }
+}
