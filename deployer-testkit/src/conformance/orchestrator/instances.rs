@@ -70,6 +70,7 @@ async fn launched_again(ground: &Ground) -> CaseResult {
     let release = ground.prepared(ground.serves("a")).await?;
     let request = ground.launching(&release, 2);
     ground.backend.orchestrator.launch(request.clone()).await?;
+    ground.ready(&release, 2).await?;
     let before = ground.seen().await?;
     let repeated = ground.backend.orchestrator.launch(request).await?;
     same("the outcome of a repetition", repeated, Outcome::AlreadyThere)?;
@@ -292,7 +293,7 @@ async fn reduce_nothing(ground: &Ground) -> CaseResult {
     for keep in [0, 3] {
         same("the outcome where nothing runs", ground.reduce(&release, keep).await?, Outcome::AlreadyThere)?;
     }
-    ground.launch(&release, 1).await?;
+    ground.running(&release, 1).await?;
     let before = ground.seen().await?;
     for keep in [1, 2, u32::MAX] {
         same("the outcome where there are not more", ground.reduce(&release, keep).await?, Outcome::AlreadyThere)?;
