@@ -90,9 +90,9 @@ impl Settings {
         Self { path, interval, timeout, drain }
     }
 
-    /// What an HTTP check takes for an answer: everything, if it is only asked whether anybody answers.
+    /// What an HTTP check takes for an answer: everything that ELB knows, if it is only asked whether anybody answers.
     fn codes(&self) -> Matcher {
-        Matcher::builder().http_code(if self.path.is_some() { "200-399" } else { "100-599" }).build()
+        Matcher::builder().http_code(if self.path.is_some() { "200-399" } else { "200-499" }).build()
     }
 
     fn hash(&self) -> String {
