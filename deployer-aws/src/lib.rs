@@ -6,6 +6,7 @@
 
 mod alb;
 mod backend;
+mod cache;
 mod ecr;
 mod ecs;
 mod environment;

@@ -9,8 +9,9 @@ use aws_config::retry::RetryConfig;
 use deployer_core::AppName;
 use tokio::time::Instant;
 
-use crate::alb::KnownGroup;
-use crate::ecs::{KnownDefinition, KnownTask};
+use crate::alb::{KnownGroup, LiveRule, TargetHealth};
+use crate::cache::Cache;
+use crate::ecs::{KnownDefinition, KnownTask, Slot};
 use crate::options::AwsOptions;
 
 /// How long the list of an application's slots is believed. Slots are made once, and only by whoever holds the lease.
@@ -22,6 +23,14 @@ pub(crate) struct Site {
     pub(crate) elb: aws_sdk_elasticloadbalancingv2::Client,
     pub(crate) logs: aws_sdk_cloudwatchlogs::Client,
     pub(crate) options: AwsOptions,
+    /// The slots of applications.
+    pub(crate) slots: Cache<Vec<Slot>>,
+    /// That the tasks of applications were looked at.
+    pub(crate) looked: Cache<()>,
+    /// The listener's rules.
+    pub(crate) rules: Cache<Vec<LiveRule>>,
+    /// The targets of target groups.
+    pub(crate) health: Cache<Vec<TargetHealth>>,
     memory: Mutex<Memory>,
 }
 
@@ -36,8 +45,8 @@ pub(crate) struct Memory {
     pub(crate) errands: HashMap<AppName, Instant>,
     /// The one-off tasks that were removed: ECS shows them for another hour.
     pub(crate) removed: BTreeSet<String>,
-    /// The slots of which stopped tasks have been listed.
-    pub(crate) searched: BTreeSet<String>,
+    /// How the slots were when their tasks were looked at, by name.
+    pub(crate) searched: HashMap<String, String>,
     /// Task definitions, by ARN. They never change.
     pub(crate) definitions: HashMap<String, KnownDefinition>,
     /// Target groups, by ARN.
@@ -61,7 +70,26 @@ impl Site {
             elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
             logs: aws_sdk_cloudwatchlogs::Client::new(&config),
             options,
+            slots: Cache::default(),
+            looked: Cache::default(),
+            rules: Cache::default(),
+            health: Cache::default(),
             memory: Mutex::default(),
+        }
+    }
+
+    /// How long an answer is held that may be another one at any time: bursts of questions are answered at once, and who
+    /// looks again after the usual time sees something new.
+    pub(crate) fn moment(&self) -> Duration {
+        self.options.poll * 9 / 10
+    }
+
+    /// Something in an application was changed, or may have been.
+    pub(crate) fn changed(&self, app: &AppName, slot: Option<&Slot>) {
+        self.slots.forget(app.as_str());
+        self.looked.forget(app.as_str());
+        for (arn, _) in slot.iter().flat_map(|slot| &slot.groups) {
+            self.health.forget(arn);
         }
     }
 

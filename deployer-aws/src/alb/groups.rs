@@ -17,6 +17,9 @@ use crate::site::Site;
 /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_DescribeTags.html>.
 const DESCRIBED: usize = 20;
 
+/// The shortest time between two questions of the load balancer to a target.
+const PROBED: Duration = Duration::from_secs(5);
+
 /// Who made a target group, and for what.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KnownGroup {
@@ -126,27 +129,37 @@ impl Site {
         Ok(arns.iter().filter_map(|arn| Some((arn.clone(), memory.groups.get(arn)?.clone()))).collect())
     }
 
-    /// What the load balancer says of the targets of these groups.
+    /// What the load balancer says of the targets of these groups, or has said a moment ago.
     pub(crate) async fn target_health(&self, arns: &BTreeSet<String>) -> Result<BTreeMap<String, Vec<TargetHealth>>> {
-        let calls = arns.iter().map(async |arn| {
-            let call = self.elb.describe_target_health().target_group_arn(arn);
-            let descriptions = match call.send().await {
-                Ok(answer) => answer.target_health_descriptions.unwrap_or_default(),
-                Err(error) if is(&error, &["TargetGroupNotFound", "TargetGroupNotFoundException"]) => Vec::new(),
-                Err(error) => return Err(failed("elasticloadbalancing:DescribeTargetHealth", arn.as_str(), error)),
+        let answers = arns.iter().map(async |arn| {
+            let ask = async {
+                let targets = self.ask_for_health(arn).await?;
+                // The load balancer does not ask more often itself.
+                let steady = !targets.is_empty() && targets.iter().all(TargetHealth::is_healthy);
+                let good_for = if steady { self.moment().max(PROBED / 2) } else { self.moment() };
+                Ok((targets, good_for))
             };
-            let targets = descriptions.into_iter().filter_map(|description| {
-                let health = description.target_health?;
-                Some(TargetHealth {
-                    address: description.target?.id?,
-                    state: health.state?,
-                    reason: health.reason,
-                    description: health.description,
-                })
-            });
-            Ok((arn.clone(), targets.collect()))
+            Ok::<_, Error>((arn.clone(), self.health.get(arn, ask).await?))
         });
-        Ok(try_join_all(calls).await?.into_iter().collect())
+        Ok(try_join_all(answers).await?.into_iter().collect())
+    }
+
+    async fn ask_for_health(&self, arn: &str) -> Result<Vec<TargetHealth>> {
+        let descriptions = match self.elb.describe_target_health().target_group_arn(arn).send().await {
+            Ok(answer) => answer.target_health_descriptions.unwrap_or_default(),
+            Err(error) if is(&error, &["TargetGroupNotFound", "TargetGroupNotFoundException"]) => Vec::new(),
+            Err(error) => return Err(failed("elasticloadbalancing:DescribeTargetHealth", arn, error)),
+        };
+        let targets = descriptions.into_iter().filter_map(|description| {
+            let health = description.target_health?;
+            Some(TargetHealth {
+                address: description.target?.id?,
+                state: health.state?,
+                reason: health.reason,
+                description: health.description,
+            })
+        });
+        Ok(targets.collect())
     }
 
     /// The target groups of a slot with the settings of a release, and the port of each. They exist already, and the slot is

@@ -18,7 +18,7 @@ use futures_util::future::try_join;
 use tokio::sync::Mutex;
 
 pub(crate) use self::groups::{KnownGroup, TargetHealth};
-use self::rules::LiveRule;
+pub(crate) use self::rules::LiveRule;
 use crate::ecs::Slot;
 use crate::site::Site;
 

@@ -1,6 +1,7 @@
 //! Rules of the listener: one for each route.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use aws_sdk_elasticloadbalancingv2::types::{
     Action, ActionTypeEnum, ForwardActionConfig, HostHeaderConditionConfig, PathPatternConditionConfig, Rule,
@@ -92,6 +93,9 @@ impl Match {
     }
 }
 
+/// How long the rules are believed that this process has not changed.
+const RULES: Duration = Duration::from_secs(5);
+
 /// How many lengths of paths are told apart, and how many rules of the same length there may be.
 const BANDS: u32 = 128;
 const BAND: u32 = 190;
@@ -122,8 +126,15 @@ impl Site {
         })
     }
 
-    /// All rules of the listener but its default one, in the order in which they are tried; none without a listener.
-    pub(crate) async fn rules(&self) -> Result<Vec<LiveRule>> {
+    /// All rules of the listener but its default one, in the order in which they are tried, as they were a moment ago;
+    /// none without a listener.
+    pub(super) async fn rules(&self) -> Result<Vec<LiveRule>> {
+        // Nobody else should change them, and who does is found out when weights are changed the next time.
+        self.rules.get("", async { Ok((self.rules_now().await?, self.moment().max(RULES))) }).await
+    }
+
+    /// The rules as they are now.
+    pub(super) async fn rules_now(&self) -> Result<Vec<LiveRule>> {
         let Some(listener) = &self.options.listener else { return Ok(Vec::new()) };
         let mut found: Vec<Rule> = Vec::new();
         let mut marker = None;
@@ -180,7 +191,9 @@ impl Site {
                 .priority(i32::try_from(priority).unwrap_or(i32::MAX))
                 .set_conditions(Some(matches.conditions()))
                 .actions(forward(groups));
-            match call.send().await {
+            let made = call.send().await;
+            self.rules.forget("");
+            match made {
                 Ok(_) => return Ok(()),
                 // Somebody else was faster.
                 Err(error) if is(&error, &["PriorityInUse", "PriorityInUseException"]) => {}
@@ -191,12 +204,15 @@ impl Site {
 
     pub(super) async fn modify_rule(&self, rule: &LiveRule, groups: &[(String, i32)]) -> Result<()> {
         let call = self.elb.modify_rule().rule_arn(&rule.arn).actions(forward(groups));
-        call.send().await.map_err(|error| failed("elasticloadbalancing:ModifyRule", rule.arn.as_str(), error))?;
-        Ok(())
+        let made = call.send().await;
+        self.rules.forget("");
+        made.map_err(|error| failed("elasticloadbalancing:ModifyRule", rule.arn.as_str(), error)).map(drop)
     }
 
     pub(super) async fn delete_rule(&self, rule: &LiveRule) -> Result<()> {
-        match self.elb.delete_rule().rule_arn(&rule.arn).send().await {
+        let made = self.elb.delete_rule().rule_arn(&rule.arn).send().await;
+        self.rules.forget("");
+        match made {
             Ok(_) => Ok(()),
             Err(error) if is(&error, &["RuleNotFound", "RuleNotFoundException"]) => Ok(()),
             Err(error) => Err(failed("elasticloadbalancing:DeleteRule", rule.arn.as_str(), error)),

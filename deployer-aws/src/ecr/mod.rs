@@ -7,6 +7,7 @@ mod token;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_config::SdkConfig;
@@ -15,6 +16,7 @@ use aws_sdk_ecr::types::{ImageFailureCode, ImageIdentifier};
 use bollard::Docker;
 use deployer_core::{Digest, Error, ErrorKind, PinnedImage, PruneImages, PublishImage, Registry, ResolveImage, Result};
 use futures_util::future::try_join_all;
+use tokio::time::Instant;
 
 use self::token::Token;
 use crate::failure::{failed, is};
@@ -22,6 +24,9 @@ use crate::failure::{failed, is};
 /// How many images ECR takes in one call:
 /// <https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_BatchGetImage.html>.
 const BATCH: usize = 100;
+
+/// How long an image is believed to be there.
+const MOMENT: Duration = Duration::from_secs(5);
 
 /// How images are kept in ECR.
 #[derive(Clone, Debug)]
@@ -71,6 +76,8 @@ struct Inner {
     /// The repositories that are known to be there.
     repositories: Mutex<BTreeSet<String>>,
     token: tokio::sync::Mutex<Option<Token>>,
+    /// Images that were there a moment ago, by location.
+    seen: Mutex<BTreeMap<String, Instant>>,
 }
 
 impl fmt::Debug for EcrRegistry {
@@ -95,8 +102,8 @@ impl EcrRegistry {
     /// A registry to which images are pushed through this engine.
     #[must_use]
     pub fn with_engine(config: &SdkConfig, options: EcrOptions, docker: Docker) -> Self {
-        let (repositories, token) = (Mutex::default(), tokio::sync::Mutex::default());
-        Self(Arc::new(Inner { client: Client::new(config), docker, options, repositories, token }))
+        let (repositories, token, seen) = (Mutex::default(), tokio::sync::Mutex::default(), Mutex::default());
+        Self(Arc::new(Inner { client: Client::new(config), docker, options, repositories, token, seen }))
     }
 
     /// The digest that a tag names, without pulling the image.
@@ -109,6 +116,19 @@ impl EcrRegistry {
         };
         let id = answer.images().first().and_then(|image| image.image_id()).and_then(|id| id.image_digest());
         id.map(Digest::new).transpose()
+    }
+
+    fn saw(&self, location: &str) {
+        self.seen().insert(location.to_owned(), Instant::now());
+    }
+
+    /// Whether an image was there a moment ago: what has just been resolved need not be looked for.
+    fn has_seen(&self, location: &str) -> bool {
+        self.seen().get(location).is_some_and(|at| at.elapsed() < MOMENT)
+    }
+
+    fn seen(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Instant>> {
+        self.0.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Which of a repository's images are not there.
@@ -166,7 +186,9 @@ impl Registry for EcrRegistry {
             }
         };
         let digest = self.digest(repository, image.build()).await?.ok_or_else(not_found)?;
-        Ok(PinnedImage::new(reference, format!("{host}/{repository}@{digest}"), digest))
+        let location = format!("{host}/{repository}@{digest}");
+        self.saw(&location);
+        Ok(PinnedImage::new(reference, location, digest))
     }
 
     async fn publish(&self, request: PublishImage) -> Result<PinnedImage> {
@@ -175,7 +197,7 @@ impl Registry for EcrRegistry {
 
     async fn missing(&self, images: &[PinnedImage]) -> Result<Vec<PinnedImage>> {
         let mut by_repository: BTreeMap<&str, Vec<&PinnedImage>> = BTreeMap::new();
-        for image in images {
+        for image in images.iter().filter(|image| !self.has_seen(&image.location)) {
             // What is kept elsewhere is somebody else's to keep.
             if self.host_of(&image.location).await?.is_some()
                 && let Some(repository) = repository_of(&image.location)

@@ -55,7 +55,9 @@ impl Site {
                 }
             }),
         };
-        let answer = call.send().await.map_err(|error| failed("ecs:RunTask", request.task.to_string(), error))?;
+        let answer = call.send().await;
+        self.changed(app, None);
+        let answer = answer.map_err(|error| failed("ecs:RunTask", request.task.to_string(), error))?;
         let arns: Vec<String> = answer.tasks().iter().filter_map(|task| task.task_arn()).map(str::to_owned).collect();
         if let Some(failure) = answer.failures().first().filter(|_| arns.is_empty()) {
             return Err(no_room(request, failure.reason().unwrap_or_default()));
@@ -96,7 +98,9 @@ impl Site {
         };
         if matches!(task.status, Status::Pending | Status::Running) {
             let call = self.ecs.stop_task().cluster(&self.options.cluster).task(&arn).reason("removed by deployer");
-            match call.send().await {
+            let stopped = call.send().await;
+            self.changed(&request.app, None);
+            match stopped {
                 Ok(_) => {}
                 Err(error) if is(&error, &["InvalidParameterException"]) => {}
                 Err(error) => return Err(failed("ecs:StopTask", request.task.to_string(), error)),

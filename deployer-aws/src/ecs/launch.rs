@@ -17,7 +17,9 @@ impl Site {
         let app = &request.release.app;
         let slots = self.slots(app).await?;
         if let Some(slot) = slots.iter().find(|slot| slot.holds(&request.revision)) {
-            return self.grow(slot, request.instances).await;
+            let grown = self.grow(slot, request.instances).await;
+            self.changed(app, Some(slot));
+            return grown;
         }
         if request.instances == 0 {
             return Ok(Outcome::AlreadyThere);
@@ -31,10 +33,12 @@ impl Site {
         let definition = self.definition(&request.release, &request.revision);
         let (definition, groups) = futures_util::future::try_join(definition, groups).await?;
         let name = naming::slot(app, &request.service, letter);
-        let made = match slots.iter().find(|slot| slot.name == name) {
+        let slot = slots.iter().find(|slot| slot.name == name);
+        let made = match slot {
             Some(slot) => self.fill(slot, request, &definition, groups).await,
             None => self.create_slot(request, letter, &definition, groups).await,
         };
+        self.changed(app, slot);
         made.map(|()| Outcome::Created)
     }
 
@@ -126,6 +130,8 @@ impl Site {
         };
         // Before it is there: nobody may hear of it, should the reply be lost.
         self.remember_slot(app, &name);
+        // Nothing has stopped in it yet.
+        self.memory().searched.insert(name.clone(), String::new());
         match call.send().await {
             Ok(_) => {}
             Err(error) if is_draining(&error) => return Err(draining(&name)),
@@ -148,7 +154,9 @@ impl Site {
             .cluster(&self.options.cluster)
             .service(&slot.name)
             .desired_count(count(request.keep));
-        call.send().await.map_err(|error| failed("ecs:UpdateService", slot.name.as_str(), error))?;
+        let made = call.send().await;
+        self.changed(&request.app, Some(slot));
+        made.map_err(|error| failed("ecs:UpdateService", slot.name.as_str(), error))?;
         Ok(Outcome::Changed)
     }
 

@@ -42,18 +42,29 @@ impl Site {
         Ok(ObservedApp::new(instances.collect(), tasks))
     }
 
-    /// Brings what is known of tasks up to date, in as few calls as that takes.
+    /// Brings what is known of tasks up to date, unless that was done a moment ago.
     pub(crate) async fn look_at_tasks(&self, app: &AppName, slots: &[Slot]) -> Result<()> {
+        self.looked.get(app.as_str(), async { Ok((self.ask_for_tasks(app, slots).await?, self.moment())) }).await
+    }
+
+    /// Asks for tasks in as few calls as that takes: not at all for slots in which everything runs and of which ECS has
+    /// nothing new to tell.
+    async fn ask_for_tasks(&self, app: &AppName, slots: &[Slot]) -> Result<()> {
         let starter = naming::starter(app);
+        let steady: BTreeSet<String> =
+            slots.iter().filter(|slot| self.is_steady(app, slot)).map(|it| it.name.clone()).collect();
+        let stirring: Vec<&Slot> = slots.iter().filter(|slot| !steady.contains(&slot.name)).collect();
         let (mut wanted, errands) = {
             let memory = self.memory();
             let mut listings: Vec<(Of<'_>, DesiredStatus)> = Vec::new();
-            for slot in slots {
+            for slot in &stirring {
+                let known = memory.searched.contains_key(&slot.name);
                 if !slot.is_idle() {
                     listings.push((Of::Slot(&slot.name), DesiredStatus::Running));
                 }
-                // Those that have stopped are asked for where some are missing, and when nothing is known of the slot.
-                if slot.running < slot.desired || !memory.searched.contains(&slot.name) {
+                // Those that have stopped are asked for where something has failed, and when nothing is known of the slot.
+                let failed = slot.failures > 0 || slot.running + slot.pending < slot.desired;
+                if !known || (failed && !slot.is_idle()) {
                     listings.push((Of::Slot(&slot.name), DesiredStatus::Stopped));
                 }
             }
@@ -68,7 +79,7 @@ impl Site {
         let listed: BTreeSet<String> = try_join_all(lists).await?.into_iter().flatten().collect();
         let arns: Vec<String> = {
             let mut memory = self.memory();
-            memory.searched.extend(slots.iter().map(|slot| slot.name.clone()));
+            memory.searched.extend(slots.iter().map(|slot| (slot.name.clone(), slot.print.clone())));
             if errands {
                 memory.errands.insert(app.clone(), Instant::now());
             }
@@ -79,11 +90,30 @@ impl Site {
                 task.status != Status::Stopped || task.task.is_some() || current()
             });
             let ended = |arn: &String| known.get(arn).is_some_and(|task| task.status == Status::Stopped);
-            let open = known.iter().filter(|(_, task)| task.status != Status::Stopped).map(|(arn, _)| arn.clone());
+            let still = |task: &KnownTask| task.slot.as_ref().is_some_and(|slot| steady.contains(slot));
+            let open = known.iter().filter(|(_, task)| task.status != Status::Stopped && !still(task));
+            let open = open.map(|(arn, _)| arn.clone());
             let asked: BTreeSet<String> = listed.iter().filter(|arn| !ended(arn)).cloned().chain(open).collect();
             asked.into_iter().collect()
         };
         self.describe_tasks(app, arns).await
+    }
+
+    /// Whether everything in a slot is as it was when its tasks were looked at, and nothing of it is on its way.
+    fn is_steady(&self, app: &AppName, slot: &Slot) -> bool {
+        let memory = self.memory();
+        if memory.searched.get(&slot.name) != Some(&slot.print) {
+            return false;
+        }
+        let of_slot = |task: &&KnownTask| task.slot.as_ref() == Some(&slot.name) && task.status != Status::Stopped;
+        let tasks: Vec<&KnownTask> =
+            memory.tasks.get(app).into_iter().flat_map(|tasks| tasks.values()).filter(of_slot).collect();
+        let checked = |task: &KnownTask| memory.definitions.get(&task.definition).is_none_or(|known| known.checked);
+        let settled = |task: &KnownTask| {
+            let healthy = task.health == Some(HealthStatus::Healthy) || !checked(task);
+            task.status == Status::Running && task.address.is_some() && healthy
+        };
+        tasks.len() == slot.desired as usize && tasks.into_iter().all(settled)
     }
 
     /// The task definitions of what runs.

@@ -41,6 +41,10 @@ pub(crate) struct Slot {
     pub(crate) groups: Vec<(String, u16)>,
     /// The latest thing that ECS says about it.
     pub(crate) event: Option<String>,
+    /// How many tasks of the deployment have failed.
+    pub(crate) failures: u32,
+    /// Changes whenever a task comes, goes, or is told of.
+    pub(crate) print: String,
 }
 
 impl Slot {
@@ -56,8 +60,13 @@ impl Slot {
 }
 
 impl Site {
-    /// The slots of an application, by service and letter.
+    /// The slots of an application, by service and letter, as they were a moment ago.
     pub(crate) async fn slots(&self, app: &AppName) -> Result<Vec<Slot>> {
+        self.slots.get(app.as_str(), async { Ok((self.slots_now(app).await?, self.moment())) }).await
+    }
+
+    /// The slots of an application as they are now.
+    pub(crate) async fn slots_now(&self, app: &AppName) -> Result<Vec<Slot>> {
         let listed = self.memory().listed(app);
         let names = match listed {
             Some(names) => names,
@@ -124,7 +133,9 @@ impl Site {
                 Err(error) => Err(failed("ecs:DeleteService", slot.name.as_str(), error)),
             }
         });
-        try_join_all(deletions).await?;
+        let deleted = try_join_all(deletions).await;
+        self.changed(app, None);
+        deleted?;
         if let Some((_, names)) = self.memory().slots.get_mut(app) {
             names.retain(|name| slots.iter().all(|slot| slot.name != *name));
         }
@@ -170,18 +181,26 @@ fn slot(app: &AppName, service: &Service) -> Option<Slot> {
         .load_balancers()
         .iter()
         .filter_map(|group| Some((group.target_group_arn()?.to_owned(), u16::try_from(group.container_port()?).ok()?)));
+    let event = service.events().first();
+    let (desired, running, pending) =
+        (count(service.desired_count()), count(service.running_count()), count(service.pending_count()));
+    let failures = count(primary.map_or(0, |primary| primary.failed_tasks()));
+    let deployment = primary.and_then(|primary| primary.id()).unwrap_or_default().to_owned();
+    let told = event.and_then(|event| event.id()).unwrap_or_default();
     Some(Slot {
         name: service.service_name()?.to_owned(),
         service: name,
         letter,
         definition: definition.to_owned(),
         revision,
-        deployment: primary.and_then(|primary| primary.id()).unwrap_or_default().to_owned(),
+        print: format!("{deployment} {desired} {running} {pending} {failures} {told}"),
+        deployment,
         given_up: failed.map(|failed| failed.rollout_state_reason().unwrap_or("the deployment has failed").to_owned()),
-        desired: count(service.desired_count()),
-        running: count(service.running_count()),
-        pending: count(service.pending_count()),
+        desired,
+        running,
+        pending,
+        failures,
         groups: groups.collect(),
-        event: service.events().first().and_then(|event| event.message()).map(str::to_owned),
+        event: event.and_then(|event| event.message()).map(str::to_owned),
     })
 }

@@ -1,0 +1,121 @@
+//! Answers that are good for a moment: what is looked at by several at once, or again a moment later, is asked for once.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex as Lock, PoisonError};
+use std::time::Duration;
+
+use deployer_core::Result;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+/// Answers by key.
+pub(crate) struct Cache<T> {
+    cells: Lock<HashMap<String, Arc<Cell<T>>>>,
+}
+
+struct Cell<T> {
+    /// Rises with every change that this process makes.
+    changes: AtomicU64,
+    held: Mutex<Option<Held<T>>>,
+}
+
+struct Held<T> {
+    value: T,
+    until: Instant,
+    changes: u64,
+}
+
+impl<T> Default for Cache<T> {
+    fn default() -> Self {
+        Self { cells: Lock::default() }
+    }
+}
+
+impl<T> fmt::Debug for Cache<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache").finish_non_exhaustive()
+    }
+}
+
+impl<T: Clone> Cache<T> {
+    fn cell(&self, key: &str) -> Arc<Cell<T>> {
+        let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cell) = cells.get(key) {
+            return Arc::clone(cell);
+        }
+        let cell = Arc::new(Cell { changes: AtomicU64::new(0), held: Mutex::new(None) });
+        cells.insert(key.to_owned(), Arc::clone(&cell));
+        cell
+    }
+
+    /// The answer that is held, or a new one, which says how long it may be held. Who asks while it is being fetched waits
+    /// for it. Cancel safe.
+    pub(crate) async fn get(&self, key: &str, fetch: impl Future<Output = Result<(T, Duration)>>) -> Result<T> {
+        let cell = self.cell(key);
+        let mut held = cell.held.lock().await;
+        let changes = cell.changes.load(Ordering::Acquire);
+        if let Some(held) = held.as_ref().filter(|held| held.changes == changes && Instant::now() < held.until) {
+            return Ok(held.value.clone());
+        }
+        let (value, good_for) = fetch.await?;
+        // What was changed meanwhile may be in it or not: then it is good for this once.
+        *held = Some(Held { value: value.clone(), until: Instant::now() + good_for, changes });
+        Ok(value)
+    }
+
+    /// Something was changed, or may have been: nothing that is held is good any more.
+    pub(crate) fn forget(&self, key: &str) {
+        self.cell(key).changes.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_held_until_it_is_old_or_something_changes() {
+        let (cache, asked) = (Cache::default(), Cell::new(0));
+        let ask = async || {
+            let fetch = async {
+                asked.set(asked.get() + 1);
+                Ok((asked.get(), Duration::from_secs(1)))
+            };
+            cache.get("web", fetch).await.unwrap()
+        };
+        assert_eq!((ask().await, ask().await), (1, 1));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!((ask().await, ask().await), (2, 2));
+        cache.forget("web");
+        assert_eq!((ask().await, ask().await), (3, 3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_changes_while_it_is_fetched_is_fetched_again() {
+        let cache = Cache::default();
+        let first = cache.get("web", async {
+            cache.forget("web");
+            Ok((1, Duration::from_secs(1)))
+        });
+        assert_eq!(first.await.unwrap(), 1);
+        assert_eq!(cache.get("web", async { Ok((2, Duration::from_secs(1))) }).await.unwrap(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_at_the_same_time_shares_the_answer() {
+        let (cache, asked) = (Cache::default(), Cell::new(0));
+        let ask = || {
+            cache.get("web", async {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                asked.set(asked.get() + 1);
+                Ok((asked.get(), Duration::from_secs(1)))
+            })
+        };
+        let (one, other) = tokio::join!(ask(), ask());
+        assert_eq!((one.unwrap(), other.unwrap()), (1, 1));
+    }
+}
