@@ -18,6 +18,8 @@ pub(crate) struct Group {
     /// Milliseconds.
     pub(crate) drain: u64,
     pub(crate) interval: u64,
+    /// When somebody at a console has killed one of its instances.
+    pub(crate) killed: Option<u64>,
     /// By address and port.
     pub(crate) targets: BTreeMap<(String, u16), Target>,
 }
@@ -135,6 +137,14 @@ impl Cloud {
             };
             let target = Target { task: task.id.clone(), state: State::Unused, probe, passed: 0, failed: 0 };
             group.targets.insert((task.address.clone(), port), target);
+        }
+    }
+
+    /// Marks the target groups of a task that somebody kills.
+    pub(super) fn mark_killed(&mut self, task: &str) {
+        let now = self.now;
+        for group in self.groups.values_mut().filter(|group| group.targets.values().any(|one| one.task == task)) {
+            group.killed = Some(now);
         }
     }
 

@@ -102,7 +102,8 @@ impl Cloud {
             text += &show_rule(rule);
         }
         if from + most >= self.rules.len() {
-            text += &format!(
+            let _infallible = write!(
+                text,
                 "<member><RuleArn>{LISTENER}/default</RuleArn><Priority>default</Priority><IsDefault>true</IsDefault>\
                  <Conditions/><Actions><member><Type>fixed-response</Type><FixedResponseConfig><StatusCode>404</StatusCode>\
                  </FixedResponseConfig></member></Actions></member>"
@@ -110,7 +111,7 @@ impl Cloud {
         }
         text += "</Rules>";
         if from + most < self.rules.len() {
-            text += &format!("<NextMarker>{}</NextMarker>", from + most);
+            let _infallible = write!(text, "<NextMarker>{}</NextMarker>", from + most);
         }
         Ok(text)
     }
@@ -201,6 +202,16 @@ impl Cloud {
     fn describe_groups(&self, form: &Form) -> Answer {
         let names = form.values("Names");
         let mut text = "<TargetGroups>".to_owned();
+        if names.is_empty() {
+            let from: usize = form.get("Marker").parse().unwrap_or_default();
+            let most = form.get("PageSize").parse().unwrap_or(100).min(400);
+            text.extend(self.groups.values().skip(from).take(most).map(show_group));
+            text += "</TargetGroups>";
+            if from + most < self.groups.len() {
+                let _infallible = write!(text, "<NextMarker>{}</NextMarker>", from + most);
+            }
+            return Ok(text);
+        }
         for name in &names {
             let found = self.groups.values().find(|group| group.name == *name);
             text += &show_group(found.ok_or_else(|| no_group(name))?);
@@ -237,6 +248,7 @@ impl Cloud {
             settings,
             drain: 300_000,
             interval: form.get("HealthCheckIntervalSeconds").parse::<u64>().unwrap_or(30) * 1_000,
+            killed: None,
             targets: BTreeMap::new(),
         };
         let shown = show_group(&group);

@@ -136,7 +136,11 @@ impl Cloud {
     /// Lets time pass.
     pub(crate) fn advance(&mut self, to: u64) {
         self.settle();
-        while let Some(due) = self.due().filter(|due| *due <= to) {
+        loop {
+            let due = self.due().filter(|due| *due <= to);
+            // Requests of users change nothing that anything else waits for.
+            self.send_until(due.unwrap_or(to));
+            let Some(due) = due else { break };
             self.now = due.max(self.now);
             self.settle();
         }
@@ -146,9 +150,8 @@ impl Cloud {
 
     /// Does what is due, until nothing is.
     fn settle(&mut self) {
-        self.step_traffic();
         // What a task does can be what its service waits for, and the other way round.
-        for _ in 0..4 {
+        for _ in 0..3 {
             self.step_tasks();
             self.step_targets();
             self.step_services();
@@ -160,8 +163,7 @@ impl Cloud {
         let tasks = self.tasks.values().filter_map(|task| task.next);
         let services = self.services.values().filter_map(|service| service.next(self.now));
         let targets = self.groups.values().flat_map(|group| group.next());
-        let all = tasks.chain(services).chain(targets).chain(self.traffic.next());
-        all.filter(|due| *due > self.now).min()
+        tasks.chain(services).chain(targets).filter(|due| *due > self.now).min()
     }
 
     pub(crate) fn breaks(&mut self, what: impl Into<String>) {

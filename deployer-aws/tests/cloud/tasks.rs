@@ -269,6 +269,7 @@ impl Cloud {
         if let Some(task) = self.tasks.get_mut(id) {
             task.by_hand = true;
         }
+        self.mark_killed(id);
         self.exit(id, 137, "UserInitiated", "Task stopped by user");
     }
 }

@@ -4,6 +4,8 @@ use super::Cloud;
 
 /// How long a request takes.
 const TAKES: u64 = 300;
+/// How long it is nobody's fault that a target group has no targets in which somebody has killed the last instance.
+const KILLED: u64 = 15_000;
 /// How soon the quickest node of the load balancer hears of new weights.
 const SOON: u64 = 100;
 
@@ -48,17 +50,20 @@ impl Cloud {
         self.traffic.streams.clear();
     }
 
-    pub(super) fn step_traffic(&mut self) {
-        let now = self.now;
-        self.traffic.under_way.retain(|(end, _)| *end > now);
-        for index in 0..self.traffic.streams.len() {
-            let stream = &mut self.traffic.streams[index];
-            if stream.next > now {
-                continue;
+    /// Sends what is to be sent before a time.
+    pub(super) fn send_until(&mut self, until: u64) {
+        while let Some(next) = self.traffic.next().filter(|next| *next < until) {
+            self.now = next.max(self.now);
+            let now = self.now;
+            self.traffic.under_way.retain(|(end, _)| *end > now);
+            for index in 0..self.traffic.streams.len() {
+                let stream = &mut self.traffic.streams[index];
+                if stream.next <= now {
+                    stream.next = now + stream.every;
+                    let host = stream.host.clone();
+                    self.send(&host);
+                }
             }
-            stream.next = now + stream.every;
-            let host = stream.host.clone();
-            self.send(&host);
         }
     }
 
@@ -78,21 +83,22 @@ impl Cloud {
                     self.traffic.lost.push(Lost { at: now, why, by_hand });
                 }
             }
-            Err(why) => self.traffic.lost.push(Lost { at: now, why, by_hand: false }),
+            Err((why, by_hand)) => self.traffic.lost.push(Lost { at: now, why, by_hand }),
         }
     }
 
-    /// The task that gets the next request.
-    fn choose(&self, host: &str) -> Result<String, String> {
+    /// The task that gets the next request; or why there is none, and whether somebody at a console is to blame.
+    fn choose(&self, host: &str) -> Result<String, (String, bool)> {
+        let lost = |why: &str| (why.to_owned(), false);
         let number = self.traffic.number;
         let mut rules: Vec<_> = self.rules.values().filter(|rule| rule.takes(Some(host), "/")).collect();
         rules.sort_by_key(|rule| rule.priority);
-        let rule = rules.first().ok_or("no rule takes it")?;
+        let rule = rules.first().ok_or_else(|| lost("no rule takes it"))?;
         let lag = if number.is_multiple_of(2) { self.profile.propagation } else { SOON };
         let forward = rule.forward_of(self.now, lag);
         let total: u32 = forward.iter().map(|(_, weight)| weight).sum();
         if total == 0 {
-            return Err("no target group has any weight".to_owned());
+            return Err(lost("no target group has any weight"));
         }
         let mut point = u32::try_from(number.wrapping_mul(2_654_435_761) >> 7 & 0xffff).unwrap_or(0) % total;
         let mut chosen = None;
@@ -103,7 +109,7 @@ impl Cloud {
             }
             point -= weight;
         }
-        let group = chosen.and_then(|arn| self.groups.get(arn)).ok_or("its target group is gone")?;
+        let group = chosen.and_then(|arn| self.groups.get(arn)).ok_or_else(|| lost("its target group is gone"))?;
         let mut targets: Vec<_> = group.targets.values().filter(|target| target.takes(self.now)).collect();
         if targets.is_empty() {
             // Where all are unhealthy, all are tried.
@@ -111,7 +117,8 @@ impl Cloud {
             targets = group.targets.values().filter(registered).collect();
         }
         let index = usize::try_from(number / 3).unwrap_or(0) % targets.len().max(1);
-        let target = targets.get(index).ok_or_else(|| format!("{} has no targets", group.name))?;
+        let by_hand = group.killed.is_some_and(|at| self.now < at + KILLED);
+        let target = targets.get(index).ok_or_else(|| (format!("{} has no targets", group.name), by_hand))?;
         Ok(target.task.clone())
     }
 
