@@ -72,13 +72,13 @@ impl Cloud {
         self.traffic.sent += 1;
         self.traffic.number += 1;
         match self.choose(host) {
-            Ok(task) => {
+            Ok((task, killed)) => {
                 let ready = self.tasks.get(&task).is_some_and(|task| task.is_ready(now));
                 if ready {
                     self.traffic.under_way.push((now + TAKES, task));
                 } else {
                     let phase = self.tasks.get(&task).map(|task| (task.phase, task.by_hand));
-                    let by_hand = phase.is_some_and(|(_, by_hand)| by_hand);
+                    let by_hand = killed || phase.is_some_and(|(_, by_hand)| by_hand);
                     let why = format!("it was sent to task {task}, which is {:?}", phase.map(|(phase, _)| phase));
                     self.traffic.lost.push(Lost { at: now, why, by_hand });
                 }
@@ -87,8 +87,8 @@ impl Cloud {
         }
     }
 
-    /// The task that gets the next request; or why there is none, and whether somebody at a console is to blame.
-    fn choose(&self, host: &str) -> Result<String, (String, bool)> {
+    /// The task that gets the next request, or why there is none; and whether somebody at a console is to blame.
+    fn choose(&self, host: &str) -> Result<(String, bool), (String, bool)> {
         let lost = |why: &str| (why.to_owned(), false);
         let number = self.traffic.number;
         let mut rules: Vec<_> = self.rules.values().filter(|rule| rule.takes(Some(host), "/")).collect();
@@ -111,7 +111,8 @@ impl Cloud {
         }
         let group = chosen.and_then(|arn| self.groups.get(arn)).ok_or_else(|| lost("its target group is gone"))?;
         let mut targets: Vec<_> = group.targets.values().filter(|target| target.takes(self.now)).collect();
-        if targets.is_empty() {
+        let open = targets.is_empty();
+        if open {
             // Where all are unhealthy, all are tried.
             let registered = |target: &&super::balancer::Target| !matches!(target.state, super::balancer::State::Draining(..));
             targets = group.targets.values().filter(registered).collect();
@@ -119,7 +120,7 @@ impl Cloud {
         let index = usize::try_from(number / 3).unwrap_or(0) % targets.len().max(1);
         let by_hand = group.killed.is_some_and(|at| self.now < at + KILLED);
         let target = targets.get(index).ok_or_else(|| (format!("{} has no targets", group.name), by_hand))?;
-        Ok(target.task.clone())
+        Ok((target.task.clone(), open && by_hand))
     }
 
     /// A task is no more: what it was answering is lost.

@@ -2,20 +2,42 @@
 
 #[path = "../cloud/mod.rs"]
 mod cloud;
+mod crowds;
 
-use cloud::play::Stage;
+use cloud::proof::Proof;
 use cloud::scenarios;
 
+/// How many runs are played here; `scripts/proof-aws` plays them all.
+const RUNS: u64 = 250;
+
 #[test]
-fn undisturbed_every_story_ends_as_it_should() {
-    for scenario in scenarios::all() {
-        let name = scenario.name;
-        let began = std::time::Instant::now();
-        let (stage, played) = Stage::set(scenario);
-        println!(
-            "{name}: {} requests, {} changes, {} s, really {:?}",
-            played.requests, played.changes, stage.undisturbed.seconds, began.elapsed()
-        );
-        assert!(played.what.is_empty(), "{name}: {:#?}", played.what);
+fn whatever_strikes_at_a_request_changes_nothing_but_the_time() {
+    let scenarios = scenarios::all();
+    let stories = scenarios.len() as u64;
+    let seed = std::env::var("DEPLOYER_PROOF_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let report = Proof { scenarios, seed, runs: RUNS }.run();
+    report.tables();
+    assert!(report.violations.is_empty(), "{report}");
+    assert_eq!((report.runs, report.singles.1), (RUNS, RUNS - stories));
+}
+
+/// What was found once. The numbers of requests may come to lie elsewhere; the whole loop strikes everywhere.
+#[test]
+fn what_has_broken_before_does_not_break_again() {
+    let found = [
+        // The target groups of a rule that was deleted were never found again.
+        "first | CreateTargetGroup 2: away for 60000 ms",
+        "first/failing | DeleteTargetGroup 1: throttled, each time",
+        "first/failing | DeleteTargetGroup 1: crash",
+        "first/failing | DeleteTargetGroup 2: pause of 40000 ms",
+        // A rule that was made by an attempt of which nobody had heard was made again with another priority.
+        "first/failing | CreateRule 1: made twice",
+        "first/failing | CreateRule 1: reply lost",
+    ];
+    let proof = Proof { scenarios: scenarios::all(), seed: 1, runs: 0 };
+    for line in found {
+        let (scenario, strikes) = line.split_once(" | ").unwrap();
+        let broken = proof.replay(scenario, &strikes.parse().unwrap());
+        assert!(broken.is_empty(), "{line}: {broken:#?}");
     }
 }
