@@ -90,7 +90,9 @@ impl Wire {
         let now = self.now();
         let mut state = self.lock();
         state.cloud.advance(now);
-        look(&mut state.cloud)
+        let seen = look(&mut state.cloud);
+        state.cloud.stirred = true;
+        seen
     }
 
     pub(crate) fn requests(&self) -> Vec<Request> {
@@ -167,6 +169,7 @@ impl Wire {
                 state.cloud.answer(request)
             }
         };
+        state.cloud.stirred |= request.mutating();
         state.cloud.advance(now);
         match answer {
             Ok(body) => {

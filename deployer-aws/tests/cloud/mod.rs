@@ -111,6 +111,10 @@ pub(crate) struct Cloud {
     /// What was asked for that a careful program does not ask for.
     pub(crate) broken: Vec<String>,
     buckets: Buckets,
+    /// The ids of tasks by their ECS service.
+    of_service: BTreeMap<String, Vec<String>>,
+    /// Whether somebody has changed something since the last time that all was settled.
+    pub(crate) stirred: bool,
     serial: u64,
 }
 
@@ -135,7 +139,9 @@ impl Cloud {
 
     /// Lets time pass.
     pub(crate) fn advance(&mut self, to: u64) {
-        self.settle();
+        if std::mem::take(&mut self.stirred) {
+            self.settle();
+        }
         loop {
             let due = self.due().filter(|due| *due <= to);
             // Requests of users change nothing that anything else waits for.
@@ -145,7 +151,6 @@ impl Cloud {
             self.settle();
         }
         self.now = self.now.max(to);
-        self.settle();
     }
 
     /// Does what is due, until nothing is.

@@ -61,7 +61,8 @@ impl Service {
 
 impl Cloud {
     pub(crate) fn tasks_of<'a>(&'a self, service: &'a str) -> impl Iterator<Item = &'a Task> {
-        self.tasks.values().filter(move |task| task.service.as_deref() == Some(service))
+        let ids = self.of_service.get(service).into_iter().flatten();
+        ids.filter_map(|id| self.tasks.get(id))
     }
 
     /// How many tasks run and how many are on their way.

@@ -121,9 +121,10 @@ impl Cloud {
 
     /// The lowest address that no task has: it is used again as soon as it is free.
     fn free_address(&self) -> String {
-        let used = |address: &str| self.tasks.values().any(|task| task.phase != Phase::Stopped && task.address == address);
-        let all = (0_u32..60_000).map(|n| format!("10.0.{}.{}", n / 250, n % 250 + 4));
-        all.into_iter().find(|address| !used(address)).unwrap_or_default()
+        let there = self.tasks.values().filter(|task| task.phase != Phase::Stopped);
+        let used: std::collections::BTreeSet<&str> = there.map(|task| task.address.as_str()).collect();
+        let mut all = (0_u32..60_000).map(|n| format!("10.0.{}.{}", n / 250, n % 250 + 4));
+        all.find(|address| !used.contains(address.as_str())).unwrap_or_default()
     }
 
     pub(super) fn start_task(
@@ -164,6 +165,9 @@ impl Cloud {
             next: Some(self.now + self.profile.provisioning),
         };
         self.tasks.insert(id.clone(), task);
+        if let Some(service) = service {
+            self.of_service.entry(service.to_owned()).or_default().push(id.clone());
+        }
         id
     }
 
@@ -210,6 +214,7 @@ impl Cloud {
             }
             Phase::Stopped => {
                 self.tasks.remove(id);
+                self.of_service.values_mut().for_each(|ids| ids.retain(|known| known != id));
             }
         }
     }
