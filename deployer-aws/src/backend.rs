@@ -20,7 +20,7 @@ impl AwsBackend {
     ///
     /// Images are built by whatever the host program builds them with, and kept where ECS finds them.
     #[must_use]
-    pub fn new(
+    pub fn on(
         config: &SdkConfig,
         options: AwsOptions,
         builder: Arc<dyn ImageBuilder>,

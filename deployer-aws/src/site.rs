@@ -43,8 +43,8 @@ pub(crate) struct Memory {
     pub(crate) tasks: HashMap<AppName, BTreeMap<String, KnownTask>>,
     /// When the one-off tasks of an application were listed.
     pub(crate) errands: HashMap<AppName, Instant>,
-    /// The one-off tasks that were removed: ECS shows them for another hour.
-    pub(crate) removed: BTreeSet<String>,
+    /// The one-off tasks that were removed, and when: ECS shows them for another hour.
+    pub(crate) removed: HashMap<String, Instant>,
     /// How the slots were when their tasks were looked at, by name.
     pub(crate) searched: HashMap<String, String>,
     /// Task definitions, by ARN. They never change.

@@ -140,7 +140,7 @@ impl EcrRegistry {
             let answer = match call.send().await {
                 Ok(answer) => answer,
                 Err(error) if is(&error, &["RepositoryNotFoundException"]) => {
-                    gone.extend(images.iter().map(|image| PinnedImage::clone(image)));
+                    gone.extend(images.iter().map(|image| (*image).clone()));
                     continue;
                 }
                 Err(error) => return Err(failed("ecr:BatchGetImage", repository, error)),

@@ -93,7 +93,7 @@ impl Site {
             let mut ours = tasks.filter(|(_, task)| task.task.as_deref() == Some(&request.task.0));
             ours.next().map(|(arn, task)| (arn.clone(), task.clone()))
         };
-        let Some((arn, task)) = found.filter(|(_, task)| !self.memory().removed.contains(&task.id)) else {
+        let Some((arn, task)) = found.filter(|(_, task)| !self.memory().removed.contains_key(&task.id)) else {
             return Ok(Outcome::AlreadyThere);
         };
         if matches!(task.status, Status::Pending | Status::Running) {
@@ -107,7 +107,7 @@ impl Site {
             }
         }
         // ECS goes on telling of it for an hour.
-        self.memory().removed.insert(task.id);
+        self.memory().removed.insert(task.id, Instant::now());
         Ok(Outcome::Changed)
     }
 }

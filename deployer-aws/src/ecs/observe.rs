@@ -18,6 +18,9 @@ use crate::alb::TargetHealth;
 use crate::naming;
 use crate::site::Site;
 
+/// How long ECS tells of what has ended, and a little more.
+const FORGOTTEN: Duration = Duration::from_secs(2 * 3_600);
+
 /// How long it is believed that there are no one-off tasks but those that this process has started.
 const ERRANDS: Duration = Duration::from_secs(60);
 
@@ -36,7 +39,7 @@ impl Site {
         let (health, definitions) = try_join(self.target_health(&probed), definitions).await?;
         let instances = slots.iter().flat_map(|slot| instances(request, slot, &known, &health, &definitions));
         let removed = self.memory().removed.clone();
-        let tasks = known.iter().filter(|task| !removed.contains(&task.id)).filter_map(errand);
+        let tasks = known.iter().filter(|task| !removed.contains_key(&task.id)).filter_map(errand);
         let mut tasks: Vec<ObservedTask> = tasks.collect();
         tasks.sort_by(|one, other| one.task.cmp(&other.task));
         Ok(ObservedApp::new(instances.collect(), tasks))
@@ -79,15 +82,18 @@ impl Site {
         let listed: BTreeSet<String> = try_join_all(lists).await?.into_iter().flatten().collect();
         let arns: Vec<String> = {
             let mut memory = self.memory();
+            memory.removed.retain(|_, at| at.elapsed() < FORGOTTEN);
+            let removed: BTreeSet<String> = memory.removed.keys().cloned().collect();
             memory.searched.extend(slots.iter().map(|slot| (slot.name.clone(), slot.print.clone())));
             if errands {
                 memory.errands.insert(app.clone(), Instant::now());
             }
             let known = memory.tasks.entry(app.clone()).or_default();
-            // One that ended in an earlier deployment of its slot tells nothing any more.
+            // One that ended in an earlier deployment of its slot tells nothing any more, nor one that was removed.
             known.retain(|_, task| {
                 let current = || slots.iter().any(|slot| slot.deployment == task.deployment);
-                task.status != Status::Stopped || task.task.is_some() || current()
+                let errand = task.task.is_some() && !removed.contains(&task.id);
+                task.status != Status::Stopped || errand || current()
             });
             let ended = |arn: &String| known.get(arn).is_some_and(|task| task.status == Status::Stopped);
             let still = |task: &KnownTask| task.slot.as_ref().is_some_and(|slot| steady.contains(slot));

@@ -111,7 +111,7 @@ impl Stage {
         store: Arc<dyn ReleaseStore>,
     ) -> Result<Backend> {
         let registry = EcrRegistry::new(config, EcrOptions::default().with_host(REGISTRY))?;
-        Ok(AwsBackend::new(config, options, Arc::new(NoBuilder), Arc::new(registry), store))
+        Ok(AwsBackend::on(config, options, Arc::new(NoBuilder), Arc::new(registry), store))
     }
 
     async fn push_image(&self) -> Result<()> {

@@ -354,7 +354,11 @@ impl<'a> Forward<'a> {
         let observed = self.request.observed;
         let shares = shares_traffic(observed, &old);
         let makes_room = batches.first().is_some_and(|batch| batch.new == 0);
-        if makes_room && lane.service.is_balanced(self.request.internal) && shares && !self.request.drains && !observed.is_all_in_rotation(&old)
+        if makes_room
+            && lane.service.is_balanced(self.request.internal)
+            && shares
+            && !self.request.drains
+            && !observed.is_all_in_rotation(&old)
         {
             // Which of them stay is not up to anybody: all that can serve must do so before some go.
             let (weights, releases) = (BTreeMap::from([(old.clone(), 100)]), BTreeMap::from([(old.clone(), fallback)]));
@@ -512,7 +516,8 @@ fn lane<'a>(
             && before.is_none_or(|before| before.revision(name) == revision)
     };
     // What was cut short may have left instances out of rotation.
-    let in_rotation = request.drains || !service.is_balanced(request.internal) || observed.in_rotation(&revision) >= service.replicas;
+    let in_rotation =
+        request.drains || !service.is_balanced(request.internal) || observed.in_rotation(&revision) >= service.replicas;
     let (ready, count) = (observed.ready(&revision), observed.count(&revision));
     let complete = ready >= service.replicas && count == service.replicas && in_rotation;
     let kind = match (&old, has_all) {
@@ -544,7 +549,10 @@ fn lane<'a>(
         strategy = Strategy::Recreate;
     }
     let shares = old.as_ref().is_none_or(|(old, _)| shares_traffic(observed, old));
-    if !shares && service.is_balanced(request.internal) && matches!(strategy, Strategy::Canary { .. } | Strategy::Linear { .. }) {
+    if !shares
+        && service.is_balanced(request.internal)
+        && matches!(strategy, Strategy::Canary { .. } | Strategy::Linear { .. })
+    {
         draft.notes.push(format!(
             "no instance of {name} is there to share its traffic: it is replaced at once, without holds"
         ));
