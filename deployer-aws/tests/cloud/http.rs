@@ -226,7 +226,7 @@ impl Wire {
             .with_log_group(LOG_GROUP)
             .with_propagation(Duration::from_millis(propagation))
             .with_poll(Duration::from_secs(2));
-        AwsBackend::new(&self.config(process), options, parts.builder, parts.registry, parts.store)
+        AwsBackend::on(&self.config(process), options, parts.builder, parts.registry, parts.store)
     }
 }
 
