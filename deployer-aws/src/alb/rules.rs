@@ -108,6 +108,11 @@ impl LiveRule {
         weighted.or_else(first).and_then(|(arn, _)| self.ours.get(arn))
     }
 
+    /// Whether it forwards to these target groups.
+    fn forwards_to(&self, groups: &[(String, i32)]) -> bool {
+        groups.iter().all(|(arn, _)| self.groups.iter().any(|(known, _)| known == arn))
+    }
+
     /// The route that it is, if it is one of ours.
     pub(super) fn route(&self) -> Option<Route> {
         let (matches, owner) = (self.matches.as_ref()?, self.owner()?);
@@ -195,8 +200,14 @@ impl Site {
             self.rules.forget("");
             match made {
                 Ok(_) => return Ok(()),
-                // Somebody else was faster.
-                Err(error) if is(&error, &["PriorityInUse", "PriorityInUseException"]) => {}
+                // Somebody else was faster, or it was made by an attempt of which nobody has heard.
+                Err(error) if is(&error, &["PriorityInUse", "PriorityInUseException"]) => {
+                    let rules = self.rules_now().await?;
+                    let same = rules.iter().find(|rule| rule.matches.as_ref() == Some(matches));
+                    if let Some(same) = same {
+                        return if same.forwards_to(groups) { Ok(()) } else { Err(taken_meanwhile(same)) };
+                    }
+                }
                 Err(error) => return Err(failed("elasticloadbalancing:CreateRule", listener, error)),
             }
         }
@@ -218,6 +229,11 @@ impl Site {
             Err(error) => Err(failed("elasticloadbalancing:DeleteRule", rule.arn.as_str(), error)),
         }
     }
+}
+
+/// Somebody else has made a rule for the same route since the rules were looked at.
+fn taken_meanwhile(rule: &LiveRule) -> Error {
+    Error::new(ErrorKind::Conflict, "somebody else has made a rule for the route").with_resource(rule.arn.clone())
 }
 
 fn purpose(known: &BTreeMap<String, KnownGroup>, arn: &str) -> Option<Purpose> {
