@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use deployer_core::{AppSpec, EnsureApp, ErrorKind, Mount, Outcome, Release, RemoveApp};
+use deployer_core::{AppSpec, EnsureApp, ErrorKind, Mount, Outcome, Release, RemoveApp, RetainRoutes};
 
 use crate::conformance::case::{Case, CaseResult, check, fails, nothing, same};
 use crate::conformance::ground::{Ground, web};
@@ -47,30 +47,24 @@ async fn ensured_again(ground: &Ground) -> CaseResult {
     same("what is there", ground.seen().await?, before)
 }
 
-/// A release of the web service that no balancer has to do with.
-async fn unrouted(ground: &Ground) -> CaseResult<Arc<Release>> {
-    let mut service = ground.serves("a");
-    service.routes.clear();
-    ground.release(service).await
-}
-
 async fn removed(ground: &Ground) -> CaseResult {
     same("the outcome where nothing is", remove(ground, false).await?, Outcome::AlreadyThere)?;
-    let release = unrouted(ground).await?;
-    ensure(ground, &release).await?;
+    let release = ground.prepared(ground.serves("a")).await?;
     ground.running(&release, 1).await?;
     ground.reduced(&release, 0).await?;
+    // As the engine does it: what brings traffic goes first.
+    let nothing_stays = RetainRoutes::new(ground.call(), ground.app(), None, Vec::new());
+    ground.backend.balancer.retain(nothing_stays).await?;
     remove(ground, true).await?;
     same("what is left", ground.seen().await?, Seen::nothing())?;
     same("the outcome of a repetition", remove(ground, true).await?, Outcome::AlreadyThere)?;
     // It can begin anew.
-    ensure(ground, &release).await?;
+    ground.prepare(&release).await?;
     ground.running(&release, 1).await.map(drop)
 }
 
 async fn in_use(ground: &Ground) -> CaseResult {
-    let release = unrouted(ground).await?;
-    ensure(ground, &release).await?;
+    let release = ground.prepared(ground.serves("a")).await?;
     let instance = ground.running(&release, 1).await?.remove(0);
     let before = ground.seen().await?;
     let error = fails("removing it", remove(ground, true).await, ErrorKind::Conflict)?;
