@@ -70,7 +70,8 @@ pub(crate) fn container(service: &ServiceName) -> String {
 /// The target group of a slot's port: at most 32 characters.
 pub(crate) fn target_group(app: &AppName, service: &ServiceName, port: u16, slot: char) -> String {
     let digits = digits(&[app.as_str(), service.as_str(), &port.to_string()]);
-    let name: String = format!("{}-{}", plain(app.as_str()), plain(service.as_str())).chars().take(GROUP_NAME).collect();
+    let name: String =
+        format!("{}-{}", plain(app.as_str()), plain(service.as_str())).chars().take(GROUP_NAME).collect();
     format!("{}-{digits}-{slot}", name.trim_matches('-'))
 }
 

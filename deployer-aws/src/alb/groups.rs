@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aws_sdk_elasticloadbalancingv2::types::{
-    Matcher, ProtocolEnum, Tag, TargetGroup, TargetGroupAttribute, TargetHealthReasonEnum, TargetHealthStateEnum, TargetTypeEnum,
+    Matcher, ProtocolEnum, Tag, TargetGroup, TargetGroupAttribute, TargetHealthReasonEnum, TargetHealthStateEnum,
+    TargetTypeEnum,
 };
 use deployer_core::{AppName, Digest, Error, ErrorKind, Probe, Result, ServiceName, ServiceRelease};
 use futures_util::future::try_join_all;

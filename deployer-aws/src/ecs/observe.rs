@@ -106,7 +106,8 @@ impl Site {
             let still = |task: &KnownTask| task.slot.as_ref().is_some_and(|slot| steady.contains(slot));
             let open = known.iter().filter(|(_, task)| task.status != Status::Stopped && !still(task));
             let open = open.map(|(arn, _)| arn.clone());
-            let asked: BTreeSet<String> = listed.difference(&strangers).filter(|arn| !ended(arn)).cloned().chain(open).collect();
+            let asked: BTreeSet<String> =
+                listed.difference(&strangers).filter(|arn| !ended(arn)).cloned().chain(open).collect();
             asked.into_iter().collect()
         };
         self.describe_tasks(app, arns).await?;

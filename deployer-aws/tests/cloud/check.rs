@@ -124,7 +124,12 @@ fn shape(stage: &Stage, ended: &Ended, record: &DeploymentRecord, verdict: &Verd
 
 /// What the journals say could not be cleared away.
 fn left_over(ended: &Ended) -> Vec<String> {
-    ended.journals.last().and_then(|entries| State::fold(entries).ok()).map(|state| state.leftovers()).unwrap_or_default()
+    ended
+        .journals
+        .last()
+        .and_then(|entries| State::fold(entries).ok())
+        .map(|state| state.leftovers())
+        .unwrap_or_default()
 }
 
 /// Journals are legal, and say what the records say.

@@ -101,7 +101,11 @@ impl Cloud {
             let size = FARGATE.iter().find(|(size, ..)| *size == cpu);
             let fits = size.is_some_and(|(_, from, to)| (*from..=*to).contains(&memory));
             let whole = memory == 512 || memory.is_multiple_of(1_024);
-            if !fits || !whole || text(request, "networkMode") != "awsvpc" || text(request, "executionRoleArn").is_empty() {
+            if !fits
+                || !whole
+                || text(request, "networkMode") != "awsvpc"
+                || text(request, "executionRoleArn").is_empty()
+            {
                 return Err(wrong(format!("no Fargate task has {cpu} units and {memory} MiB")));
             }
         }
@@ -121,8 +125,7 @@ impl Cloud {
         let tags = read_tags(request)?;
         let known = self.definitions.entry(family.to_owned()).or_default();
         let arn = arn("ecs", &format!("task-definition/{family}:{}", known.len() + 1));
-        let definition =
-            Definition { arn, family: family.to_owned(), request: request.clone(), tags };
+        let definition = Definition { arn, family: family.to_owned(), request: request.clone(), tags };
         known.push(definition.clone());
         Ok(json!({"taskDefinition": show_definition(&definition), "tags": write_tags(&definition.tags)}))
     }
@@ -167,14 +170,17 @@ impl Cloud {
                 return Err(invalid("The specified target group does not exist."));
             }
             if !self.in_a_rule(group) {
-                let message = format!("The target group with targetGroupArn {group} does not have an associated load balancer.");
+                let message =
+                    format!("The target group with targetGroupArn {group} does not have an associated load balancer.");
                 return Err(invalid(message));
             }
             let port = one["containerPort"].as_u64().unwrap_or_default();
             let known = definition.containers().filter(|known| text(known, "name") == container);
             let mut ports = known.filter_map(|known| known["portMappings"].as_array()).flatten();
             if !ports.any(|known| known["containerPort"].as_u64() == Some(port)) {
-                return Err(invalid(format!("The container {container} did not have a container port {port} defined.")));
+                return Err(invalid(format!(
+                    "The container {container} did not have a container port {port} defined."
+                )));
             }
             groups.push((group.to_owned(), container.to_owned(), u16::try_from(port).unwrap_or_default()));
         }
@@ -215,7 +221,9 @@ impl Cloud {
         }
         let grace = request["healthCheckGracePeriodSeconds"].as_u64();
         if grace.is_some() && groups.is_empty() {
-            return Err(invalid("Health check grace period is only valid for services configured to use load balancers"));
+            return Err(invalid(
+                "Health check grace period is only valid for services configured to use load balancers",
+            ));
         }
         let percent = |key: &str| request["deploymentConfiguration"][key].as_u64();
         if percent("minimumHealthyPercent").unwrap_or(100) >= percent("maximumPercent").unwrap_or(200) {
@@ -300,7 +308,9 @@ impl Cloud {
             let name = name.rsplit('/').next().unwrap_or_default();
             match self.services.get(name) {
                 Some(_) => services.push(self.show_service(name, tags)),
-                None => failures.push(json!({"arn": arn("ecs", &format!("service/{CLUSTER}/{name}")), "reason": "MISSING"})),
+                None => {
+                    failures.push(json!({"arn": arn("ecs", &format!("service/{CLUSTER}/{name}")), "reason": "MISSING"}))
+                }
             }
         }
         Ok(json!({"services": services, "failures": failures}))
@@ -423,7 +433,9 @@ impl Cloud {
         let from = request["startTime"].as_u64().unwrap_or_default();
         let prefix = text(request, "logStreamNamePrefix");
         let shown = self.lines.iter().enumerate().filter(|(_, line)| line.stream.starts_with(prefix));
-        let shown = shown.map(|(index, line)| (index, line, super::http::EPOCH_MILLIS + line.at)).filter(|(.., at)| *at >= from);
+        let shown = shown
+            .map(|(index, line)| (index, line, super::http::EPOCH_MILLIS + line.at))
+            .filter(|(.., at)| *at >= from);
         let events: Vec<Value> = shown
             .map(|(index, line, at)| {
                 json!({"eventId": format!("{index:05}"), "logStreamName": line.stream, "timestamp": at,

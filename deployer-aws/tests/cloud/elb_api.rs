@@ -37,7 +37,9 @@ impl Form {
     }
 
     fn tags(&self) -> Tags {
-        let pair = |member: &String| (self.get(&format!("{member}.Key")).to_owned(), self.get(&format!("{member}.Value")).to_owned());
+        let pair = |member: &String| {
+            (self.get(&format!("{member}.Key")).to_owned(), self.get(&format!("{member}.Value")).to_owned())
+        };
         self.members("Tags").iter().map(pair).collect()
     }
 }
@@ -125,7 +127,8 @@ impl Cloud {
         let mut groups: Vec<(String, u32)> = Vec::new();
         for member in form.members(&format!("{action}.ForwardConfig.TargetGroups")) {
             let group = form.get(&format!("{member}.TargetGroupArn")).to_owned();
-            let weight: u32 = form.get(&format!("{member}.Weight")).parse().map_err(|_| invalid("a weight is no number"))?;
+            let weight: u32 =
+                form.get(&format!("{member}.Weight")).parse().map_err(|_| invalid("a weight is no number"))?;
             if weight > 999 {
                 return Err(invalid("a weight is more than 999"));
             }
@@ -222,7 +225,12 @@ impl Cloud {
     fn create_group(&mut self, form: &Form) -> Answer {
         let name = form.get("Name").to_owned();
         let valid = |c: char| c.is_ascii_alphanumeric() || c == '-';
-        if name.is_empty() || name.len() > 32 || !name.chars().all(valid) || name.starts_with('-') || name.ends_with('-') {
+        if name.is_empty()
+            || name.len() > 32
+            || !name.chars().all(valid)
+            || name.starts_with('-')
+            || name.ends_with('-')
+        {
             return Err(invalid(format!("Target group name '{name}' is not valid")));
         }
         self.check_settings(form)?;

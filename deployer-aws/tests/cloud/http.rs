@@ -63,7 +63,6 @@ struct State {
     /// What there was before the last change, if anybody may be answered out of it.
     before: Option<Box<Cloud>>,
     lagging: bool,
-    throttled: u64,
 }
 
 impl Wire {
@@ -99,8 +98,13 @@ impl Wire {
         self.lock().requests.clone()
     }
 
-    pub(crate) fn throttled(&self) -> u64 {
-        self.lock().throttled
+    /// How many requests were throttled, by operation.
+    pub(crate) fn throttled(&self) -> BTreeMap<String, u64> {
+        let mut throttled = BTreeMap::new();
+        for request in self.lock().requests.iter().filter(|request| request.outcome == "throttled") {
+            *throttled.entry(request.operation.clone()).or_default() += 1;
+        }
+        throttled
     }
 
     /// A process that deploys to it.
@@ -151,7 +155,6 @@ impl Wire {
         let mut state = self.lock();
         state.cloud.advance(now);
         if state.cloud.profile.rates && !state.cloud.buckets.take(&request.operation, now) {
-            state.throttled += 1;
             state.outcome(number, "throttled");
             return request.refusal(400, request.throttling(), "Rate exceeded");
         }
@@ -284,7 +287,9 @@ impl Asked {
             body
         } else {
             let metadata = "<ResponseMetadata><RequestId>1</RequestId></ResponseMetadata>";
-            format!("<{operation}Response><{operation}Result>{body}</{operation}Result>{metadata}</{operation}Response>")
+            format!(
+                "<{operation}Response><{operation}Result>{body}</{operation}Result>{metadata}</{operation}Response>"
+            )
         };
         response(200, body)
     }
@@ -385,7 +390,9 @@ impl Process {
                 self.0.paused.send_replace(Some(Instant::now() + Duration::from_millis(millis)));
                 self.be_alive().await;
             }
-            Some(fault @ (Fault::Cancel | Fault::KillInstance | Fault::MoveWeights)) => wire.interfere(fault, number).await,
+            Some(fault @ (Fault::Cancel | Fault::KillInstance | Fault::MoveWeights)) => {
+                wire.interfere(fault, number).await
+            }
             _ => {}
         }
         sleep(way).await;

@@ -6,9 +6,9 @@
 //! real time.
 
 pub(crate) mod balancer;
+pub(crate) mod check;
 mod ecs_api;
 mod elb_api;
-pub(crate) mod check;
 pub(crate) mod http;
 mod pace;
 pub(crate) mod play;

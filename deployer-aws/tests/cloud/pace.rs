@@ -37,7 +37,9 @@ pub(crate) struct Buckets(BTreeMap<usize, (f64, u64)>);
 impl Buckets {
     /// Whether a request is taken.
     pub(super) fn take(&mut self, operation: &str, now: u64) -> bool {
-        let Some(index) = RATES.iter().position(|(operations, ..)| operations.contains(&operation)) else { return true };
+        let Some(index) = RATES.iter().position(|(operations, ..)| operations.contains(&operation)) else {
+            return true;
+        };
         let (_, burst, rate) = RATES[index];
         let (left, since) = self.0.entry(index).or_insert((burst, now));
         *left = (*left + rate * now.saturating_sub(*since) as f64 / 1_000.0).min(burst);

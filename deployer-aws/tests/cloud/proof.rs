@@ -81,7 +81,9 @@ impl Proof {
     ) -> Report {
         let single = singles.len() as u64;
         let limit = if self.runs == 0 { single } else { self.runs.saturating_sub(report.runs) };
-        report.singles = (single, single.min(limit));
+        // With fewer runs than single faults, every third one has several.
+        let sampled = limit < single;
+        report.singles = (single, if sampled { limit - limit / 3 } else { single });
         let next = AtomicU64::new(0);
         let shared = Mutex::new(report);
         in_parallel(|| {
@@ -91,12 +93,12 @@ impl Proof {
                     break;
                 }
                 let mut random = Random(self.seed.wrapping_mul(1_000_003).wrapping_add(number));
-                let (index, strikes) = if limit < single {
-                    singles[random.below(singles.len())].clone()
-                } else {
-                    let several = || self.several(stages, &mut random);
-                    usize::try_from(number).ok().and_then(|n| singles.get(n).cloned()).unwrap_or_else(several)
+                let chosen = match sampled {
+                    true if number % 3 == 2 => None,
+                    true => singles.get(random.below(singles.len())).cloned(),
+                    false => usize::try_from(number).ok().and_then(|n| singles.get(n).cloned()),
                 };
+                let (index, strikes) = chosen.unwrap_or_else(|| self.several(stages, &mut random));
                 let Some((stage, _)) = stages.get(&index) else { continue };
                 let played = catch_unwind(AssertUnwindSafe(|| stage.play(&strikes)));
                 let played = played.unwrap_or_else(|_| Played {
@@ -159,7 +161,10 @@ impl Report {
 
     /// Prints everything as tables.
     pub(crate) fn tables(&self) {
-        println!("{:<28} {:>8} {:>7} {:>7} {:>6} {:>12}", "scenario", "requests", "changes", "seconds", "runs", "most changes");
+        println!(
+            "{:<28} {:>8} {:>7} {:>7} {:>6} {:>12}",
+            "scenario", "requests", "changes", "seconds", "runs", "most changes"
+        );
         for (name, [requests, changes, seconds, runs, most]) in &self.scenarios {
             println!("{name:<28} {requests:>8} {changes:>7} {seconds:>7} {runs:>6} {most:>12}");
         }

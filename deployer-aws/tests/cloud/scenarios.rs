@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use deployer_core::{
-    AppSpec, CanaryStep, Hook, HookPoint, ReleaseNumber, Route, ServiceSpec, Strategy,
-};
+use deployer_core::{AppSpec, CanaryStep, Hook, HookPoint, ReleaseNumber, Route, ServiceSpec, Strategy};
 
 use super::Profile;
 
@@ -111,9 +109,8 @@ pub(crate) fn all() -> Vec<Scenario> {
     let rolling = Strategy::Rolling { surge: 1, unavailable: 0 };
     let step = |weight| CanaryStep { weight, hold: 3 * SECOND };
     let canary = Strategy::Canary { steps: vec![step(20), step(50)] };
-    let update = |name, strategy: &Strategy| {
-        Scenario::new(name, deploy(only("v2", strategy))).serving(only("v1", strategy))
-    };
+    let update =
+        |name, strategy: &Strategy| Scenario::new(name, deploy(only("v2", strategy))).serving(only("v1", strategy));
     let failing = |name, how, strategy: &Strategy| {
         Scenario::new(name, deploy(broken(how, strategy))).serving(only("v1", strategy)).ending("rolled-back")
     };

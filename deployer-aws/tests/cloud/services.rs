@@ -122,7 +122,8 @@ impl Cloud {
     fn schedule(&mut self, name: &str) {
         let now = self.now;
         let Some(service) = self.services.get(name) else { return };
-        let (desired, grace, retry, tags) = (service.desired as usize, service.grace, service.retry, service.tags.clone());
+        let (desired, grace, retry, tags) =
+            (service.desired as usize, service.grace, service.retry, service.tags.clone());
         let Some(primary) = service.deployments.first().cloned() else { return };
         // What the load balancer finds unhealthy is replaced.
         let failing: Vec<String> = self
@@ -142,7 +143,11 @@ impl Cloud {
         for task in ours.iter().take(ours.len().saturating_sub(desired)) {
             self.retire(&task.id, &reason);
         }
-        let given_up = self.services.get(name).and_then(|service| service.deployments.first()).is_some_and(|d| d.rollout == "FAILED");
+        let given_up = self
+            .services
+            .get(name)
+            .and_then(|service| service.deployments.first())
+            .is_some_and(|d| d.rollout == "FAILED");
         if ours.len() < desired && !given_up && retry <= now {
             for _ in ours.len()..desired {
                 let group = format!("service:{name}");
@@ -186,7 +191,9 @@ impl Cloud {
     pub(super) fn count_failure(&mut self, id: &str) {
         let now = self.now;
         let Some(task) = self.tasks.get(id) else { return };
-        let (by_hand, started_by, Some(name)) = (task.by_hand, task.started_by.clone(), task.service.clone()) else { return };
+        let (by_hand, started_by, Some(name)) = (task.by_hand, task.started_by.clone(), task.service.clone()) else {
+            return;
+        };
         let Some(service) = self.services.get_mut(&name) else { return };
         let threshold = service.desired.div_ceil(2).clamp(3, 200);
         let Some(primary) = service.deployments.first_mut().filter(|primary| primary.id == started_by) else { return };

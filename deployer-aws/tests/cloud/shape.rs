@@ -29,7 +29,9 @@ impl Cloud {
     }
 
     fn rules_of<'a>(&'a self, app: &'a str) -> impl Iterator<Item = &'a Rule> {
-        let ours = move |arn: &String| self.groups.get(arn).is_some_and(|group| group.tags.get(APP).is_some_and(|it| it == app));
+        let ours = move |arn: &String| {
+            self.groups.get(arn).is_some_and(|group| group.tags.get(APP).is_some_and(|it| it == app))
+        };
         self.rules.values().filter(move |rule| rule.forward().iter().any(|(arn, _)| ours(arn)))
     }
 
@@ -58,7 +60,8 @@ impl Cloud {
             self.add_pools(service, shape.revisions.entry(revision).or_default());
         }
         for rule in self.rules_of(app) {
-            let owner = rule.forward().iter().max_by_key(|(_, weight)| *weight).and_then(|(arn, _)| self.groups.get(arn));
+            let owner =
+                rule.forward().iter().max_by_key(|(_, weight)| *weight).and_then(|(arn, _)| self.groups.get(arn));
             let Some(group) = owner else { continue };
             let name = group.tags.get(SERVICE).and_then(|name| ServiceName::new(name).ok());
             let port = group.tags.get("deployer:port").and_then(|port| port.parse().ok());
@@ -134,7 +137,8 @@ impl Cloud {
     /// Kills one of an application's instances.
     pub(crate) fn kill_one(&mut self, app: &str, number: usize) {
         let names: Vec<String> = self.slots(app).map(|service| service.name.clone()).collect();
-        let running = |task: &&Task| task.phase == Phase::Running && task.service.as_ref().is_some_and(|it| names.contains(it));
+        let running =
+            |task: &&Task| task.phase == Phase::Running && task.service.as_ref().is_some_and(|it| names.contains(it));
         let ids: Vec<String> = self.tasks.values().filter(running).map(|task| task.id.clone()).collect();
         if let Some(id) = ids.get(number % ids.len().max(1)) {
             self.kill_by_hand(id);
@@ -151,9 +155,11 @@ impl Cloud {
                 let targets = self.groups.get(group).into_iter().flat_map(|group| group.targets.values());
                 targets.filter(|target| target.state == State::Healthy).count() > 0
             };
-            let healthy: Vec<&String> = rule.forward().iter().map(|(group, _)| group).filter(|arn| serves(arn)).collect();
+            let healthy: Vec<&String> =
+                rule.forward().iter().map(|(group, _)| group).filter(|arn| serves(arn)).collect();
             let Some(chosen) = healthy.get(number % healthy.len().max(1)) else { continue };
-            let weights = rule.forward().iter().map(|(group, _)| (group.clone(), if group == *chosen { 100 } else { 0 }));
+            let weights =
+                rule.forward().iter().map(|(group, _)| (group.clone(), if group == *chosen { 100 } else { 0 }));
             let weights: Vec<(String, u32)> = weights.collect();
             if let Some(rule) = self.rules.get_mut(&arn) {
                 rule.forwards.push((now, weights));

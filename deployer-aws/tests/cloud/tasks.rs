@@ -174,8 +174,12 @@ impl Cloud {
     /// Lets tasks go on that are due.
     pub(super) fn step_tasks(&mut self) {
         let now = self.now;
-        let due: Vec<String> =
-            self.tasks.values().filter(|task| task.next.is_some_and(|next| next <= now)).map(|one| one.id.clone()).collect();
+        let due: Vec<String> = self
+            .tasks
+            .values()
+            .filter(|task| task.next.is_some_and(|next| next <= now))
+            .map(|one| one.id.clone())
+            .collect();
         for id in due {
             self.step_task(&id);
         }

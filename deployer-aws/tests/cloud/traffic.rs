@@ -114,7 +114,8 @@ impl Cloud {
         let open = targets.is_empty();
         if open {
             // Where all are unhealthy, all are tried.
-            let registered = |target: &&super::balancer::Target| !matches!(target.state, super::balancer::State::Draining(..));
+            let registered =
+                |target: &&super::balancer::Target| !matches!(target.state, super::balancer::State::Draining(..));
             targets = group.targets.values().filter(registered).collect();
         }
         let index = usize::try_from(number / 3).unwrap_or(0) % targets.len().max(1);

@@ -1,5 +1,6 @@
 //! Many services and many deployments at once, against the rates of requests that ECS publishes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,15 +24,28 @@ fn service(version: &str) -> ServiceSpec {
 struct Crowd {
     seconds: u64,
     requests: usize,
-    throttled: u64,
+    throttled: BTreeMap<String, u64>,
     promoted: usize,
+}
+
+impl Crowd {
+    /// Few of the requests were in vain, and it took hardly longer than the rates allow.
+    fn is_no_storm(&self, least_seconds: u64) {
+        let throttled: u64 = self.throttled.values().sum();
+        assert!(throttled * 4 < self.requests as u64 && self.seconds < least_seconds * 2, "{self:?}");
+    }
 }
 
 /// Deploys applications at once, from one process.
 fn deploy(apps: Vec<AppSpec>, rates: bool) -> Crowd {
     let world = World::new();
     world.add_image("web:v1");
-    let wire = Wire::new(&world, &apps[0].name, Cloud::with_profile(Profile { rates, ..Profile::default() }), &Strikes::default());
+    let wire = Wire::new(
+        &world,
+        &apps[0].name,
+        Cloud::with_profile(Profile { rates, ..Profile::default() }),
+        &Strikes::default(),
+    );
     simulate(async {
         let process = wire.process();
         let deployer = Deployer::builder(wire.backend(&process)).clock(world.clock()).owner("fleet").build();
@@ -61,7 +75,9 @@ fn wide(services: usize) -> AppSpec {
     (0..services).fold(app, |app, index| {
         let service = service("v1");
         let routed = |service: ServiceSpec| {
-            service.with_route(Route::new(8080).with_host(format!("s{index}.example"))).with_http_probe("/healthz", 8080)
+            service
+                .with_route(Route::new(8080).with_host(format!("s{index}.example")))
+                .with_http_probe("/healthz", 8080)
         };
         // The load balancer has room for 100 target groups.
         let service = if index < 10 { routed(service) } else { service };
@@ -83,7 +99,8 @@ fn two_hundred_services_in_one_application_do_not_end_in_a_storm() {
     let (free, paced) = (deploy(vec![wide(200)], false), deploy(vec![wide(200)], true));
     println!("200 services, no rates: {free:?}\n200 services, published rates: {paced:?}");
     assert_eq!((free.promoted, paced.promoted), (1, 1));
-    assert!(paced.throttled * 4 < paced.requests as u64, "{paced:?}");
+    // ECS registers 20 task definitions at once, and one each second from then on.
+    paced.is_no_storm(180);
 }
 
 #[test]
@@ -91,5 +108,6 @@ fn fifty_deployments_at_once_do_not_end_in_a_storm() {
     let (free, paced) = (deploy(many(50), false), deploy(many(50), true));
     println!("50 deployments, no rates: {free:?}\n50 deployments, published rates: {paced:?}");
     assert_eq!((free.promoted, paced.promoted), (50, 50));
-    assert!(paced.throttled * 4 < paced.requests as u64, "{paced:?}");
+    // Looks that are shared by nobody: 20 descriptions of services each second.
+    paced.is_no_storm(100);
 }
