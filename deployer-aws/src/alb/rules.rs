@@ -1,7 +1,6 @@
 //! Rules of the listener: one for each route.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use aws_sdk_elasticloadbalancingv2::types::{
     Action, ActionTypeEnum, ForwardActionConfig, HostHeaderConditionConfig, PathPatternConditionConfig, Rule,
@@ -93,9 +92,6 @@ impl Match {
     }
 }
 
-/// How long the rules are believed that this process has not changed.
-const RULES: Duration = Duration::from_secs(5);
-
 /// How many lengths of paths are told apart, and how many rules of the same length there may be.
 const BANDS: u32 = 128;
 const BAND: u32 = 190;
@@ -134,8 +130,7 @@ impl Site {
     /// All rules of the listener but its default one, in the order in which they are tried, as they were a moment ago;
     /// none without a listener.
     pub(super) async fn rules(&self) -> Result<Vec<LiveRule>> {
-        // Nobody else should change them, and who does is found out when weights are changed the next time.
-        self.rules.get("", async { Ok((self.rules_now().await?, self.moment().max(RULES))) }).await
+        self.rules.get("", async { Ok((self.rules_now().await?, self.moment())) }).await
     }
 
     /// The rules as they are now.

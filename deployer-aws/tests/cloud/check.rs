@@ -169,6 +169,10 @@ fn traffic(stage: &Stage, ended: &Ended) -> Option<String> {
         // A stale answer shows the weights of before: nobody can know that they were moved.
         return None;
     }
+    if ended.wire.acted_unseen() {
+        // ELB has no way to change ECS only if weights are as they were seen.
+        return None;
+    }
     let (sent, lost) = ended.wire.cloud(|cloud| (cloud.traffic.sent, cloud.traffic.lost.clone()));
     let ours: Vec<_> = lost.into_iter().filter(|lost| !lost.by_hand).collect();
     let first = ours.first()?;

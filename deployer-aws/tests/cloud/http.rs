@@ -63,6 +63,9 @@ struct State {
     /// What there was before the last change, if anybody may be answered out of it.
     before: Option<Box<Cloud>>,
     lagging: bool,
+    /// Whether somebody has moved weights since the rules were looked at, and whether something was done meanwhile.
+    moved: bool,
+    unseen: bool,
 }
 
 impl Wire {
@@ -105,6 +108,11 @@ impl Wire {
             *throttled.entry(request.operation.clone()).or_default() += 1;
         }
         throttled
+    }
+
+    /// Whether a slot was changed after weights were moved by hand, and before anybody could see that they were.
+    pub(crate) fn acted_unseen(&self) -> bool {
+        self.lock().unseen
     }
 
     /// A process that deploys to it.
@@ -173,6 +181,11 @@ impl Wire {
             }
         };
         state.cloud.stirred |= request.mutating();
+        match request.operation.as_str() {
+            "DescribeRules" if !stale => state.moved = false,
+            "UpdateService" => state.unseen |= state.moved,
+            _ => {}
+        }
         state.cloud.advance(now);
         match answer {
             Ok(body) => {
@@ -200,7 +213,10 @@ impl Wire {
                 let _nothing_to_cancel = operator.cancel(&app, "an operator").await;
             }
             Fault::KillInstance => self.cloud(|cloud| cloud.kill_one(app.as_str(), number)),
-            Fault::MoveWeights => self.cloud(|cloud| cloud.move_weights(app.as_str(), number)),
+            Fault::MoveWeights => {
+                self.cloud(|cloud| cloud.move_weights(app.as_str(), number));
+                self.lock().moved = true;
+            }
             _ => {}
         }
     }
