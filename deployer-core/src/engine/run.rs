@@ -375,6 +375,7 @@ impl Run {
     async fn patient_lease(&self, patience: Duration) -> Result<Lease> {
         let mut deadline = None;
         loop {
+            let asked = self.tools.now();
             let busy = match self.tools.acquire(&self.app, self.tools.lease_ttl).await {
                 Err(error) if error.kind() == ErrorKind::Busy => error,
                 result => return result,
@@ -382,16 +383,16 @@ impl Run {
             let read = || self.tools.backend.store.lease_holder(&self.app);
             let holder = self.tools.calls.insist("store.lease_holder", &self.app, Access::Read, SHORT, read).await?;
             let Some(holder) = holder else { continue };
-            let now = self.tools.now();
             let deadline = *deadline.get_or_insert_with(|| {
                 let until = holder.expires_at + Duration::from_millis(50) + patience;
                 self.events.send(EventKind::WaitingForLease { holder: holder.owner.clone(), until });
                 until
             });
-            if now >= deadline {
+            // A slow store may answer after the lease has ended what was true before: only then is it asked in vain.
+            if asked >= deadline {
                 return Err(busy.with_help("the other deployment is alive: wait for it, or cancel it"));
             }
-            self.tools.calls.clock.sleep(deadline.since(now).min(Duration::from_millis(250))).await;
+            self.tools.calls.clock.sleep(deadline.since(self.tools.now()).min(Duration::from_millis(250))).await;
         }
     }
 

@@ -1,8 +1,13 @@
 //! Cancelled, superseded, killed and resumed deployments. The proof loop (`scripts/proof`) kills them everywhere.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use deployer_core::{CanaryStep, DeployOptions, ErrorKind, ReleaseNumber, RevisionStatus, Strategy, Verdict};
+use async_trait::async_trait;
+use deployer_core::{
+    CallInfo, CanaryStep, Clock, DeployOptions, Deployer, ErrorKind, Intercept, Next, ReleaseNumber, Result,
+    RevisionStatus, Strategy, Verdict,
+};
 use deployer_testkit::simulate;
 
 use crate::shop::{app, deploy_well, only, traffic, web, world};
@@ -106,6 +111,35 @@ fn a_living_deployment_is_not_taken_from_its_driver() {
         let second = deployer.resume(&app()).await.unwrap().unwrap();
         assert_eq!(second.finished().await.unwrap_err().kind(), ErrorKind::Busy);
         assert!(living.finished().await.unwrap().verdict.unwrap().is_promoted());
+    });
+}
+
+/// A store that takes its time to say who holds a lease.
+#[derive(Debug)]
+struct Slow(Arc<dyn Clock>);
+
+#[async_trait]
+impl Intercept for Slow {
+    async fn intercept(&self, call: &CallInfo, next: &mut Next<'_>) -> Result<()> {
+        next.run().await?;
+        if call.operation == "store.lease_holder" {
+            self.0.sleep(3 * SECOND).await;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_slow_store_is_asked_for_the_lease_once_more_after_it_has_ended() {
+    let (world, deployer) = world();
+    simulate(async {
+        deploy_well(&deployer, only(web(1))).await;
+        let doomed = deployer.deploy(only(web(2).with_strategy(canary())), DeployOptions::default());
+        world.clock().sleep(20 * SECOND).await;
+        drop(doomed);
+        let slow = Deployer::builder(world.backend()).clock(world.clock()).intercept(Arc::new(Slow(world.clock())));
+        let resumed = slow.build().resume(&app()).await.unwrap().unwrap();
+        assert!(resumed.finished().await.unwrap().verdict.unwrap().is_promoted());
     });
 }
 
