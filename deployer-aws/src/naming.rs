@@ -70,9 +70,19 @@ pub(crate) fn container(service: &ServiceName) -> String {
 /// The target group of a slot's port: at most 32 characters.
 pub(crate) fn target_group(app: &AppName, service: &ServiceName, port: u16, slot: char) -> String {
     let digits = digits(&[app.as_str(), service.as_str(), &port.to_string()]);
-    let name: String = format!("{}-{}", plain(app.as_str()), plain(service.as_str())).chars().take(20).collect();
+    let name: String =
+        format!("{}-{}", plain(app.as_str()), plain(service.as_str())).chars().take(GROUP_NAME).collect();
     format!("{}-{digits}-{slot}", name.trim_matches('-'))
 }
+
+/// What the names of all target groups of an application begin with; those of others may as well.
+pub(crate) fn target_group_prefix(app: &AppName) -> String {
+    let name: String = plain(app.as_str()).chars().take(GROUP_NAME).collect();
+    name.trim_matches('-').to_owned()
+}
+
+/// How much of the application's and the service's names is in the name of a target group.
+const GROUP_NAME: usize = 20;
 
 /// What an instance or task is called.
 pub(crate) fn instance(service: &ServiceName, task: &str) -> String {

@@ -41,6 +41,8 @@ pub(crate) struct Memory {
     pub(crate) slots: HashMap<AppName, (Instant, BTreeSet<String>)>,
     /// The tasks that were seen, by application and ARN.
     pub(crate) tasks: HashMap<AppName, BTreeMap<String, KnownTask>>,
+    /// The tasks of others that were listed with an application's, by ARN.
+    pub(crate) strangers: HashMap<AppName, BTreeSet<String>>,
     /// When the one-off tasks of an application were listed.
     pub(crate) errands: HashMap<AppName, Instant>,
     /// The one-off tasks that were removed, and when: ECS shows them for another hour.

@@ -29,7 +29,7 @@ impl Site {
             return Ok(Outcome::AlreadyThere);
         }
         self.listener()?;
-        let (rules, slots) = try_join(self.rules(), self.slots(&release.app)).await?;
+        let (rules, slots) = try_join(self.rules_now(), self.slots(&release.app)).await?;
         check_free(&release.app, &routed, &rules)?;
         let mut taken: BTreeSet<u32> = rules.iter().map(|rule| rule.priority).collect();
         let mut outcome = Outcome::AlreadyThere;
@@ -96,7 +96,7 @@ impl Site {
     }
 
     pub(super) async fn retain(&self, request: &RetainRoutes) -> Result<Outcome> {
-        let (rules, slots) = try_join(self.rules(), self.slots(&request.app)).await?;
+        let (rules, slots) = try_join(self.rules_now(), self.slots(&request.app)).await?;
         let kept: BTreeMap<&ServiceName, &ServiceRelease> =
             request.release.iter().flat_map(|release| &release.services).collect();
         let wanted = |rule: &LiveRule| {
@@ -128,8 +128,9 @@ impl Site {
                     rule.groups.iter().any(|(known, _)| known == arn) && groups.iter().all(|(known, _)| known != arn)
                 })
         };
-        let of_app = rules.iter().flat_map(|rule| rule.ours.iter()).filter(|(_, one)| one.app == request.app);
-        let orphans: BTreeSet<&String> = of_app.map(|(arn, _)| arn).filter(|arn| !referred(arn)).collect();
+        // Whoever was here before may have been stopped between a rule and its target groups.
+        let of_app = self.groups_of_app(&request.app).await?;
+        let orphans: Vec<&String> = of_app.iter().filter(|arn| !referred(arn)).collect();
         try_join_all(orphans.iter().map(|arn| self.delete_group(arn))).await?;
         // Slots of services that are gone.
         let gone = |slot: &Slot| slot.is_idle() && !kept.contains_key(&slot.service);

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aws_sdk_elasticloadbalancingv2::types::{
-    Matcher, ProtocolEnum, Tag, TargetGroupAttribute, TargetHealthReasonEnum, TargetHealthStateEnum, TargetTypeEnum,
+    Matcher, ProtocolEnum, Tag, TargetGroup, TargetGroupAttribute, TargetHealthReasonEnum, TargetHealthStateEnum,
+    TargetTypeEnum,
 };
 use deployer_core::{AppName, Digest, Error, ErrorKind, Probe, Result, ServiceName, ServiceRelease};
 use futures_util::future::try_join_all;
@@ -16,6 +17,10 @@ use crate::site::Site;
 /// How many resources' tags ELB tells in one call:
 /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_DescribeTags.html>.
 const DESCRIBED: usize = 20;
+
+/// How many target groups ELB tells of in one call:
+/// <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_DescribeTargetGroups.html>.
+const PAGE: i32 = 400;
 
 /// The shortest time between two questions of the load balancer to a target.
 const PROBED: Duration = Duration::from_secs(5);
@@ -93,9 +98,9 @@ impl Settings {
         Self { path, interval, timeout, drain }
     }
 
-    /// What an HTTP check takes for an answer: everything, if it is only asked whether anybody answers.
+    /// What an HTTP check takes for an answer: everything that ELB knows, if it is only asked whether anybody answers.
     fn codes(&self) -> Matcher {
-        Matcher::builder().http_code(if self.path.is_some() { "200-399" } else { "100-599" }).build()
+        Matcher::builder().http_code(if self.path.is_some() { "200-399" } else { "200-499" }).build()
     }
 
     fn hash(&self) -> String {
@@ -240,6 +245,22 @@ impl Site {
             Err(error) if is(&error, &["TargetGroupNotFound", "TargetGroupNotFoundException"]) => Ok(None),
             Err(error) => Err(failed("elasticloadbalancing:DescribeTargetGroups", name, error)),
         }
+    }
+
+    /// The ARNs of an application's target groups, those included to which no rule refers.
+    pub(super) async fn groups_of_app(&self, app: &AppName) -> Result<BTreeSet<String>> {
+        let prefix = naming::target_group_prefix(app);
+        let mut found = BTreeSet::new();
+        let mut pages = self.elb.describe_target_groups().page_size(PAGE).into_paginator().send();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|e| failed("elasticloadbalancing:DescribeTargetGroups", app.as_str(), e))?;
+            let named = |group: &&TargetGroup| group.target_group_name().is_some_and(|name| name.starts_with(&prefix));
+            let arns = page.target_groups().iter().filter(named).filter_map(TargetGroup::target_group_arn);
+            found.extend(arns.map(str::to_owned));
+        }
+        let known = self.known_groups(&found).await?;
+        found.retain(|arn| known.get(arn).and_then(|group| group.of.as_ref()).is_some_and(|of| of.app == *app));
+        Ok(found)
     }
 
     /// Gives a target group the settings of a release, unless it has them. A tag says which it has, written last.

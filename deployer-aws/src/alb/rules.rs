@@ -1,7 +1,6 @@
 //! Rules of the listener: one for each route.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use aws_sdk_elasticloadbalancingv2::types::{
     Action, ActionTypeEnum, ForwardActionConfig, HostHeaderConditionConfig, PathPatternConditionConfig, Rule,
@@ -93,9 +92,6 @@ impl Match {
     }
 }
 
-/// How long the rules are believed that this process has not changed.
-const RULES: Duration = Duration::from_secs(5);
-
 /// How many lengths of paths are told apart, and how many rules of the same length there may be.
 const BANDS: u32 = 128;
 const BAND: u32 = 190;
@@ -106,6 +102,11 @@ impl LiveRule {
         let weighted = self.groups.iter().find(|(arn, weight)| *weight > 0 && self.ours.contains_key(arn));
         let first = || self.groups.iter().find(|(arn, _)| self.ours.contains_key(arn));
         weighted.or_else(first).and_then(|(arn, _)| self.ours.get(arn))
+    }
+
+    /// Whether it forwards to these target groups.
+    fn forwards_to(&self, groups: &[(String, i32)]) -> bool {
+        groups.iter().all(|(arn, _)| self.groups.iter().any(|(known, _)| known == arn))
     }
 
     /// The route that it is, if it is one of ours.
@@ -129,8 +130,7 @@ impl Site {
     /// All rules of the listener but its default one, in the order in which they are tried, as they were a moment ago;
     /// none without a listener.
     pub(super) async fn rules(&self) -> Result<Vec<LiveRule>> {
-        // Nobody else should change them, and who does is found out when weights are changed the next time.
-        self.rules.get("", async { Ok((self.rules_now().await?, self.moment().max(RULES))) }).await
+        self.rules.get("", async { Ok((self.rules_now().await?, self.moment())) }).await
     }
 
     /// The rules as they are now.
@@ -195,8 +195,14 @@ impl Site {
             self.rules.forget("");
             match made {
                 Ok(_) => return Ok(()),
-                // Somebody else was faster.
-                Err(error) if is(&error, &["PriorityInUse", "PriorityInUseException"]) => {}
+                // Somebody else was faster, or it was made by an attempt of which nobody has heard.
+                Err(error) if is(&error, &["PriorityInUse", "PriorityInUseException"]) => {
+                    let rules = self.rules_now().await?;
+                    let same = rules.iter().find(|rule| rule.matches.as_ref() == Some(matches));
+                    if let Some(same) = same {
+                        return if same.forwards_to(groups) { Ok(()) } else { Err(taken_meanwhile(same)) };
+                    }
+                }
                 Err(error) => return Err(failed("elasticloadbalancing:CreateRule", listener, error)),
             }
         }
@@ -204,8 +210,6 @@ impl Site {
 
     pub(super) async fn modify_rule(&self, rule: &LiveRule, groups: &[(String, i32)]) -> Result<()> {
         let call = self.elb.modify_rule().rule_arn(&rule.arn).actions(forward(groups));
-        // Before it is sent as well: the call may be dropped.
-        self.rules.forget("");
         let made = call.send().await;
         self.rules.forget("");
         made.map_err(|error| failed("elasticloadbalancing:ModifyRule", rule.arn.as_str(), error)).map(drop)
@@ -220,6 +224,11 @@ impl Site {
             Err(error) => Err(failed("elasticloadbalancing:DeleteRule", rule.arn.as_str(), error)),
         }
     }
+}
+
+/// Somebody else has made a rule for the same route since the rules were looked at.
+fn taken_meanwhile(rule: &LiveRule) -> Error {
+    Error::new(ErrorKind::Conflict, "somebody else has made a rule for the route").with_resource(rule.arn.clone())
 }
 
 fn purpose(known: &BTreeMap<String, KnownGroup>, arn: &str) -> Option<Purpose> {

@@ -36,9 +36,7 @@ pub(super) fn version(weights: &BTreeMap<char, u8>) -> PoolVersion {
 
 impl Site {
     pub(super) async fn shift(&self, request: &SetWeights) -> Result<Outcome> {
-        // As they are now, for everybody: a call that was dropped may have changed them.
-        self.rules.forget("");
-        let (rules, slots) = try_join(self.rules(), self.slots(&request.app)).await?;
+        let (rules, slots) = try_join(self.rules_now(), self.slots(&request.app)).await?;
         let services = by_service(&request.app, &rules, &slots);
         let unknown = || {
             Error::new(ErrorKind::NotFound, "the load balancer has no rule for the service")

@@ -1,5 +1,6 @@
 //! Starting and stopping instances: how many tasks a slot has.
 
+use aws_sdk_ecs::operation::update_service::builders::UpdateServiceFluentBuilder;
 use aws_sdk_ecs::types::{
     AssignPublicIp, AwsVpcConfiguration, CapacityProviderStrategyItem, DeploymentCircuitBreaker,
     DeploymentConfiguration, LaunchType, LoadBalancer, NetworkConfiguration, PropagateTags, Tag,
@@ -50,10 +51,7 @@ impl Site {
             return Ok(Outcome::AlreadyThere);
         }
         let call = self
-            .ecs
-            .update_service()
-            .cluster(&self.options.cluster)
-            .service(&slot.name)
+            .update(slot)
             .desired_count(count(instances.max(slot.desired)))
             .set_force_new_deployment(anew.then_some(true));
         call.send().await.map_err(|error| failed("ecs:UpdateService", slot.name.as_str(), error))?;
@@ -63,10 +61,7 @@ impl Site {
     /// The revision into a slot in which nothing runs.
     async fn fill(&self, slot: &Slot, request: &Launch, definition: &str, groups: Vec<(String, u16)>) -> Result<()> {
         let mut call = self
-            .ecs
-            .update_service()
-            .cluster(&self.options.cluster)
-            .service(&slot.name)
+            .update(slot)
             .task_definition(definition)
             .desired_count(count(request.instances))
             .network_configuration(self.network()?)
@@ -80,6 +75,10 @@ impl Site {
             Err(error) if is(&error, &["ServiceNotActiveException"]) => Err(draining(&slot.name)),
             Err(error) => Err(failed("ecs:UpdateService", slot.name.as_str(), error)),
         }
+    }
+
+    fn update(&self, slot: &Slot) -> UpdateServiceFluentBuilder {
+        self.ecs.update_service().cluster(&self.options.cluster).service(&slot.name)
     }
 
     async fn create_slot(
@@ -148,12 +147,7 @@ impl Site {
         if slot.desired <= request.keep {
             return Ok(Outcome::AlreadyThere);
         }
-        let call = self
-            .ecs
-            .update_service()
-            .cluster(&self.options.cluster)
-            .service(&slot.name)
-            .desired_count(count(request.keep));
+        let call = self.update(slot).desired_count(count(request.keep));
         let made = call.send().await;
         self.changed(&request.app, Some(slot));
         made.map_err(|error| failed("ecs:UpdateService", slot.name.as_str(), error))?;

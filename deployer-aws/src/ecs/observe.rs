@@ -24,6 +24,9 @@ const FORGOTTEN: Duration = Duration::from_secs(2 * 3_600);
 /// How long it is believed that there are no one-off tasks but those that this process has started.
 const ERRANDS: Duration = Duration::from_secs(60);
 
+/// How many slots and more are not asked for one by one: ECS takes 20 listings a second, of everybody together.
+const CROWD: usize = 10;
+
 impl Site {
     pub(super) async fn observe_app(&self, request: &ObserveApp) -> Result<ObservedApp> {
         let slots = self.slots(&request.app).await?;
@@ -78,16 +81,20 @@ impl Site {
             }
             (listings, errands)
         };
+        if wanted.len() > CROWD {
+            let stopped = wanted.iter().any(|(_, desired)| *desired == DesiredStatus::Stopped);
+            wanted = vec![(Of::Anybody, DesiredStatus::Running)];
+            wanted.extend(stopped.then_some((Of::Anybody, DesiredStatus::Stopped)));
+        }
         let lists = wanted.drain(..).map(|(of, desired)| self.list_tasks(of, desired));
         let listed: BTreeSet<String> = try_join_all(lists).await?.into_iter().flatten().collect();
         let arns: Vec<String> = {
             let mut memory = self.memory();
             memory.removed.retain(|_, at| at.elapsed() < FORGOTTEN);
             let removed: BTreeSet<String> = memory.removed.keys().cloned().collect();
-            memory.searched.extend(slots.iter().map(|slot| (slot.name.clone(), slot.print.clone())));
-            if errands {
-                memory.errands.insert(app.clone(), Instant::now());
-            }
+            let strangers = memory.strangers.entry(app.clone()).or_default();
+            strangers.retain(|arn| listed.contains(arn));
+            let strangers = strangers.clone();
             let known = memory.tasks.entry(app.clone()).or_default();
             // One that ended in an earlier deployment of its slot tells nothing any more, nor one that was removed.
             known.retain(|_, task| {
@@ -99,10 +106,20 @@ impl Site {
             let still = |task: &KnownTask| task.slot.as_ref().is_some_and(|slot| steady.contains(slot));
             let open = known.iter().filter(|(_, task)| task.status != Status::Stopped && !still(task));
             let open = open.map(|(arn, _)| arn.clone());
-            let asked: BTreeSet<String> = listed.iter().filter(|arn| !ended(arn)).cloned().chain(open).collect();
+            let asked: BTreeSet<String> =
+                listed.difference(&strangers).filter(|arn| !ended(arn)).cloned().chain(open).collect();
             asked.into_iter().collect()
         };
-        self.describe_tasks(app, arns).await
+        self.describe_tasks(app, arns).await?;
+        let mut memory = self.memory();
+        memory.searched.extend(slots.iter().map(|slot| (slot.name.clone(), slot.print.clone())));
+        if errands {
+            memory.errands.insert(app.clone(), Instant::now());
+        }
+        let known = memory.tasks.entry(app.clone()).or_default();
+        let others: Vec<String> = known.extract_if(.., |_, task| !task.may_be_of(app)).map(|(arn, _)| arn).collect();
+        memory.strangers.entry(app.clone()).or_default().extend(others);
+        Ok(())
     }
 
     /// Whether everything in a slot is as it was when its tasks were looked at, and nothing of it is on its way.

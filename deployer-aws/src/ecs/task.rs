@@ -22,6 +22,8 @@ pub(crate) struct KnownTask {
     pub(crate) slot: Option<String>,
     /// ECS's deployment that has started it.
     pub(crate) deployment: String,
+    /// The application, as the tags say.
+    pub(crate) app: Option<String>,
     /// The one-off task's id.
     pub(crate) task: Option<String>,
     pub(crate) status: Status,
@@ -53,6 +55,7 @@ impl Site {
         let call = match of {
             Of::Slot(name) => call.service_name(name),
             Of::Starter(name) => call.started_by(name),
+            Of::Anybody => call,
         };
         let mut arns = Vec::new();
         let mut pages = call.into_paginator().send();
@@ -90,11 +93,23 @@ impl Site {
     }
 }
 
+impl KnownTask {
+    /// Whether it can be of an application.
+    pub(super) fn may_be_of(&self, app: &AppName) -> bool {
+        match &self.slot {
+            Some(slot) => slot.starts_with(&naming::slot_prefix(app)),
+            None => self.app.as_deref() == Some(app.as_str()),
+        }
+    }
+}
+
 /// What tasks belong to.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Of<'a> {
     Slot(&'a str),
     Starter(&'a str),
+    /// All tasks of the cluster, those of others included.
+    Anybody,
 }
 
 fn time(at: Option<&aws_sdk_ecs::primitives::DateTime>) -> Option<Timestamp> {
@@ -124,6 +139,7 @@ fn known(task: &Task) -> Option<KnownTask> {
         definition: task.task_definition_arn()?.to_owned(),
         slot,
         deployment: task.started_by().unwrap_or_default().to_owned(),
+        app: super::slots::value(task.tags(), tag::APP).map(str::to_owned),
         task: super::slots::value(task.tags(), tag::TASK).map(str::to_owned),
         status,
         health: task.health_status().cloned(),

@@ -76,7 +76,7 @@ impl DynamoStore {
             let mut left = batch.to_vec();
             while !left.is_empty() {
                 let written = self.client.batch_write_item().request_items(&self.table, left).send().await;
-                let written = written.map_err(|error| failed(&self.table, error))?;
+                let written = written.map_err(|error| failed("dynamodb:BatchWriteItem", &self.table, error))?;
                 // What was throttled comes back; the client has paused by its own rules before the call is made again.
                 left = written.unprocessed_items.and_then(|mut left| left.remove(&self.table)).unwrap_or_default();
             }

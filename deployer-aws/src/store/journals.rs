@@ -180,7 +180,7 @@ impl DynamoStore {
                 None => Err(Error::new(ErrorKind::NotFound, "there is no such deployment")
                     .with_resource(request.deployment.as_str())),
             },
-            Err(error) => Err(failed(&self.table, error)),
+            Err(error) => Err(failed("dynamodb:UpdateItem", &self.table, error)),
         }
     }
 

@@ -53,7 +53,7 @@ impl DynamoStore {
             match update.send().await {
                 Ok(_) => return Ok(Lease::new(app, owner_id, last + 1, ttl, expires_at)),
                 Err(error) if is_refused(&error) => {}
-                Err(error) => return Err(failed(&self.table, error)),
+                Err(error) => return Err(failed("dynamodb:UpdateItem", &self.table, error)),
             }
         }
         Err(contended(&self.table))
@@ -82,7 +82,7 @@ impl DynamoStore {
                     .with_resource(lease.app.as_str())
                     .with_retry(Retry::Never))
             }
-            Err(error) => Err(failed(&self.table, error)),
+            Err(error) => Err(failed("dynamodb:UpdateItem", &self.table, error)),
         }
     }
 
@@ -97,7 +97,7 @@ impl DynamoStore {
             .condition_expression("fence = :fence")
             .expression_attribute_values(":fence", number(lease.fence));
         match update.send().await {
-            Err(error) if !is_refused(&error) => Err(failed(&self.table, error)),
+            Err(error) if !is_refused(&error) => Err(failed("dynamodb:UpdateItem", &self.table, error)),
             _ => Ok(()),
         }
     }

@@ -50,7 +50,7 @@ impl DynamoStore {
     /// One item, as it is now.
     async fn item(&self, key: &Key) -> Result<Option<Item>> {
         let get = self.client.get_item().table_name(&self.table).set_key(Some(key.attributes())).consistent_read(true);
-        Ok(get.send().await.map_err(|error| failed(&self.table, error))?.item)
+        Ok(get.send().await.map_err(|error| failed("dynamodb:GetItem", &self.table, error))?.item)
     }
 
     /// The items of a partition whose sort keys begin so, in their order.
@@ -78,7 +78,7 @@ impl DynamoStore {
                 .consistent_read(true)
                 .set_limit(left)
                 .set_exclusive_start_key(start);
-            let page = query.send().await.map_err(|error| failed(&self.table, error))?;
+            let page = query.send().await.map_err(|error| failed("dynamodb:Query", &self.table, error))?;
             items.extend(page.items.unwrap_or_default());
             start = page.last_evaluated_key;
             if start.is_none() {
@@ -96,7 +96,7 @@ impl DynamoStore {
             Ok(_) => Ok(Ok(())),
             Err(error) => match cancelled(&error) {
                 Some(why) => Ok(Err(why)),
-                None => Err(failed(&self.table, error)),
+                None => Err(failed("dynamodb:TransactWriteItems", &self.table, error)),
             },
         }
     }

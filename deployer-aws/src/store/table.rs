@@ -39,7 +39,7 @@ impl DynamoStore {
         match create.send().await {
             Ok(_) => {}
             Err(error) if code(&error) == Some("ResourceInUseException") => {}
-            Err(error) => return Err(failed(&self.table, error)),
+            Err(error) => return Err(failed("dynamodb:CreateTable", &self.table, error)),
         }
         let wait = self.client.wait_until_table_exists().table_name(&self.table).wait(MAKING);
         let found = wait.await.map_err(|error| {
@@ -47,7 +47,7 @@ impl DynamoStore {
                 .with_resource(format!("table {}", self.table))
                 .with_context("reason", DisplayErrorContext(&error).to_string())
         })?;
-        let described = found.into_result().map_err(|error| failed(&self.table, error))?;
+        let described = found.into_result().map_err(|error| failed("dynamodb:DescribeTable", &self.table, error))?;
         let keys = described.table.and_then(|table| table.key_schema).unwrap_or_default();
         let names: Vec<&str> = keys.iter().map(KeySchemaElement::attribute_name).collect();
         if names != ["pk", "sk"] {
@@ -60,6 +60,6 @@ impl DynamoStore {
         let recovery = recovery.unwrap_or_else(complete);
         let update = self.client.update_continuous_backups().table_name(&self.table);
         let update = update.point_in_time_recovery_specification(recovery).send().await;
-        update.map(drop).map_err(|error| failed(&self.table, error))
+        update.map(drop).map_err(|error| failed("dynamodb:UpdateContinuousBackups", &self.table, error))
     }
 }

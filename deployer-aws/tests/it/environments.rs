@@ -12,24 +12,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
 use deployer_aws::{
     Capacity, DynamoStore, Environment, EnvironmentNetwork, EnvironmentSpec, KeptResource, Nat, ResourceAction,
 };
 use deployer_core::{DeploymentId, Effect, ErrorKind, Outcome, Progress, ProgressSink, ReleaseStore};
 
-/// The emulator's configuration. Nobody's account is ever touched: the credentials are good for nothing.
-fn config() -> SdkConfig {
-    let endpoint = std::env::var("DEPLOYER_AWS_EMULATOR").unwrap_or_else(|_| "http://127.0.0.1:4566".to_owned());
-    let credentials = Credentials::new("test", "test", None, None, "the emulator's");
-    SdkConfig::builder()
-        .behavior_version(BehaviorVersion::v2026_01_12())
-        .region(Region::new("us-east-1"))
-        .endpoint_url(endpoint)
-        .credentials_provider(SharedCredentialsProvider::new(credentials))
-        .build()
-}
+use crate::stage::config;
 
 /// An environment's name that no other test has.
 fn name(of: &str) -> String {

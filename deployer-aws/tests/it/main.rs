@@ -5,4 +5,7 @@
 mod environments;
 mod policies;
 mod stacks;
+#[path = "../stage/mod.rs"]
+#[expect(dead_code, reason = "other tests use more of it")]
+mod stage;
 mod template;

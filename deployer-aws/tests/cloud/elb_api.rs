@@ -1,0 +1,409 @@
+//! The operations of Elastic Load Balancing: forms in, XML out.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::balancer::{Group, Rule, State};
+use super::{Cloud, LISTENER, Refusal, Tags, arn};
+
+type Answer = Result<String, Refusal>;
+
+/// The fields of a form, by name.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Form(BTreeMap<String, String>);
+
+impl Form {
+    pub(super) fn read(body: &str) -> Self {
+        let pairs = body.split('&').filter_map(|pair| pair.split_once('='));
+        Self(pairs.map(|(key, value)| (decoded(key), decoded(value))).collect())
+    }
+
+    pub(super) fn get(&self, key: &str) -> &str {
+        self.0.get(key).map(String::as_str).unwrap_or_default()
+    }
+
+    fn has(&self, prefix: &str) -> bool {
+        self.0.keys().any(|key| key.starts_with(prefix))
+    }
+
+    /// The prefixes of a list's members: `Names.member.1` and so on.
+    fn members(&self, list: &str) -> Vec<String> {
+        let prefixes = (1..).map(|number| format!("{list}.member.{number}"));
+        prefixes.take_while(|prefix| self.has(&format!("{prefix}.")) || self.0.contains_key(prefix)).collect()
+    }
+
+    fn values(&self, list: &str) -> Vec<String> {
+        self.members(list).iter().map(|member| self.get(member).to_owned()).collect()
+    }
+
+    fn tags(&self) -> Tags {
+        let pair = |member: &String| {
+            (self.get(&format!("{member}.Key")).to_owned(), self.get(&format!("{member}.Value")).to_owned())
+        };
+        self.members("Tags").iter().map(pair).collect()
+    }
+}
+
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'+' => bytes.push(b' '),
+            b'%' => {
+                let digits = [rest.next().unwrap_or(b'0'), rest.next().unwrap_or(b'0')];
+                let digits = String::from_utf8_lossy(&digits).into_owned();
+                bytes.push(u8::from_str_radix(&digits, 16).unwrap_or(b'?'));
+            }
+            other => bytes.push(other),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn invalid(message: impl Into<String>) -> Refusal {
+    Refusal::rude("ValidationError", message)
+}
+
+fn no_group(arn: &str) -> Refusal {
+    Refusal::fair("TargetGroupNotFound", format!("One or more target groups not found: {arn}"))
+}
+
+/// What of a request says how a target group is.
+const SETTINGS: [&str; 7] =
+    ["Protocol", "Port", "VpcId", "TargetType", "HealthCheckPath", "HealthCheckIntervalSeconds", "Matcher.HttpCode"];
+
+impl Cloud {
+    pub(super) fn elb(&mut self, action: &str, form: &Form) -> Option<Answer> {
+        Some(match action {
+            "DescribeRules" => self.describe_rules(form),
+            "CreateRule" => self.create_rule(form),
+            "ModifyRule" => self.modify_rule(form),
+            "DeleteRule" => self.delete_rule(form),
+            "DescribeTargetGroups" => self.describe_groups(form),
+            "CreateTargetGroup" => self.create_group(form),
+            "ModifyTargetGroup" => self.modify_group(form),
+            "ModifyTargetGroupAttributes" => self.modify_attributes(form),
+            "DeleteTargetGroup" => self.delete_group(form),
+            "DescribeTargetHealth" => self.describe_health(form),
+            "DescribeTags" => self.describe_tags(form),
+            "AddTags" => self.add_tags(form),
+            _ => return None,
+        })
+    }
+
+    fn describe_rules(&self, form: &Form) -> Answer {
+        if form.get("ListenerArn") != LISTENER {
+            return Err(Refusal::rude("ListenerNotFound", "One or more listeners not found"));
+        }
+        // Short pages, so that there are several.
+        let from: usize = form.get("Marker").parse().unwrap_or_default();
+        let most = form.get("PageSize").parse().unwrap_or(100).min(100);
+        let mut text = "<Rules>".to_owned();
+        for rule in self.rules.values().skip(from).take(most) {
+            text += &show_rule(rule);
+        }
+        if from + most >= self.rules.len() {
+            let _infallible = write!(
+                text,
+                "<member><RuleArn>{LISTENER}/default</RuleArn><Priority>default</Priority><IsDefault>true</IsDefault>\
+                 <Conditions/><Actions><member><Type>fixed-response</Type><FixedResponseConfig><StatusCode>404</StatusCode>\
+                 </FixedResponseConfig></member></Actions></member>"
+            );
+        }
+        text += "</Rules>";
+        if from + most < self.rules.len() {
+            let _infallible = write!(text, "<NextMarker>{}</NextMarker>", from + most);
+        }
+        Ok(text)
+    }
+
+    fn read_forward(&self, form: &Form) -> Result<Vec<(String, u32)>, Refusal> {
+        let actions = form.members("Actions");
+        let [action] = actions.as_slice() else { return Err(invalid("there must be one action")) };
+        if form.get(&format!("{action}.Type")) != "forward" {
+            return Err(invalid("only forward actions are known here"));
+        }
+        let mut groups: Vec<(String, u32)> = Vec::new();
+        for member in form.members(&format!("{action}.ForwardConfig.TargetGroups")) {
+            let group = form.get(&format!("{member}.TargetGroupArn")).to_owned();
+            let weight: u32 =
+                form.get(&format!("{member}.Weight")).parse().map_err(|_| invalid("a weight is no number"))?;
+            if weight > 999 {
+                return Err(invalid("a weight is more than 999"));
+            }
+            if !self.groups.contains_key(&group) {
+                return Err(no_group(&group));
+            }
+            if groups.iter().any(|(known, _)| *known == group) {
+                return Err(invalid("a target group is there twice"));
+            }
+            groups.push((group, weight));
+        }
+        match groups.len() {
+            0 => Err(invalid("A target group must be specified")),
+            1..=5 => Ok(groups),
+            more => Err(Refusal::rude("TooManyTargetGroups", format!("{more} target groups are too many"))),
+        }
+    }
+
+    fn create_rule(&mut self, form: &Form) -> Answer {
+        if form.get("ListenerArn") != LISTENER {
+            return Err(Refusal::rude("ListenerNotFound", "One or more listeners not found"));
+        }
+        let priority: u32 = form.get("Priority").parse().map_err(|_| invalid("the priority is no number"))?;
+        if !(1..=50_000).contains(&priority) {
+            return Err(invalid("the priority is out of range"));
+        }
+        let mut conditions = Vec::new();
+        for member in form.members("Conditions") {
+            let field = form.get(&format!("{member}.Field")).to_owned();
+            let values = match field.as_str() {
+                "host-header" => form.values(&format!("{member}.HostHeaderConfig.Values")),
+                "path-pattern" => form.values(&format!("{member}.PathPatternConfig.Values")),
+                other => return Err(invalid(format!("there is no condition {other}"))),
+            };
+            if values.is_empty() || values.iter().any(|value| value.is_empty() || value.len() > 128) {
+                return Err(invalid("the values of a condition are not valid"));
+            }
+            conditions.push((field, values));
+        }
+        let count: usize = conditions.iter().map(|(_, values)| values.len()).sum();
+        if !(1..=5).contains(&count) {
+            return Err(invalid("a rule has one to five values in its conditions"));
+        }
+        let groups = self.read_forward(form)?;
+        if self.rules.values().any(|rule| rule.priority == priority) {
+            return Err(Refusal::fair("PriorityInUse", format!("Priority '{priority}' is currently in use")));
+        }
+        if self.rules.len() >= 100 {
+            return Err(Refusal::rude("TooManyRules", "The maximum number of rules on the load balancer is reached"));
+        }
+        if self.rules.values().any(|rule| rule.conditions == conditions) {
+            self.breaks(format!("there is a second rule for {conditions:?}"));
+        }
+        let arn = format!("{}/{:04}", LISTENER.replace("listener/", "listener-rule/"), self.next());
+        let rule = Rule { arn: arn.clone(), priority, conditions, forwards: vec![(self.now, groups)] };
+        let shown = show_rule(&rule);
+        self.rules.insert(arn, rule);
+        Ok(format!("<Rules>{shown}</Rules>"))
+    }
+
+    fn modify_rule(&mut self, form: &Form) -> Answer {
+        let groups = self.read_forward(form)?;
+        let now = self.now;
+        let Some(rule) = self.rules.get_mut(form.get("RuleArn")) else { return Err(no_rule()) };
+        rule.forwards.push((now, groups));
+        let shown = show_rule(rule);
+        Ok(format!("<Rules>{shown}</Rules>"))
+    }
+
+    fn delete_rule(&mut self, form: &Form) -> Answer {
+        self.rules.remove(form.get("RuleArn")).map(|_| String::new()).ok_or_else(no_rule)
+    }
+
+    fn describe_groups(&self, form: &Form) -> Answer {
+        let names = form.values("Names");
+        let mut text = "<TargetGroups>".to_owned();
+        if names.is_empty() {
+            let from: usize = form.get("Marker").parse().unwrap_or_default();
+            let most = form.get("PageSize").parse().unwrap_or(100).min(400);
+            text.extend(self.groups.values().skip(from).take(most).map(show_group));
+            text += "</TargetGroups>";
+            if from + most < self.groups.len() {
+                let _infallible = write!(text, "<NextMarker>{}</NextMarker>", from + most);
+            }
+            return Ok(text);
+        }
+        for name in &names {
+            let found = self.groups.values().find(|group| group.name == *name);
+            text += &show_group(found.ok_or_else(|| no_group(name))?);
+        }
+        Ok(text + "</TargetGroups>")
+    }
+
+    fn create_group(&mut self, form: &Form) -> Answer {
+        let name = form.get("Name").to_owned();
+        let valid = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        if name.is_empty()
+            || name.len() > 32
+            || !name.chars().all(valid)
+            || name.starts_with('-')
+            || name.ends_with('-')
+        {
+            return Err(invalid(format!("Target group name '{name}' is not valid")));
+        }
+        self.check_settings(form)?;
+        let tags = form.tags();
+        super::ecs_api::check_tags(&tags).map_err(invalid)?;
+        let settings: BTreeMap<String, String> =
+            SETTINGS.iter().map(|key| ((*key).to_owned(), form.get(key).to_owned())).collect();
+        if let Some(group) = self.groups.values().find(|group| group.name == name) {
+            if group.settings == settings {
+                return Ok(format!("<TargetGroups>{}</TargetGroups>", show_group(group)));
+            }
+            let message = format!("A target group with the same name '{name}' exists, but with different settings");
+            return Err(Refusal::rude("DuplicateTargetGroupName", message));
+        }
+        if self.groups.len() >= 100 {
+            self.breaks("a load balancer has 100 target groups at most");
+        }
+        let arn = arn("elasticloadbalancing", &format!("targetgroup/{name}/{:016x}", self.next()));
+        let group = Group {
+            arn: arn.clone(),
+            name,
+            tags,
+            settings,
+            drain: 300_000,
+            interval: form.get("HealthCheckIntervalSeconds").parse::<u64>().unwrap_or(30) * 1_000,
+            killed: None,
+            targets: BTreeMap::new(),
+        };
+        let shown = show_group(&group);
+        self.groups.insert(arn, group);
+        Ok(format!("<TargetGroups>{shown}</TargetGroups>"))
+    }
+
+    fn check_settings(&self, form: &Form) -> Result<(), Refusal> {
+        let number = |key: &str| form.get(key).parse::<u32>().unwrap_or_default();
+        let (interval, timeout) = (number("HealthCheckIntervalSeconds"), number("HealthCheckTimeoutSeconds"));
+        if !(5..=300).contains(&interval) || !(2..=120).contains(&timeout) || timeout >= interval {
+            return Err(invalid("Health check interval must be greater than the timeout."));
+        }
+        let path = form.get("HealthCheckPath");
+        if !path.starts_with('/') || path.len() > 1_024 {
+            return Err(invalid(format!("the health check path {path:?} is not valid")));
+        }
+        let code = form.get("Matcher.HttpCode");
+        let valid = |code: &str| code.parse::<u32>().is_ok_and(|code| (200..=499).contains(&code));
+        if !code.split(['-', ',']).all(valid) {
+            return Err(invalid(format!("Health check matcher HTTP code '{code}' must be within the range '200-499'")));
+        }
+        Ok(())
+    }
+
+    fn modify_group(&mut self, form: &Form) -> Answer {
+        self.check_settings(form)?;
+        let arn = form.get("TargetGroupArn");
+        let Some(group) = self.groups.get_mut(arn) else { return Err(no_group(arn)) };
+        for key in SETTINGS.iter().filter(|key| form.has(key)) {
+            group.settings.insert((*key).to_owned(), form.get(key).to_owned());
+        }
+        group.interval = form.get("HealthCheckIntervalSeconds").parse::<u64>().unwrap_or(30) * 1_000;
+        let shown = show_group(group);
+        Ok(format!("<TargetGroups>{shown}</TargetGroups>"))
+    }
+
+    fn modify_attributes(&mut self, form: &Form) -> Answer {
+        let arn = form.get("TargetGroupArn");
+        let Some(group) = self.groups.get_mut(arn) else { return Err(no_group(arn)) };
+        for member in form.members("Attributes") {
+            let (key, value) = (form.get(&format!("{member}.Key")), form.get(&format!("{member}.Value")));
+            if key != "deregistration_delay.timeout_seconds" {
+                return Err(invalid(format!("there is no attribute {key}")));
+            }
+            let seconds = value.parse::<u64>().ok().filter(|seconds| *seconds <= 3_600);
+            group.drain = seconds.ok_or_else(|| invalid(format!("{value} is no deregistration delay")))? * 1_000;
+        }
+        Ok("<Attributes/>".to_owned())
+    }
+
+    fn delete_group(&mut self, form: &Form) -> Answer {
+        let arn = form.get("TargetGroupArn");
+        if self.in_a_rule(arn) {
+            let message = format!("Target group '{arn}' is currently in use by a listener or a rule");
+            return Err(Refusal::fair("ResourceInUse", message));
+        }
+        // Deleting what is not there is no error.
+        if let Some(group) = self.groups.remove(arn)
+            && group.targets.values().any(|target| !matches!(target.state, State::Draining(..)))
+        {
+            self.breaks(format!("{} is deleted with targets in it", group.name));
+        }
+        Ok(String::new())
+    }
+
+    fn describe_health(&self, form: &Form) -> Answer {
+        let arn = form.get("TargetGroupArn");
+        let Some(group) = self.groups.get(arn) else { return Err(no_group(arn)) };
+        let mut text = "<TargetHealthDescriptions>".to_owned();
+        for ((address, port), target) in &group.targets {
+            let (state, reason) = match target.state {
+                State::Unused => ("unused", "<Reason>Target.NotInUse</Reason>"),
+                State::Initial => ("initial", "<Reason>Elb.InitialHealthChecking</Reason>"),
+                State::Healthy => ("healthy", ""),
+                State::Unhealthy => (
+                    "unhealthy",
+                    "<Reason>Target.ResponseCodeMismatch</Reason><Description>Health checks failed with these codes: \
+                     [503]</Description>",
+                ),
+                State::Draining(..) => ("draining", "<Reason>Target.DeregistrationInProgress</Reason>"),
+            };
+            let _infallible = write!(
+                text,
+                "<member><Target><Id>{address}</Id><Port>{port}</Port></Target><HealthCheckPort>{port}</HealthCheckPort>\
+                 <TargetHealth><State>{state}</State>{reason}</TargetHealth></member>"
+            );
+        }
+        Ok(text + "</TargetHealthDescriptions>")
+    }
+
+    fn describe_tags(&self, form: &Form) -> Answer {
+        let arns = form.values("ResourceArns");
+        if arns.is_empty() || arns.len() > 20 {
+            return Err(invalid(format!("the tags of {} resources cannot be described at once", arns.len())));
+        }
+        let mut text = "<TagDescriptions>".to_owned();
+        for arn in &arns {
+            let group = self.groups.get(arn).ok_or_else(|| no_group(arn))?;
+            let _infallible = write!(text, "<member><ResourceArn>{arn}</ResourceArn><Tags>");
+            for (key, value) in &group.tags {
+                let _infallible = write!(text, "<member><Key>{key}</Key><Value>{value}</Value></member>");
+            }
+            text += "</Tags></member>";
+        }
+        Ok(text + "</TagDescriptions>")
+    }
+
+    fn add_tags(&mut self, form: &Form) -> Answer {
+        let tags = form.tags();
+        for arn in form.values("ResourceArns") {
+            let group = self.groups.get_mut(&arn).ok_or_else(|| no_group(&arn))?;
+            group.tags.extend(tags.clone());
+            super::ecs_api::check_tags(&group.tags).map_err(invalid)?;
+        }
+        Ok(String::new())
+    }
+}
+
+fn no_rule() -> Refusal {
+    Refusal::fair("RuleNotFound", "One or more rules not found")
+}
+
+fn show_rule(rule: &Rule) -> String {
+    let mut text = format!(
+        "<member><RuleArn>{}</RuleArn><Priority>{}</Priority><IsDefault>false</IsDefault><Conditions>",
+        rule.arn, rule.priority
+    );
+    for (field, values) in &rule.conditions {
+        let values: String = values.iter().map(|value| format!("<member>{value}</member>")).collect();
+        let config = if field == "host-header" { "HostHeaderConfig" } else { "PathPatternConfig" };
+        let _infallible = write!(
+            text,
+            "<member><Field>{field}</Field><Values>{values}</Values><{config}><Values>{values}</Values></{config}></member>"
+        );
+    }
+    text += "</Conditions><Actions><member><Type>forward</Type><Order>1</Order><ForwardConfig><TargetGroups>";
+    for (arn, weight) in rule.forward() {
+        let _infallible =
+            write!(text, "<member><TargetGroupArn>{arn}</TargetGroupArn><Weight>{weight}</Weight></member>");
+    }
+    text + "</TargetGroups></ForwardConfig></member></Actions></member>"
+}
+
+fn show_group(group: &Group) -> String {
+    format!(
+        "<member><TargetGroupArn>{}</TargetGroupArn><TargetGroupName>{}</TargetGroupName><TargetType>ip</TargetType></member>",
+        group.arn, group.name
+    )
+}

@@ -1,0 +1,465 @@
+//! The way from the SDK's clients to the simulated AWS: requests take a moment, are counted, and can be struck.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_ecs::config::{Credentials, SharedCredentialsProvider};
+use aws_smithy_async::time::TimeSource;
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_runtime_api::http::StatusCode;
+use deployer_aws::{AwsBackend, AwsOptions};
+use deployer_core::{AppName, Backend, CallInfo, Clock, Deployer, ErrorKind, Intercept, Next};
+use deployer_testkit::{At, Fault, World};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::elb_api::Form;
+use super::strike::{Strike, Strikes};
+use super::{CLUSTER, Cloud, LISTENER, LOG_GROUP, Refusal};
+
+/// When the simulated AWS begins, in milliseconds since 1970.
+pub(crate) const EPOCH_MILLIS: u64 = 1_767_225_600_000;
+
+/// One request that was made.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) operation: String,
+    pub(crate) mutating: bool,
+    pub(crate) at: u64,
+    pub(crate) outcome: String,
+}
+
+/// The simulated AWS as everybody sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Wire(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    world: World,
+    app: AppName,
+    /// Tells apart what the SDK keeps for a whole process.
+    region: String,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    cloud: Cloud,
+    planned: Vec<(At, Strike, bool)>,
+    per_operation: BTreeMap<String, u64>,
+    requests: Vec<Request>,
+    /// What strikes at every attempt of an invocation, by its id.
+    each: BTreeMap<String, Fault>,
+    away: Option<u64>,
+    /// What there was before the last change, if anybody may be answered out of it.
+    before: Option<Box<Cloud>>,
+    lagging: bool,
+    /// Whether somebody has moved weights since the rules were looked at, and whether something was done meanwhile.
+    moved: bool,
+    unseen: bool,
+}
+
+impl Wire {
+    pub(crate) fn new(world: &World, app: &AppName, cloud: Cloud, strikes: &Strikes) -> Self {
+        static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let planned = strikes.0.iter().map(|(at, strike)| (at.clone(), *strike, false)).collect();
+        let lagging = strikes.any(|fault| *fault == Fault::Stale);
+        let state = State { cloud, planned, lagging, ..State::default() };
+        let region = format!("nowhere-{number}");
+        Self(Arc::new(Shared { world: world.clone(), app: app.clone(), region, state: Mutex::new(state) }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.0.world.clock().elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Looks at what there is now, and may change it.
+    pub(crate) fn cloud<T>(&self, look: impl FnOnce(&mut Cloud) -> T) -> T {
+        let now = self.now();
+        let mut state = self.lock();
+        state.cloud.advance(now);
+        let seen = look(&mut state.cloud);
+        state.cloud.stirred = true;
+        seen
+    }
+
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        self.lock().requests.clone()
+    }
+
+    /// How many requests were throttled, by operation.
+    pub(crate) fn throttled(&self) -> BTreeMap<String, u64> {
+        let mut throttled = BTreeMap::new();
+        for request in self.lock().requests.iter().filter(|request| request.outcome == "throttled") {
+            *throttled.entry(request.operation.clone()).or_default() += 1;
+        }
+        throttled
+    }
+
+    /// Whether a slot was changed after weights were moved by hand, and before anybody could see that they were.
+    pub(crate) fn acted_unseen(&self) -> bool {
+        self.lock().unseen
+    }
+
+    /// A process that deploys to it.
+    pub(crate) fn process(&self) -> Process {
+        let (crashed, paused) = (watch::Sender::new(false), watch::Sender::new(None));
+        Process(Arc::new(Running { wire: self.clone(), crashed, paused }))
+    }
+
+    /// Counts a request and answers what strikes at it, and its number.
+    fn begin(&self, operation: &str, invocation: &str) -> (Option<Fault>, usize) {
+        let now = self.now();
+        let mut state = self.lock();
+        let mutating = !["Describe", "List", "Filter"].iter().any(|word| operation.starts_with(word));
+        let outcome = "no answer".to_owned();
+        state.requests.push(Request { operation: operation.to_owned(), mutating, at: now, outcome });
+        let number = state.requests.len();
+        let of_operation = state.per_operation.entry(operation.to_owned()).or_default();
+        *of_operation += 1;
+        let of_operation = *of_operation;
+        if let Some(fault) = state.each.get(invocation) {
+            return (Some(*fault), number);
+        }
+        let planned = state.planned.iter_mut().find(|(at, _, struck)| {
+            !struck
+                && match at {
+                    At::Call(wanted) => *wanted == number as u64,
+                    At::Operation(name, wanted) => name == operation && *wanted == of_operation,
+                }
+        });
+        let strike = planned.map(|(_, strike, struck)| {
+            *struck = true;
+            *strike
+        });
+        if let Some(strike) = strike.filter(|strike| strike.each) {
+            state.each.insert(invocation.to_owned(), strike.fault);
+        }
+        if let Some(Fault::Away { millis }) = strike.map(|strike| strike.fault) {
+            state.away = Some(now + millis);
+        }
+        let away = state.away.is_some_and(|until| now < until);
+        let fault = strike.map(|strike| strike.fault);
+        (if away { Some(Fault::before(ErrorKind::Unavailable)) } else { fault }, number)
+    }
+
+    /// What AWS answers to a request, with its effect.
+    fn effect(&self, request: &Asked, number: usize, stale: bool) -> HttpResponse {
+        let now = self.now();
+        let mut state = self.lock();
+        state.cloud.advance(now);
+        if state.cloud.profile.rates && !state.cloud.buckets.take(&request.operation, now) {
+            state.outcome(number, "throttled");
+            return request.refusal(400, request.throttling(), "Rate exceeded");
+        }
+        if request.mutating() && state.lagging {
+            state.before = Some(Box::new(state.cloud.clone()));
+        }
+        let answer = match state.before.take() {
+            Some(mut before) if stale => {
+                let answer = before.answer(request);
+                state.before = Some(before);
+                answer
+            }
+            before => {
+                state.before = before;
+                state.cloud.answer(request)
+            }
+        };
+        state.cloud.stirred |= request.mutating();
+        match request.operation.as_str() {
+            "DescribeRules" if !stale => state.moved = false,
+            "UpdateService" => state.unseen |= state.moved,
+            _ => {}
+        }
+        state.cloud.advance(now);
+        match answer {
+            Ok(body) => {
+                state.outcome(number, "ok");
+                request.success(body)
+            }
+            Err(refusal) => {
+                let words = format!("{}: {}", refusal.code, refusal.message);
+                if refusal.rude && !stale {
+                    state.cloud.breaks(format!("request {number}, {}: {words}", request.operation));
+                }
+                state.outcome(number, &words);
+                request.refusal(400, refusal.code, &refusal.message)
+            }
+        }
+    }
+
+    /// Lets somebody else do something.
+    async fn interfere(&self, fault: Fault, number: usize) {
+        let app = self.0.app.clone();
+        match fault {
+            Fault::Cancel => {
+                let backend = self.0.world.backend();
+                let operator = Deployer::builder(backend).clock(self.0.world.clock()).owner("operator").build();
+                let _nothing_to_cancel = operator.cancel(&app, "an operator").await;
+            }
+            Fault::KillInstance => self.cloud(|cloud| cloud.kill_one(app.as_str(), number)),
+            Fault::MoveWeights => {
+                self.cloud(|cloud| cloud.move_weights(app.as_str(), number));
+                self.lock().moved = true;
+            }
+            _ => {}
+        }
+    }
+
+    /// The configuration of a process.
+    fn config(&self, process: &Process) -> SdkConfig {
+        let credentials = Credentials::new("test", "test", None, None, "nobody's");
+        SdkConfig::builder()
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .region(Region::new(self.0.region.clone()))
+            .endpoint_url("http://aws.invalid")
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
+            .time_source(Time(self.0.world.clock()))
+            .http_client(process.clone())
+            .build()
+    }
+
+    /// A backend of a process: ECS and the load balancer here, images and the store in the testkit's world.
+    pub(crate) fn backend(&self, process: &Process) -> Backend {
+        let parts = self.0.world.backend();
+        let propagation = self.cloud(|cloud| cloud.profile.propagation);
+        let options = AwsOptions::new(CLUSTER, "vpc-1", "arn:aws:iam::123456789012:role/execution")
+            .with_subnets(["subnet-1", "subnet-2"])
+            .with_security_groups(["sg-1"])
+            .with_listener(LISTENER)
+            .with_log_group(LOG_GROUP)
+            .with_propagation(Duration::from_millis(propagation))
+            .with_poll(Duration::from_secs(2));
+        AwsBackend::on(&self.config(process), options, parts.builder, parts.registry, parts.store)
+    }
+}
+
+impl State {
+    fn outcome(&mut self, number: usize, words: &str) {
+        if let Some(request) = self.requests.get_mut(number - 1) {
+            request.outcome = words.to_owned();
+        }
+    }
+}
+
+/// The world's time, as the SDK takes it.
+#[derive(Debug)]
+struct Time(Arc<dyn Clock>);
+
+impl TimeSource for Time {
+    fn now(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(EPOCH_MILLIS) + self.0.elapsed()
+    }
+}
+
+/// A request, read.
+#[derive(Debug)]
+struct Asked {
+    operation: String,
+    invocation: String,
+    json: bool,
+    body: String,
+}
+
+impl Asked {
+    fn read(request: &HttpRequest) -> Self {
+        let body = String::from_utf8_lossy(request.body().bytes().unwrap_or_default()).into_owned();
+        let invocation = request.headers().get("amz-sdk-invocation-id").unwrap_or_default().to_owned();
+        match request.headers().get("x-amz-target") {
+            Some(target) => {
+                let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
+                Self { operation, invocation, json: true, body }
+            }
+            None => Self { operation: Form::read(&body).get("Action").to_owned(), invocation, json: false, body },
+        }
+    }
+
+    fn mutating(&self) -> bool {
+        !["Describe", "List", "Filter"].iter().any(|word| self.operation.starts_with(word))
+    }
+
+    fn throttling(&self) -> &'static str {
+        if self.json { "ThrottlingException" } else { "Throttling" }
+    }
+
+    fn success(&self, body: String) -> HttpResponse {
+        let operation = &self.operation;
+        let body = if self.json {
+            body
+        } else {
+            let metadata = "<ResponseMetadata><RequestId>1</RequestId></ResponseMetadata>";
+            format!(
+                "<{operation}Response><{operation}Result>{body}</{operation}Result>{metadata}</{operation}Response>"
+            )
+        };
+        response(200, body)
+    }
+
+    fn refusal(&self, status: u16, code: &str, message: &str) -> HttpResponse {
+        let body = if self.json {
+            serde_json::json!({"__type": code, "message": message}).to_string()
+        } else {
+            let message = message.replace('&', "&amp;").replace('<', "&lt;");
+            let error = format!("<Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error>");
+            format!("<ErrorResponse>{error}<RequestId>1</RequestId></ErrorResponse>")
+        };
+        response(status, body)
+    }
+
+    /// What AWS says when it has this trouble.
+    fn trouble(&self, kind: ErrorKind) -> HttpResponse {
+        match kind {
+            ErrorKind::Throttled => self.refusal(400, self.throttling(), "Rate exceeded"),
+            ErrorKind::PermissionDenied => {
+                let code = if self.json { "AccessDeniedException" } else { "AccessDenied" };
+                self.refusal(if self.json { 400 } else { 403 }, code, "User is not authorized to perform it")
+            }
+            _ if self.json => self.refusal(500, "ServerException", "Service Unavailable. Please try again later."),
+            _ => self.refusal(503, "ServiceUnavailable", "Service Unavailable. Please try again later."),
+        }
+    }
+}
+
+fn response(status: u16, body: String) -> HttpResponse {
+    let status = StatusCode::try_from(status).unwrap_or_else(|error| panic!("{error}"));
+    HttpResponse::new(status, body.into())
+}
+
+impl Cloud {
+    fn answer(&mut self, request: &Asked) -> Result<String, Refusal> {
+        if request.json {
+            let body = serde_json::from_str(&request.body).unwrap_or_default();
+            if let Some(answer) = self.ecs(&request.operation, &body) {
+                return answer.map(|answer| answer.to_string());
+            }
+        } else if let Some(answer) = self.elb(&request.operation, &Form::read(&request.body)) {
+            return answer;
+        }
+        Err(Refusal::rude("UnknownOperationException", format!("{} is not known here", request.operation)))
+    }
+}
+
+/// A process that deploys: what it asks AWS goes through here, and what it asks of the rest as well.
+#[derive(Clone, Debug)]
+pub(crate) struct Process(Arc<Running>);
+
+#[derive(Debug)]
+struct Running {
+    wire: Wire,
+    crashed: watch::Sender<bool>,
+    paused: watch::Sender<Option<Instant>>,
+}
+
+impl Process {
+    /// Returns when it was killed. No call of it returns any more.
+    pub(crate) async fn crashed(&self) {
+        let _ = self.0.crashed.subscribe().wait_for(|crashed| *crashed).await;
+    }
+
+    /// Returns when it stands still.
+    pub(crate) async fn paused(&self) {
+        let _ = self.0.paused.subscribe().wait_for(Option::is_some).await;
+    }
+
+    pub(crate) fn has_paused(&self) -> bool {
+        self.0.paused.borrow().is_some()
+    }
+
+    async fn be_alive(&self) {
+        if *self.0.crashed.borrow() {
+            pending::<()>().await;
+        }
+        let until = *self.0.paused.borrow();
+        if let Some(until) = until {
+            sleep_until(until).await;
+        }
+    }
+
+    async fn crash<T>(&self) -> T {
+        self.0.crashed.send_replace(true);
+        pending().await
+    }
+
+    async fn exchange(self, request: Asked) -> Result<HttpResponse, ConnectorError> {
+        self.be_alive().await;
+        let wire = &self.0.wire;
+        let (fault, number) = wire.begin(&request.operation, &request.invocation);
+        let way = Duration::from_millis(5 + (number as u64 * 7) % 13);
+        match fault {
+            Some(Fault::CrashBefore) => return self.crash().await,
+            Some(Fault::Pause { millis }) => {
+                self.0.paused.send_replace(Some(Instant::now() + Duration::from_millis(millis)));
+                self.be_alive().await;
+            }
+            Some(fault @ (Fault::Cancel | Fault::KillInstance | Fault::MoveWeights)) => {
+                wire.interfere(fault, number).await
+            }
+            _ => {}
+        }
+        sleep(way).await;
+        match fault {
+            Some(Fault::Hang) => return pending().await,
+            Some(fault) if fault == Fault::lost_request() => return Err(broken()),
+            Some(Fault::Before { kind, .. }) => {
+                wire.lock().outcome(number, "struck");
+                return Ok(request.trouble(kind));
+            }
+            Some(Fault::Twice) => drop(wire.effect(&request, number, false)),
+            _ => {}
+        }
+        let answer = wire.effect(&request, number, fault == Some(Fault::Stale));
+        match fault {
+            Some(Fault::CrashAfter) => return self.crash().await,
+            Some(Fault::HangAfter) => return pending().await,
+            _ => {}
+        }
+        sleep(way).await;
+        self.be_alive().await;
+        match fault {
+            Some(fault) if fault == Fault::lost_reply() => Err(broken()),
+            Some(Fault::After { kind, .. }) => Ok(request.trouble(kind)),
+            _ => Ok(answer),
+        }
+    }
+}
+
+fn broken() -> ConnectorError {
+    ConnectorError::io("the connection was reset".into())
+}
+
+impl HttpConnector for Process {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        HttpConnectorFuture::new(self.clone().exchange(Asked::read(&request)))
+    }
+}
+
+impl HttpClient for Process {
+    fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+        SharedHttpConnector::new(self.clone())
+    }
+}
+
+#[async_trait]
+impl Intercept for Process {
+    async fn intercept(&self, _: &CallInfo, next: &mut Next<'_>) -> deployer_core::Result<()> {
+        self.be_alive().await;
+        let result = next.run().await;
+        self.be_alive().await;
+        result
+    }
+}

@@ -1,0 +1,141 @@
+//! The stories that are played on the simulated AWS.
+
+use std::time::Duration;
+
+use deployer_core::{AppSpec, CanaryStep, Hook, HookPoint, ReleaseNumber, Route, ServiceSpec, Strategy};
+
+use super::Profile;
+
+pub(crate) const APP: &str = "shop";
+pub(crate) const HOST: &str = "shop.example";
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What somebody does with an application.
+#[derive(Clone, Debug)]
+pub(crate) enum Act {
+    Deploy(Box<AppSpec>),
+    Rollback(Option<ReleaseNumber>),
+    Destroy,
+}
+
+/// A story about one application.
+#[derive(Clone, Debug)]
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    pub(crate) profile: Profile,
+    /// Deployed before, one after the other.
+    pub(crate) served: Vec<AppSpec>,
+    pub(crate) act: Act,
+    pub(crate) ends: &'static str,
+    /// Whether requests come from the beginning to the end, none of which may be lost.
+    pub(crate) traffic: bool,
+}
+
+impl Scenario {
+    fn new(name: &'static str, act: Act) -> Self {
+        Self { name, profile: Profile::default(), served: Vec::new(), act, ends: "promoted", traffic: true }
+    }
+
+    fn serving(mut self, spec: AppSpec) -> Self {
+        self.served.push(spec);
+        self
+    }
+
+    fn ending(mut self, verdict: &'static str) -> Self {
+        self.ends = verdict;
+        self
+    }
+
+    fn without_traffic(mut self) -> Self {
+        self.traffic = false;
+        self
+    }
+
+    fn where_draining_counts(mut self) -> Self {
+        self.profile.draining_counts = true;
+        self
+    }
+}
+
+pub(crate) fn web(version: &str, strategy: Strategy) -> ServiceSpec {
+    ServiceSpec::image("web:v1")
+        .with_env("VERSION", version)
+        .with_replicas(2)
+        .with_route(Route::new(8080).with_host(HOST))
+        .with_http_probe("/healthz", 8080)
+        .with_ready_deadline(60 * SECOND)
+        .with_drain(2 * SECOND)
+        .with_strategy(strategy)
+}
+
+pub(crate) fn app(services: impl IntoIterator<Item = (&'static str, ServiceSpec)>) -> AppSpec {
+    let empty = AppSpec::new(APP);
+    let made = services.into_iter().fold(empty, |app, (name, service)| app?.with_service(name, service));
+    made.unwrap_or_else(|error| unreachable!("{error}"))
+}
+
+fn only(version: &str, strategy: &Strategy) -> AppSpec {
+    app([("web", web(version, strategy.clone()))])
+}
+
+fn broken(how: &str, strategy: &Strategy) -> AppSpec {
+    app([("web", web("broken", strategy.clone()).with_env("BROKEN", how))])
+}
+
+fn deploy(spec: AppSpec) -> Act {
+    Act::Deploy(Box::new(spec))
+}
+
+/// A web service that runs a hook, and a worker on which it depends.
+fn both(version: &str, migrate: &str) -> AppSpec {
+    let worker = ServiceSpec::image("worker:v1").with_env("VERSION", version).with_replicas(1);
+    let web = web(version, Strategy::default())
+        .with_hook(Hook::new("migrate", HookPoint::PreDeploy, [migrate]))
+        .with_dependency("worker");
+    app([("web", web.unwrap_or_else(|error| unreachable!("{error}"))), ("worker", worker)])
+}
+
+/// An application on the same listener that nobody may touch.
+pub(crate) fn neighbour() -> AppSpec {
+    let web = ServiceSpec::image("web:v1").with_route(Route::new(8080).with_host("other.example")).with_drain(SECOND);
+    let made = AppSpec::new("shop-next-door").and_then(|app| app.with_service("web", web));
+    made.unwrap_or_else(|error| unreachable!("{error}"))
+}
+
+/// All scenarios.
+pub(crate) fn all() -> Vec<Scenario> {
+    let blue_green = Strategy::default();
+    let warm = Strategy::BlueGreen { bake: Duration::ZERO, keep_warm: 3_600 * SECOND };
+    let rolling = Strategy::Rolling { surge: 1, unavailable: 0 };
+    let step = |weight| CanaryStep { weight, hold: 3 * SECOND };
+    let canary = Strategy::Canary { steps: vec![step(20), step(50)] };
+    let update =
+        |name, strategy: &Strategy| Scenario::new(name, deploy(only("v2", strategy))).serving(only("v1", strategy));
+    let failing = |name, how, strategy: &Strategy| {
+        Scenario::new(name, deploy(broken(how, strategy))).serving(only("v1", strategy)).ending("rolled-back")
+    };
+    let back = |name, strategy: &Strategy| {
+        let scenario = Scenario::new(name, Act::Rollback(None));
+        scenario.serving(only("v1", strategy)).serving(only("v2", strategy))
+    };
+    vec![
+        Scenario::new("first", deploy(only("v1", &blue_green))).without_traffic(),
+        Scenario::new("first/failing", deploy(broken("exit", &blue_green))).without_traffic().ending("rolled-back"),
+        update("blue-green", &blue_green),
+        update("blue-green/draining-counts", &blue_green).where_draining_counts(),
+        update("warm", &warm),
+        update("rolling", &rolling),
+        update("canary", &canary),
+        failing("blue-green/exits", "exit", &blue_green),
+        failing("blue-green/never-ready", "never", &blue_green),
+        failing("rolling/exits", "exit", &rolling),
+        back("rollback/warm", &warm),
+        back("rollback/cold", &blue_green).where_draining_counts(),
+        Scenario::new("third", deploy(only("v3", &warm))).serving(only("v1", &warm)).serving(only("v2", &warm)),
+        Scenario::new("scale", deploy(app([("web", web("v1", blue_green.clone()).with_replicas(4))])))
+            .serving(only("v1", &blue_green)),
+        Scenario::new("hook", deploy(both("v2", "succeed"))).serving(both("v1", "succeed")),
+        Scenario::new("hook/fails", deploy(both("v2", "fail"))).serving(both("v1", "succeed")).ending("rolled-back"),
+        Scenario::new("destroy", Act::Destroy).serving(both("v1", "succeed")).without_traffic(),
+    ]
+}
