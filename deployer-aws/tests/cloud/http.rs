@@ -162,6 +162,8 @@ impl Wire {
         let now = self.now();
         let mut state = self.lock();
         state.cloud.advance(now);
+        // What lags behind is only ever asked.
+        let stale = stale && !request.mutating();
         if state.cloud.profile.rates && !state.cloud.buckets.take(&request.operation, now) {
             state.outcome(number, "throttled");
             return request.refusal(400, request.throttling(), "Rate exceeded");
