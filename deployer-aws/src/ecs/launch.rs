@@ -5,7 +5,7 @@ use aws_sdk_ecs::types::{
     AssignPublicIp, AwsVpcConfiguration, CapacityProviderStrategyItem, DeploymentCircuitBreaker,
     DeploymentConfiguration, LaunchType, LoadBalancer, NetworkConfiguration, PropagateTags, Tag,
 };
-use deployer_core::{Error, ErrorKind, Launch, Outcome, Reduce, Result, ServiceRelease};
+use deployer_core::{AppName, Error, ErrorKind, Launch, Outcome, Reduce, Result, ServiceRelease};
 
 use super::slots::Slot;
 use crate::failure::{failed, is};
@@ -18,9 +18,7 @@ impl Site {
         let app = &request.release.app;
         let slots = self.slots(app).await?;
         if let Some(slot) = slots.iter().find(|slot| slot.holds(&request.revision)) {
-            let grown = self.grow(slot, request.instances).await;
-            self.changed(app, Some(slot));
-            return grown;
+            return self.grow(app, slot, request.instances).await;
         }
         if request.instances == 0 {
             return Ok(Outcome::AlreadyThere);
@@ -35,21 +33,22 @@ impl Site {
         let (definition, groups) = futures_util::future::try_join(definition, groups).await?;
         let name = naming::slot(app, &request.service, letter);
         let slot = slots.iter().find(|slot| slot.name == name);
-        let made = match slot {
-            Some(slot) => self.fill(slot, request, &definition, groups).await,
-            None => self.create_slot(request, letter, &definition, groups).await,
-        };
-        self.changed(app, slot);
-        made.map(|()| Outcome::Created)
+        let _changes = self.changing(app, slot);
+        match slot {
+            Some(slot) => self.fill(slot, request, &definition, groups).await?,
+            None => self.create_slot(request, letter, &definition, groups).await?,
+        }
+        Ok(Outcome::Created)
     }
 
     /// More tasks in a slot that has the revision already.
-    async fn grow(&self, slot: &Slot, instances: u32) -> Result<Outcome> {
+    async fn grow(&self, app: &AppName, slot: &Slot, instances: u32) -> Result<Outcome> {
         // What ECS has given up it starts again only in a new deployment.
         let anew = slot.given_up.is_some() && slot.running < instances.max(slot.desired);
         if slot.desired >= instances && !anew {
             return Ok(Outcome::AlreadyThere);
         }
+        let _changes = self.changing(app, Some(slot));
         let call = self
             .update(slot)
             .desired_count(count(instances.max(slot.desired)))
@@ -147,10 +146,9 @@ impl Site {
         if slot.desired <= request.keep {
             return Ok(Outcome::AlreadyThere);
         }
+        let _changes = self.changing(&request.app, Some(slot));
         let call = self.update(slot).desired_count(count(request.keep));
-        let made = call.send().await;
-        self.changed(&request.app, Some(slot));
-        made.map_err(|error| failed("ecs:UpdateService", slot.name.as_str(), error))?;
+        call.send().await.map_err(|error| failed("ecs:UpdateService", slot.name.as_str(), error))?;
         Ok(Outcome::Changed)
     }
 
