@@ -14,6 +14,8 @@ mod failure;
 mod naming;
 mod options;
 pub mod policy;
+mod preflight;
+mod secrets;
 mod site;
 mod store;
 
@@ -23,7 +25,7 @@ mod store;
 mod manual {}
 
 pub use alb::AlbBalancer;
-pub use backend::AwsBackend;
+pub use backend::{AwsBackend, config_from_env};
 pub use ecr::{EcrOptions, EcrRegistry};
 pub use ecs::EcsOrchestrator;
 pub use environment::{
@@ -31,4 +33,5 @@ pub use environment::{
     EnvironmentPlan, EnvironmentSpec, Grant, KeptResource, Machines, Nat, Replacement, ResourceAction, ResourceChange,
 };
 pub use options::{Architecture, AwsOptions, Capacity, CapacityProvider};
+pub use secrets::AwsSecrets;
 pub use store::DynamoStore;

@@ -129,7 +129,7 @@ impl Site {
 
     /// All rules of the listener but its default one, in the order in which they are tried, as they were a moment ago;
     /// none without a listener.
-    pub(super) async fn rules(&self) -> Result<Vec<LiveRule>> {
+    pub(crate) async fn rules(&self) -> Result<Vec<LiveRule>> {
         self.rules.get("", async { Ok((self.rules_now().await?, self.moment())) }).await
     }
 

@@ -10,13 +10,14 @@ use aws_sdk_ecs::types::{
 };
 use deployer_core::{
     CheckCommand, ContainerCheck, EnvValue, Error, ErrorKind, MountSource, Release, ReleaseNumber, Resources, Result,
-    RevisionId, SecretRef, ServiceRelease, Transport, VolumeSpec,
+    RevisionId, ServiceRelease, Transport, VolumeSpec,
 };
 
 use super::fargate;
 use crate::failure::{failed, is};
 use crate::naming::{self, tag};
 use crate::options::Architecture;
+use crate::secrets;
 use crate::site::Site;
 
 const MIB: u64 = 1 << 20;
@@ -161,7 +162,10 @@ impl Site {
                 EnvValue::Plain(value) => {
                     container.environment(KeyValuePair::builder().name(name).value(value).build())
                 }
-                EnvValue::Secret(secret) => container.secrets(secret_value(name, secret)?),
+                EnvValue::Secret(secret) => {
+                    let place = secrets::value_from(secret);
+                    container.secrets(Secret::builder().name(name).value_from(place).build().map_err(incomplete)?)
+                }
             };
         }
         for (label, value) in &workload.labels {
@@ -252,18 +256,6 @@ pub(super) fn size(resources: &Resources, fargate: bool) -> Result<Option<(u32, 
             .with_help("ask for at most 16 processors and 120 GiB, or run it on EC2")
     })?;
     Ok(Some(size))
-}
-
-/// Where ECS finds a secret when an instance starts. An ARN of Secrets Manager takes the version behind colons, a name or
-/// ARN of a parameter behind one:
-/// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/secrets-envvar-secrets-manager.html>.
-fn secret_value(name: &str, secret: &SecretRef) -> Result<Secret> {
-    let place = match &secret.version {
-        None => secret.name.clone(),
-        Some(version) if secret.name.contains(":secretsmanager:") => format!("{}:::{version}", secret.name),
-        Some(version) => format!("{}:{version}", secret.name),
-    };
-    Secret::builder().name(name).value_from(place).build().map_err(incomplete)
 }
 
 fn health_check(check: &ContainerCheck) -> Option<HealthCheck> {

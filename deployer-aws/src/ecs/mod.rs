@@ -62,6 +62,10 @@ impl Orchestrator for EcsOrchestrator {
         Ok(problems)
     }
 
+    async fn preflight(&self, spec: &AppSpec) -> Result<Problems> {
+        self.site.preflight(spec).await
+    }
+
     async fn ensure_app(&self, request: EnsureApp) -> Result<Outcome> {
         self.site.refuse(&request.release)?;
         Ok(Outcome::AlreadyThere)

@@ -30,7 +30,9 @@ fn options() -> AwsOptions {
 }
 
 fn deploying() -> Value {
-    policy::deploying(&Deploying::new(&account(), &options()).with_table("staging"))
+    let secret = |service: &str, what: &str| format!("arn:aws:{service}:eu-central-1:123456789012:{what}");
+    let secrets = [secret("secretsmanager", "secret:shop/*"), secret("ssm", "parameter/shop/*")];
+    policy::deploying(&Deploying::new(&account(), &options()).with_table("staging").with_secrets(&secrets))
 }
 
 #[test]
@@ -55,7 +57,13 @@ fn roles_are_handed_to_ecs_only_and_no_others() {
 fn what_is_not_worked_with_is_not_allowed() {
     let bare = AwsOptions::new("staging", "vpc-1", "arn:aws:iam::123456789012:role/execution");
     let policy = policy::deploying(&Deploying::new(&account(), &bare)).to_string();
-    for (absent, why) in [("dynamodb:", "table"), ("logs:", "log group"), ("CreateRule", "listener")] {
+    for (absent, why) in [
+        ("dynamodb:", "table"),
+        ("logs:", "log group"),
+        ("CreateRule", "listener"),
+        ("secretsmanager:", "secret"),
+        ("ssm:", "parameter"),
+    ] {
         assert!(!policy.contains(absent), "{absent} without a {why}");
     }
 }
