@@ -59,7 +59,7 @@ impl Site {
         let answer = self.describe(release, service, revision, &family)?.send().await;
         let answer = answer.map_err(|error| failed("ecs:RegisterTaskDefinition", family.as_str(), error))?;
         let arn = answer.task_definition().and_then(|definition| definition.task_definition_arn()).unwrap_or_default();
-        let known = KnownDefinition { release: release.number, checked: has_check(service) };
+        let known = KnownDefinition { release: release.number, checked: service.container_check().is_some() };
         self.memory().definitions.insert(arn.to_owned(), known);
         Ok(arn.to_owned())
     }
@@ -186,7 +186,7 @@ impl Site {
                 .read_only(mount.read_only);
             container = container.mount_points(point.build());
         }
-        if let Some(check) = workload.check.as_ref().and_then(health_check) {
+        if let Some(check) = service.container_check().and_then(health_check) {
             container = container.health_check(check);
         }
         if let Some(parameters) = linux_parameters(service)? {
@@ -218,11 +218,6 @@ impl Site {
             .build()
             .map_err(incomplete)
     }
-}
-
-/// Whether the instances of a service have a check of their own.
-fn has_check(service: &ServiceRelease) -> bool {
-    service.workload.check.as_ref().is_some_and(|check| check.command != CheckCommand::Disabled)
 }
 
 /// What the names of log streams of a service's instances begin with.

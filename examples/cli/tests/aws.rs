@@ -118,7 +118,7 @@ fn application() -> tempfile::TempDir {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     assert!(Command::new(root.join("scripts/shop")).status().unwrap().success());
     std::fs::copy(root.join("examples/quickstart/app/shop"), directory.path().join("shop")).unwrap();
-    let dockerfile = "FROM busybox:1.36\nARG VERSION\nCOPY shop /shop\nCMD [\"/shop\", \"web\"]\n";
+    let dockerfile = "FROM busybox:1.36\nARG VERSION\nCOPY shop /shop\nCMD [\"/shop\", \"web\"]\nHEALTHCHECK --interval=5s CMD true\n";
     std::fs::write(directory.path().join("Dockerfile"), dockerfile).unwrap();
     std::fs::write(directory.path().join("compose.yaml"), COMPOSE).unwrap();
     directory
