@@ -15,8 +15,8 @@ use crate::site::Site;
 /// How many slots a service takes.
 const SLOTS: usize = 2;
 
-/// How many services a cluster may have, and tasks a service:
-/// <https://docs.aws.amazon.com/general/latest/gr/ecs-service.html>. Neither can be raised beyond it on request.
+/// How many services a cluster may have, and tasks a service, unless AWS has agreed to more, which ECS does not tell:
+/// <https://docs.aws.amazon.com/general/latest/gr/ecs-service.html>.
 const SERVICES: usize = 5_000;
 const TASKS: u32 = 5_000;
 
@@ -47,8 +47,8 @@ impl Site {
             );
         }
         for (name, service) in spec.services.iter().filter(|(_, service)| service.replicas > TASKS) {
-            let message = format!("ECS runs at most {TASKS} instances of a service, not {}", service.replicas);
-            problems.push(Problem::error(format!("services.{name}.deploy.replicas"), message));
+            let message = format!("ECS runs {TASKS} instances of a service by default, not {}", service.replicas);
+            problems.push(Problem::warning(format!("services.{name}.deploy.replicas"), message));
         }
         Ok(problems)
     }
@@ -92,8 +92,8 @@ impl Site {
         let services = usize::try_from(cluster.active_services_count()).unwrap_or_default();
         let ours = self.slots(&spec.name).await?.len();
         if services + (spec.services.len() * SLOTS).saturating_sub(ours) > SERVICES {
-            let message = format!("the cluster {name:?} has {services} services, and room for {SERVICES}");
-            problems.push(Problem::error(path, message).with_help("use another cluster"));
+            let message = format!("the cluster {name:?} has {services} services, and by default room for {SERVICES}");
+            problems.push(Problem::warning(path, message).with_help("use another cluster, or ask AWS for more"));
         }
         Ok(problems)
     }

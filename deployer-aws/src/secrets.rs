@@ -26,7 +26,8 @@ const CURRENT: &str = "AWSCURRENT";
 /// A release pins ARN and version, so that instances of it get the same value for ever, also after a rollback. ECS hands
 /// values to instances itself: the execution role must be allowed to read them (see
 /// [`EnvironmentSpec::secrets`](crate::EnvironmentSpec)), and this program needs no more than to know that they are there.
-/// It reads a value for images that are built with it only.
+/// It reads values for images that are built with them only; that of a parameter which is not encrypted comes with its
+/// version, and is dropped.
 #[derive(Clone)]
 pub struct AwsSecrets {
     manager: aws_sdk_secretsmanager::Client,
