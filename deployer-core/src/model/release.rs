@@ -212,3 +212,38 @@ impl GitState {
         Self { commit: commit.into(), tag, dirty }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ServiceSpec;
+
+    fn check(line: &str) -> ContainerCheck {
+        ContainerCheck::new(CheckCommand::Shell(line.to_owned()))
+    }
+
+    fn release(own: Option<ContainerCheck>, of_image: Option<ContainerCheck>) -> ServiceRelease {
+        let image = PinnedImage::new("web:v1", "web", Digest::of(b"web")).with_check(of_image);
+        let mut spec = ServiceSpec::image("web:v1");
+        spec.workload.check = own;
+        spec.with_image(image)
+    }
+
+    #[test]
+    fn the_check_of_a_service_goes_before_that_of_its_image() {
+        let line = |release: &ServiceRelease| release.container_check().map(|check| check.command.clone());
+        let shell = |line: &str| Some(CheckCommand::Shell(line.to_owned()));
+        assert_eq!(line(&release(Some(check("own")), Some(check("image")))), shell("own"));
+        assert_eq!(line(&release(None, Some(check("image")))), shell("image"));
+        assert_eq!(line(&release(None, None)), None);
+        let disabled = ContainerCheck::new(CheckCommand::Disabled);
+        assert_eq!(line(&release(Some(disabled), Some(check("image")))), None);
+    }
+
+    #[test]
+    fn the_check_of_an_image_makes_no_other_revision() {
+        let name = ServiceName::new("web").unwrap();
+        let with = release(None, Some(check("image")));
+        assert_eq!(with.revision(&name), release(None, None).revision(&name));
+    }
+}

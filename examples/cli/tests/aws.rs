@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use deployer_core::DeploymentId;
 use deployer_testkit::load::{Load, Mode};
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -101,6 +102,30 @@ async fn get(address: &str, host: &str, path: &str) -> String {
     answer.split_once("\r\n\r\n").unwrap().1.to_owned()
 }
 
+/// The task definition of the only ECS service in a cluster.
+async fn task_definition(cluster: &str) -> serde_json::Value {
+    let listed = ecs("ListServices", &json!({ "cluster": cluster })).await;
+    assert_eq!(listed["serviceArns"].as_array().map(Vec::len), Some(1), "{listed}");
+    let found = ecs("DescribeServices", &json!({ "cluster": cluster, "services": listed["serviceArns"] })).await;
+    let definition = &found["services"][0]["taskDefinition"];
+    ecs("DescribeTaskDefinition", &json!({ "taskDefinition": definition })).await["taskDefinition"].take()
+}
+
+/// Asks the emulator's ECS, as anybody may.
+async fn ecs(operation: &str, body: &serde_json::Value) -> serde_json::Value {
+    let body = body.to_string();
+    let mut stream = TcpStream::connect(EMULATOR).await.unwrap();
+    let request = format!(
+        "POST / HTTP/1.0\r\nHost: {EMULATOR}\r\nX-Amz-Target: AmazonEC2ContainerServiceV20141113.{operation}\r\n\
+         Content-Type: application/x-amz-json-1.1\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap_or_else(|error| panic!("{error}: {answer}"))
+}
+
 /// Where the emulator listens for an environment's listener, which takes it a moment.
 async fn address(listener: &str) -> SocketAddr {
     for _ in 0..100 {
@@ -139,6 +164,10 @@ async fn an_application_lives_on_aws_under_requests() {
     let plan = shop.ends_with(0, "v1", &["plan"]).await;
     assert!(plan.contains(&format!("cluster {name} in us-east-1 of account ")), "{plan}");
     shop.ends_with(0, "v1", &["deploy"]).await;
+    // ECS would not heed the image's own check.
+    let definition = task_definition(name).await;
+    let check = &definition["containerDefinitions"][0]["healthCheck"];
+    assert_eq!((&check["command"], &check["interval"]), (&json!(["CMD-SHELL", "true"]), &json!(5)), "{definition}");
     let load = Load::new(address, HOST).path("/version").rate(100).mode(Mode::Mixed).start();
 
     // Its process dies as the traffic moves; another goes on.
