@@ -1,6 +1,6 @@
 //! What must hold after a run on the simulated AWS, with every allowance and its reason.
 
-use deployer_core::{DeploymentRecord, ErrorKind, Release, ReleaseNumber, State, Verdict};
+use deployer_core::{ErrorKind, Release, ReleaseNumber, State, Verdict};
 use deployer_testkit::{Fault, Shape};
 
 use super::play::{Ended, Stage};
@@ -96,7 +96,7 @@ fn world(stage: &Stage, ended: &Ended) -> Vec<String> {
         let destroyed = matches!(stage.scenario.act, Act::Destroy) && ended.verdict() == "promoted";
         found.extend(ended.wire.cloud(|cloud| cloud.leavings(APP, destroyed)));
     }
-    found.extend(shape(stage, ended, record, verdict).filter(|_| !incomplete));
+    found.extend(shape(stage, ended, verdict).filter(|_| !incomplete));
     if ended.shape.tasks > 0 && ended.strikes.is_transient() {
         found.push(format!("{} one-off tasks are left over", ended.shape.tasks));
     }
@@ -104,8 +104,7 @@ fn world(stage: &Stage, ended: &Ended) -> Vec<String> {
 }
 
 /// What is there is what an undisturbed run leaves, or what was there before.
-fn shape(stage: &Stage, ended: &Ended, record: &DeploymentRecord, verdict: &Verdict) -> Option<String> {
-    let _one = record;
+fn shape(stage: &Stage, ended: &Ended, verdict: &Verdict) -> Option<String> {
     let expected = match verdict {
         _ if ended.records.len() > 1 => None,
         Verdict::Promoted { .. } if stage.scenario.ends == "promoted" => Some(&stage.undisturbed.after),
