@@ -120,7 +120,7 @@ impl LiveRule {
 
 impl Site {
     /// The ARN of the listener.
-    pub(super) fn listener(&self) -> Result<&str> {
+    pub(crate) fn listener(&self) -> Result<&str> {
         self.options.listener.as_deref().ok_or_else(|| {
             Error::new(ErrorKind::Unsupported, "the environment has no listener that could serve a route")
                 .with_help("name one with `AwsOptions::with_listener`")

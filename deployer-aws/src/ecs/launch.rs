@@ -5,8 +5,10 @@ use aws_sdk_ecs::types::{
     AssignPublicIp, AwsVpcConfiguration, CapacityProviderStrategyItem, DeploymentCircuitBreaker,
     DeploymentConfiguration, LaunchType, LoadBalancer, NetworkConfiguration, PropagateTags, Tag,
 };
-use deployer_core::{Error, ErrorKind, Launch, Outcome, Reduce, Result, ServiceRelease};
+use deployer_core::{AppName, Error, ErrorKind, Launch, Outcome, Reduce, Result, ServiceRelease, Strategy};
+use futures_util::future::try_join_all;
 
+use super::scaling::serving;
 use super::slots::Slot;
 use crate::failure::{failed, is};
 use crate::naming::{self, tag};
@@ -17,12 +19,14 @@ impl Site {
     pub(super) async fn launch(&self, request: &Launch) -> Result<Outcome> {
         let app = &request.release.app;
         let slots = self.slots(app).await?;
+        let slots = self.hold_others(request, slots).await?;
+        let instances = least(request, &slots);
         if let Some(slot) = slots.iter().find(|slot| slot.holds(&request.revision)) {
-            let grown = self.grow(slot, request.instances).await;
+            let grown = self.grow(app, slot, instances).await;
             self.changed(app, Some(slot));
             return grown;
         }
-        if request.instances == 0 {
+        if instances == 0 {
             return Ok(Outcome::AlreadyThere);
         }
         let service = request.service_release().ok_or_else(|| {
@@ -36,19 +40,36 @@ impl Site {
         let name = naming::slot(app, &request.service, letter);
         let slot = slots.iter().find(|slot| slot.name == name);
         let made = match slot {
-            Some(slot) => self.fill(slot, request, &definition, groups).await,
-            None => self.create_slot(request, letter, &definition, groups).await,
+            Some(slot) => self.fill(slot, (request, instances), &definition, groups).await,
+            None => self.create_slot((request, instances), letter, &definition, groups).await,
         };
         self.changed(app, slot);
         made.map(|()| Outcome::Created)
     }
 
+    /// The slots, with those of the service's other revisions held: what scales must not while another revision comes.
+    async fn hold_others(&self, request: &Launch, slots: Vec<Slot>) -> Result<Vec<Slot>> {
+        let app = &request.release.app;
+        let others =
+            serving(&slots, &request.service).filter(|slot| slot.is_scaled() && !slot.holds(&request.revision));
+        let others: Vec<&Slot> = others.collect();
+        if others.is_empty() {
+            return Ok(slots);
+        }
+        try_join_all(others.into_iter().map(|slot| self.hold(app, slot))).await?;
+        self.changed(app, None);
+        self.slots_now(app).await
+    }
+
     /// More tasks in a slot that has the revision already.
-    async fn grow(&self, slot: &Slot, instances: u32) -> Result<Outcome> {
+    async fn grow(&self, app: &AppName, slot: &Slot, instances: u32) -> Result<Outcome> {
         // What ECS has given up it starts again only in a new deployment.
         let anew = slot.given_up.is_some() && slot.running < instances.max(slot.desired);
         if slot.desired >= instances && !anew {
             return Ok(Outcome::AlreadyThere);
+        }
+        if slot.is_scaled() {
+            self.hold(app, slot).await?;
         }
         let call = self
             .update(slot)
@@ -59,11 +80,17 @@ impl Site {
     }
 
     /// The revision into a slot in which nothing runs.
-    async fn fill(&self, slot: &Slot, request: &Launch, definition: &str, groups: Vec<(String, u16)>) -> Result<()> {
+    async fn fill(
+        &self,
+        slot: &Slot,
+        (request, instances): (&Launch, u32),
+        definition: &str,
+        groups: Vec<(String, u16)>,
+    ) -> Result<()> {
         let mut call = self
             .update(slot)
             .task_definition(definition)
-            .desired_count(count(request.instances))
+            .desired_count(count(instances))
             .network_configuration(self.network()?)
             // Crashes are counted from here, even if the slot had this revision before.
             .force_new_deployment(true);
@@ -83,7 +110,7 @@ impl Site {
 
     async fn create_slot(
         &self,
-        request: &Launch,
+        (request, instances): (&Launch, u32),
         letter: char,
         definition: &str,
         groups: Vec<(String, u16)>,
@@ -97,7 +124,7 @@ impl Site {
             .cluster(&self.options.cluster)
             .service_name(&name)
             .task_definition(definition)
-            .desired_count(count(request.instances))
+            .desired_count(count(instances))
             .client_token(naming::token(&[&name, definition, &request.call.key]))
             .network_configuration(self.network()?)
             .deployment_configuration(deployment_configuration()?)
@@ -147,6 +174,9 @@ impl Site {
         if slot.desired <= request.keep {
             return Ok(Outcome::AlreadyThere);
         }
+        if slot.is_scaled() {
+            self.hold(&request.app, slot).await?;
+        }
         let call = self.update(slot).desired_count(count(request.keep));
         let made = call.send().await;
         self.changed(&request.app, Some(slot));
@@ -165,6 +195,19 @@ impl Site {
             .map_err(incomplete)?;
         Ok(NetworkConfiguration::builder().awsvpc_configuration(network).build())
     }
+}
+
+/// How many tasks there shall be: as many as are asked for, and where the service scales, no fewer than serve now, unless
+/// the new ones come in batches.
+fn least(request: &Launch, slots: &[Slot]) -> u32 {
+    let scales = |service: &ServiceRelease| {
+        service.scaling.is_some() && !matches!(service.strategy, Strategy::Rolling { .. }) && request.instances > 0
+    };
+    if !request.service_release().is_some_and(scales) {
+        return request.instances;
+    }
+    let others = serving(slots, &request.service).filter(|slot| !slot.holds(&request.revision));
+    others.map(|slot| slot.desired).fold(request.instances, u32::max)
 }
 
 /// All tasks of a launch at once, and none beyond. The verdict is the engine's; ECS only stops trying for ever, should
@@ -214,10 +257,10 @@ fn draining(name: &str) -> Error {
         .with_retry(deployer_core::Retry::Soon)
 }
 
-fn incomplete(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+pub(super) fn incomplete(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::new(ErrorKind::Internal, "a part of a request is incomplete").with_source(error)
 }
 
-fn count(instances: u32) -> i32 {
+pub(super) fn count(instances: u32) -> i32 {
     i32::try_from(instances).unwrap_or(i32::MAX)
 }

@@ -30,7 +30,7 @@ fn options() -> AwsOptions {
 }
 
 fn deploying() -> Value {
-    policy::deploying(&Deploying::new(&account(), &options()).with_table("staging"))
+    policy::deploying(&Deploying::new(&account(), &options()).with_table("staging").with_gates().with_scaling())
 }
 
 #[test]
@@ -55,7 +55,13 @@ fn roles_are_handed_to_ecs_only_and_no_others() {
 fn what_is_not_worked_with_is_not_allowed() {
     let bare = AwsOptions::new("staging", "vpc-1", "arn:aws:iam::123456789012:role/execution");
     let policy = policy::deploying(&Deploying::new(&account(), &bare)).to_string();
-    for (absent, why) in [("dynamodb:", "table"), ("logs:", "log group"), ("CreateRule", "listener")] {
+    for (absent, why) in [
+        ("dynamodb:", "table"),
+        ("logs:", "log group"),
+        ("CreateRule", "listener"),
+        ("cloudwatch:", "gate"),
+        ("autoscaling", "scaling"),
+    ] {
         assert!(!policy.contains(absent), "{absent} without a {why}");
     }
 }
@@ -74,7 +80,9 @@ fn only_what_iam_cannot_tell_apart_is_allowed_on_everything() {
             }
             for action in actions {
                 let (service, name) = action.split_once(':').unwrap();
-                let looks = ["Describe", "List", "GetAuthorizationToken"].iter().any(|word| name.starts_with(word));
+                let looks = ["Describe", "List", "GetAuthorizationToken", "GetMetricData"]
+                    .iter()
+                    .any(|word| name.starts_with(word));
                 // Cloud Map and Route 53 give namespaces and zones ids of their own.
                 assert!(looks || ["servicediscovery", "route53"].contains(&service), "{action} on everything");
             }
