@@ -86,7 +86,7 @@ impl AlarmGate {
         let mut found: Vec<Alarm> = Vec::new();
         for answer in &answers {
             found.extend(answer.metric_alarms().iter().filter_map(Alarm::of_metric));
-            found.extend(answer.composite_alarms().iter().filter_map(Alarm::of_others));
+            found.extend(answer.composite_alarms().iter().filter_map(Alarm::of_composite));
         }
         let unknown = self.alarms.iter().find(|name| found.iter().all(|alarm| alarm.name != **name));
         if let Some(name) = unknown {
@@ -147,7 +147,7 @@ impl Alarm {
         Self::new(alarm.alarm_name(), alarm.state_value(), alarm.state_reason(), since)
     }
 
-    fn of_others(alarm: &CompositeAlarm) -> Option<Self> {
+    fn of_composite(alarm: &CompositeAlarm) -> Option<Self> {
         let since = alarm.state_transitioned_timestamp().or(alarm.state_updated_timestamp());
         Self::new(alarm.alarm_name(), alarm.state_value(), alarm.state_reason(), since)
     }

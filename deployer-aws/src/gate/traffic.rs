@@ -223,7 +223,6 @@ impl Limits {
     fn judge(&self, counted: &Counted) -> GateAnswer {
         let Counted { requests, errors, answers, seconds } = *counted;
         let mut detail = format!("{errors} of {requests} requests failed");
-        #[expect(clippy::cast_precision_loss, reason = "nobody counts so many requests")]
         if requests < self.min_requests as f64 {
             detail += &format!(", {} requests are needed to tell", self.min_requests);
             return GateAnswer::Inconclusive { detail };

@@ -227,7 +227,6 @@ fn read(text: &str) -> Result<CronFields, &'static str> {
 }
 
 /// What a field allows; none, if it is `*` alone. The first of its names stands for the number `base`.
-#[expect(clippy::option_option, reason = "the outer one says whether the field can be read")]
 fn field(text: &str, least: u8, most: u8, names: &[&str], base: u8) -> Option<Option<BTreeSet<u8>>> {
     if text == "*" {
         return Some(None);
