@@ -65,9 +65,20 @@ impl<T: Clone> Cache<T> {
         Ok(value)
     }
 
-    /// Something was changed, or may have been: nothing that is held is good any more.
-    pub(crate) fn forget(&self, key: &str) {
-        self.cell(key).changes.fetch_add(1, Ordering::AcqRel);
+    /// Something is about to be changed: nothing is good any more that was held until this is dropped.
+    pub(crate) fn changing(&self, key: &str) -> Changing<T> {
+        Changing(self.cell(key))
+    }
+}
+
+/// A change that is under way. A request that nobody waits for any more may have its effect, so it ends when it is
+/// dropped, for whatever reason.
+#[must_use]
+pub(crate) struct Changing<T>(Arc<Cell<T>>);
+
+impl<T> Drop for Changing<T> {
+    fn drop(&mut self) {
+        self.0.changes.fetch_add(1, Ordering::AcqRel);
     }
 }
 
@@ -90,7 +101,9 @@ mod tests {
         assert_eq!((ask().await, ask().await), (1, 1));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!((ask().await, ask().await), (2, 2));
-        cache.forget("web");
+        let changing = cache.changing("web");
+        assert_eq!(ask().await, 2);
+        drop(changing);
         assert_eq!((ask().await, ask().await), (3, 3));
     }
 
@@ -98,7 +111,7 @@ mod tests {
     async fn what_changes_while_it_is_fetched_is_fetched_again() {
         let cache = Cache::default();
         let first = cache.get("web", async {
-            cache.forget("web");
+            drop(cache.changing("web"));
             Ok((1, Duration::from_secs(1)))
         });
         assert_eq!(first.await.unwrap(), 1);

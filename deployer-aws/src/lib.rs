@@ -15,6 +15,8 @@ mod gate;
 mod naming;
 mod options;
 pub mod policy;
+mod preflight;
+mod secrets;
 mod site;
 mod store;
 
@@ -24,7 +26,7 @@ mod store;
 mod manual {}
 
 pub use alb::AlbBalancer;
-pub use backend::AwsBackend;
+pub use backend::{AwsBackend, config_from_env};
 pub use ecr::{EcrOptions, EcrRegistry};
 pub use ecs::EcsOrchestrator;
 pub use environment::{
@@ -33,4 +35,5 @@ pub use environment::{
 };
 pub use gate::{AlarmGate, AlreadyFiring, TrafficGate};
 pub use options::{Architecture, AwsOptions, Capacity, CapacityProvider};
+pub use secrets::AwsSecrets;
 pub use store::DynamoStore;

@@ -58,6 +58,12 @@ impl AwsOptions {
         }
     }
 
+    /// The account, as far as it can be told from the execution role.
+    pub(crate) fn account(&self) -> Option<&str> {
+        let account = self.execution_role.split(':').nth(4)?;
+        (account.len() == 12).then_some(account)
+    }
+
     /// Sets the subnets in which instances run.
     #[must_use]
     pub fn with_subnets<S: Into<String>>(mut self, subnets: impl IntoIterator<Item = S>) -> Self {

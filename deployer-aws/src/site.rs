@@ -10,7 +10,7 @@ use deployer_core::AppName;
 use tokio::time::Instant;
 
 use crate::alb::{KnownGroup, LiveRule, TargetHealth};
-use crate::cache::Cache;
+use crate::cache::{Cache, Changing};
 use crate::ecs::{KnownDefinition, KnownTask, Scaled, Slot};
 use crate::options::AwsOptions;
 
@@ -60,6 +60,14 @@ pub(crate) struct Memory {
     pub(crate) groups: HashMap<String, KnownGroup>,
 }
 
+/// A change to an application that is under way.
+#[must_use]
+pub(crate) struct Changes {
+    _slots: Changing<Vec<Slot>>,
+    _looked: Changing<()>,
+    _health: Vec<Changing<Vec<TargetHealth>>>,
+}
+
 impl std::fmt::Debug for Site {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Site").field("cluster", &self.options.cluster).finish_non_exhaustive()
@@ -90,12 +98,12 @@ impl Site {
         self.options.poll * 9 / 10
     }
 
-    /// Something in an application was changed, or may have been.
-    pub(crate) fn changed(&self, app: &AppName, slot: Option<&Slot>) {
-        self.slots.forget(app.as_str());
-        self.looked.forget(app.as_str());
-        for (arn, _) in slot.iter().flat_map(|slot| &slot.groups) {
-            self.health.forget(arn);
+    /// Something in an application is about to be changed: what is known of it is good until this is dropped.
+    pub(crate) fn changing(&self, app: &AppName, slot: Option<&Slot>) -> Changes {
+        Changes {
+            _slots: self.slots.changing(app.as_str()),
+            _looked: self.looked.changing(app.as_str()),
+            _health: slot.iter().flat_map(|slot| &slot.groups).map(|(arn, _)| self.health.changing(arn)).collect(),
         }
     }
 

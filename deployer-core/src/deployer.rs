@@ -13,7 +13,7 @@ use crate::backend::{
 use crate::engine::{Access, AppStatus, Calls, Deployment, Events, Prepare, Pruned, Retention, Run, Signalled, Tools};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{DeploymentKind, DeploymentRecord, Entry};
-use crate::model::{AppName, AppSpec, DeploymentId, GitState, Provenance, Release, ReleaseNumber};
+use crate::model::{AppName, AppSpec, DeploymentId, GitState, Problems, Provenance, Release, ReleaseNumber};
 use crate::plan::Plan;
 
 /// How long looking something up may take.
@@ -163,6 +163,9 @@ pub struct Preview {
     pub baseline: Option<ReleaseNumber>,
     /// The steps.
     pub plan: Plan,
+    /// What the backend has to say of the spec, such as what will have no effect.
+    #[serde(default)]
+    pub warnings: Problems,
 }
 
 impl std::fmt::Display for Preview {
@@ -171,7 +174,8 @@ impl std::fmt::Display for Preview {
         if let Some(baseline) = self.baseline {
             write!(f, "from {baseline}, ")?;
         }
-        self.plan.fmt(f)
+        self.plan.fmt(f)?;
+        self.warnings.warnings().try_for_each(|warning| write!(f, "\n  {warning}"))
     }
 }
 
@@ -196,18 +200,19 @@ impl Deployer {
     }
 
     /// Previews what deploying a spec would do. Images are built or pulled, since the plan pins them; nothing that runs
-    /// is touched.
+    /// is touched. What of the surroundings would stop it is found here, all of it at once:
+    /// [`Orchestrator::preflight`](crate::Orchestrator::preflight).
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) with every problem of the spec as its source; what preparing and
     /// observing can fail with.
     pub async fn plan(&self, spec: &AppSpec, options: &DeployOptions) -> Result<Preview> {
-        self.tools.check(spec).await?;
+        let warnings = self.tools.check_beforehand(spec).await?;
         let id = DeploymentId::fresh();
         let (events, _) = Events::new(spec.name.clone(), id.clone(), Arc::clone(&self.tools.calls.clock));
         let services = self.prepare(&events, &id).services(spec).await?;
         let release = self.tools.draft_release(spec, services, options.provenance()).await?;
-        self.preview(&spec.name, &id, DeploymentKind::Deploy, Some(release)).await
+        Ok(Preview { warnings, ..self.preview(&spec.name, &id, DeploymentKind::Deploy, Some(release)).await? })
     }
 
     /// Previews what rolling back would do: to the last known good release, or to this one.
@@ -242,7 +247,8 @@ impl Deployer {
         let history = self.tools.history(app).await?;
         let planned = self.tools.plan(app, id, kind, release.as_ref(), &history).await?;
         let backend = self.tools.backend.name.clone();
-        Ok(Preview { kind, backend, release, baseline: planned.baseline, plan: planned.plan })
+        let (baseline, plan, warnings) = (planned.baseline, planned.plan, Problems::default());
+        Ok(Preview { kind, backend, release, baseline, plan, warnings })
     }
 
     /// Does what a preview of a deploy or rollback says, if what it was made from is still so.

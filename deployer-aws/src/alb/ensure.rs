@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use deployer_core::{
-    AppName, Error, ErrorKind, Outcome, Release, Result, RetainRoutes, RevisionId, ServiceName, ServiceRelease,
+    AppName, Error, ErrorKind, Outcome, Release, Result, RetainRoutes, RevisionId, Route, ServiceName, ServiceRelease,
 };
 use futures_util::future::{try_join, try_join_all};
 
@@ -146,12 +146,7 @@ impl Site {
 /// No other application has one of the routes.
 fn check_free(app: &AppName, routed: &[(&ServiceName, &ServiceRelease)], rules: &[LiveRule]) -> Result<()> {
     for route in routed.iter().flat_map(|(_, service)| &service.routes) {
-        let same = rules.iter().find(|rule| rule.matches == Some(Match::of(route)));
-        let Some(rule) = same.filter(|rule| rule.owner().is_none_or(|owner| owner.app != *app)) else { continue };
-        let who = match rule.owner() {
-            Some(owner) => format!("{} of {}", owner.service, owner.app),
-            None => format!("a rule that is not ours, {}", rule.arn),
-        };
+        let Taken::By(who) = Taken::of(app, route, rules) else { continue };
         let host = route.host.as_deref().unwrap_or("*");
         return Err(Error::new(ErrorKind::AlreadyExists, "somebody else has the route")
             .with_resource(format!("{host}{}", route.path))
@@ -159,6 +154,29 @@ fn check_free(app: &AppName, routed: &[(&ServiceName, &ServiceRelease)], rules: 
             .with_help("choose another host or path, or remove the other one"));
     }
     Ok(())
+}
+
+/// Who has a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// Nobody.
+    Free,
+    /// The application.
+    Ours,
+    /// Somebody else, in words.
+    By(String),
+}
+
+impl Taken {
+    /// Who has a route of an application.
+    pub(crate) fn of(app: &AppName, route: &Route, rules: &[LiveRule]) -> Self {
+        let Some(rule) = rules.iter().find(|rule| rule.matches == Some(Match::of(route))) else { return Self::Free };
+        match rule.owner() {
+            Some(owner) if owner.app == *app => Self::Ours,
+            Some(owner) => Self::By(format!("{} of {}", owner.service, owner.app)),
+            None => Self::By(format!("a rule that is not ours, {}", rule.arn)),
+        }
+    }
 }
 
 /// The slots that a service needs: those that there are, at least two, and one in which the revision can run.

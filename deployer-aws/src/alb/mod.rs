@@ -17,6 +17,7 @@ use deployer_core::{
 use futures_util::future::try_join;
 use tokio::sync::Mutex;
 
+pub(crate) use self::ensure::Taken;
 pub(crate) use self::groups::{KnownGroup, TargetHealth};
 pub(crate) use self::rules::LiveRule;
 use crate::ecs::Slot;

@@ -129,7 +129,7 @@ impl Site {
 
     /// All rules of the listener but its default one, in the order in which they are tried, as they were a moment ago;
     /// none without a listener.
-    pub(super) async fn rules(&self) -> Result<Vec<LiveRule>> {
+    pub(crate) async fn rules(&self) -> Result<Vec<LiveRule>> {
         self.rules.get("", async { Ok((self.rules_now().await?, self.moment())) }).await
     }
 
@@ -176,6 +176,7 @@ impl Site {
         taken: &mut BTreeSet<u32>,
     ) -> Result<()> {
         let listener = self.listener()?;
+        let _changing = self.rules.changing("");
         let mut free =
             matches.priorities().filter(|priority| !taken.contains(priority)).collect::<Vec<_>>().into_iter();
         loop {
@@ -191,9 +192,7 @@ impl Site {
                 .priority(i32::try_from(priority).unwrap_or(i32::MAX))
                 .set_conditions(Some(matches.conditions()))
                 .actions(forward(groups));
-            let made = call.send().await;
-            self.rules.forget("");
-            match made {
+            match call.send().await {
                 Ok(_) => return Ok(()),
                 // Somebody else was faster, or it was made by an attempt of which nobody has heard.
                 Err(error) if is(&error, &["PriorityInUse", "PriorityInUseException"]) => {
@@ -210,15 +209,13 @@ impl Site {
 
     pub(super) async fn modify_rule(&self, rule: &LiveRule, groups: &[(String, i32)]) -> Result<()> {
         let call = self.elb.modify_rule().rule_arn(&rule.arn).actions(forward(groups));
-        let made = call.send().await;
-        self.rules.forget("");
-        made.map_err(|error| failed("elasticloadbalancing:ModifyRule", rule.arn.as_str(), error)).map(drop)
+        let _changing = self.rules.changing("");
+        call.send().await.map_err(|error| failed("elasticloadbalancing:ModifyRule", rule.arn.as_str(), error)).map(drop)
     }
 
     pub(super) async fn delete_rule(&self, rule: &LiveRule) -> Result<()> {
-        let made = self.elb.delete_rule().rule_arn(&rule.arn).send().await;
-        self.rules.forget("");
-        match made {
+        let _changing = self.rules.changing("");
+        match self.elb.delete_rule().rule_arn(&rule.arn).send().await {
             Ok(_) => Ok(()),
             Err(error) if is(&error, &["RuleNotFound", "RuleNotFoundException"]) => Ok(()),
             Err(error) => Err(failed("elasticloadbalancing:DeleteRule", rule.arn.as_str(), error)),

@@ -1,8 +1,13 @@
 //! Pushing what was built, through the Docker Engine that has built it.
 
+use std::time::Duration;
+
 use bollard::errors::Error as DockerError;
+use bollard::models::ImageConfig;
 use bollard::query_parameters::{PushImageOptionsBuilder, TagImageOptionsBuilder};
-use deployer_core::{Digest, Effect, Error, ErrorKind, PinnedImage, Progress, PublishImage, Result, Retry};
+use deployer_core::{
+    CheckCommand, ContainerCheck, Digest, Effect, Error, ErrorKind, PinnedImage, Progress, PublishImage, Result, Retry,
+};
 use futures_util::StreamExt as _;
 
 use super::EcrRegistry;
@@ -40,8 +45,8 @@ impl EcrRegistry {
 
     pub(super) async fn push(&self, request: &PublishImage) -> Result<PinnedImage> {
         let PublishImage { app, service, image, .. } = request;
-        let (exposed, login, repository) = futures_util::future::try_join3(
-            self.exposed_ports(image.digest.as_str()),
+        let (config, login, repository) = futures_util::future::try_join3(
+            self.config_of(image.digest.as_str()),
             self.login(),
             self.ensure_repository(app, service),
         )
@@ -50,7 +55,9 @@ impl EcrRegistry {
         let tag = tag_of(&image.digest);
         let pinned = |digest: Digest| {
             let location = format!("{host}/{repository}@{digest}");
-            PinnedImage::new(&image.reference, location, digest).with_exposed_ports(exposed.clone())
+            PinnedImage::new(&image.reference, location, digest)
+                .with_exposed_ports(exposed_ports(&config))
+                .with_check(check(&config))
         };
         // Its tag says what is in it: what was pushed before need not be again.
         let id = aws_sdk_ecr::types::ImageIdentifier::builder().image_tag(&tag).build();
@@ -84,7 +91,8 @@ impl EcrRegistry {
     }
 
     /// The TCP ports that an image says it listens on.
-    async fn exposed_ports(&self, id: &str) -> Result<Vec<u16>> {
+    /// What an image that was built says of itself.
+    async fn config_of(&self, id: &str) -> Result<ImageConfig> {
         let image = self.0.docker.inspect_image(id).await.map_err(|error| match error {
             DockerError::DockerResponseServerError { status_code: 404, .. } => {
                 Error::new(ErrorKind::NotFound, "the image that was built is not on this host any more")
@@ -94,11 +102,36 @@ impl EcrRegistry {
             }
             error => docker(OPERATION, id, error),
         })?;
-        let exposed = image.config.and_then(|config| config.exposed_ports).unwrap_or_default();
-        let mut ports: Vec<u16> = exposed.iter().filter_map(|port| port.strip_suffix("/tcp")?.parse().ok()).collect();
-        ports.sort_unstable();
-        Ok(ports)
+        Ok(image.config.unwrap_or_default())
     }
+}
+
+fn exposed_ports(config: &ImageConfig) -> Vec<u16> {
+    let exposed = config.exposed_ports.iter().flatten();
+    let mut ports: Vec<u16> = exposed.filter_map(|port| port.strip_suffix("/tcp")?.parse().ok()).collect();
+    ports.sort_unstable();
+    ports
+}
+
+/// The image's own check, which ECS does not heed:
+/// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/healthcheck.html>. What it leaves open is as
+/// [Docker](https://docs.docker.com/reference/dockerfile/#healthcheck) has it.
+fn check(config: &ImageConfig) -> Option<ContainerCheck> {
+    let given = config.healthcheck.as_ref()?;
+    let (kind, words) = given.test.as_deref()?.split_first()?;
+    let command = match (kind.as_str(), words) {
+        ("CMD", words) => CheckCommand::Exec(words.to_vec()),
+        ("CMD-SHELL", [line]) => CheckCommand::Shell(line.clone()),
+        _ => return None,
+    };
+    let time = |nanos: Option<i64>| nanos.and_then(|nanos| u64::try_from(nanos).ok()).filter(|nanos| *nanos > 0);
+    let mut check = ContainerCheck::new(command);
+    check.interval = time(given.interval).map_or(check.interval, Duration::from_nanos);
+    check.timeout = time(given.timeout).map_or(check.timeout, Duration::from_nanos);
+    check.start_period = time(given.start_period).map_or(check.start_period, Duration::from_nanos);
+    let retries = given.retries.and_then(|retries| u32::try_from(retries).ok()).filter(|retries| *retries > 0);
+    check.retries = retries.unwrap_or(check.retries);
+    Some(check)
 }
 
 /// What the engine says, in our words.
@@ -116,4 +149,28 @@ fn docker(operation: &'static str, resource: &str, error: DockerError) -> Error 
         Error::new(ErrorKind::Unavailable, "the Docker Engine or the registry failed").with_effect(Effect::Unknown)
     };
     said.with_operation(operation).with_resource(resource).with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use bollard::models::HealthConfig;
+
+    use super::*;
+
+    fn checked(test: &[&str]) -> Option<ContainerCheck> {
+        let test = Some(test.iter().map(|word| (*word).to_owned()).collect());
+        let health = HealthConfig { test, interval: Some(5_000_000_000), retries: Some(0), ..HealthConfig::default() };
+        check(&ImageConfig { healthcheck: Some(health), ..ImageConfig::default() })
+    }
+
+    #[test]
+    fn the_check_of_an_image_is_read() {
+        let exec = checked(&["CMD", "/shop", "check"]).unwrap();
+        assert_eq!(exec.command, CheckCommand::Exec(vec!["/shop".to_owned(), "check".to_owned()]));
+        let (every, most) = (Duration::from_secs(5), Duration::from_secs(30));
+        assert_eq!((exec.interval, exec.timeout, exec.retries, exec.start_period), (every, most, 3, Duration::ZERO));
+        let shell = checked(&["CMD-SHELL", "wget -q localhost"]).unwrap();
+        assert_eq!(shell.command, CheckCommand::Shell("wget -q localhost".to_owned()));
+        assert_eq!((checked(&["NONE"]), checked(&[]), check(&ImageConfig::default())), (None, None, None));
+    }
 }

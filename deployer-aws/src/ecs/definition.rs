@@ -10,13 +10,14 @@ use aws_sdk_ecs::types::{
 };
 use deployer_core::{
     CheckCommand, ContainerCheck, EnvValue, Error, ErrorKind, MountSource, Release, ReleaseNumber, Resources, Result,
-    RevisionId, SecretRef, ServiceRelease, Transport, VolumeSpec,
+    RevisionId, ServiceRelease, Transport, VolumeSpec,
 };
 
 use super::fargate;
 use crate::failure::{failed, is};
 use crate::naming::{self, tag};
 use crate::options::Architecture;
+use crate::secrets;
 use crate::site::Site;
 
 const MIB: u64 = 1 << 20;
@@ -58,7 +59,7 @@ impl Site {
         let answer = self.describe(release, service, revision, &family)?.send().await;
         let answer = answer.map_err(|error| failed("ecs:RegisterTaskDefinition", family.as_str(), error))?;
         let arn = answer.task_definition().and_then(|definition| definition.task_definition_arn()).unwrap_or_default();
-        let known = KnownDefinition { release: release.number, checked: has_check(service) };
+        let known = KnownDefinition { release: release.number, checked: service.container_check().is_some() };
         self.memory().definitions.insert(arn.to_owned(), known);
         Ok(arn.to_owned())
     }
@@ -161,7 +162,10 @@ impl Site {
                 EnvValue::Plain(value) => {
                     container.environment(KeyValuePair::builder().name(name).value(value).build())
                 }
-                EnvValue::Secret(secret) => container.secrets(secret_value(name, secret)?),
+                EnvValue::Secret(secret) => {
+                    let place = secrets::value_from(secret);
+                    container.secrets(Secret::builder().name(name).value_from(place).build().map_err(incomplete)?)
+                }
             };
         }
         for (label, value) in &workload.labels {
@@ -182,7 +186,7 @@ impl Site {
                 .read_only(mount.read_only);
             container = container.mount_points(point.build());
         }
-        if let Some(check) = workload.check.as_ref().and_then(health_check) {
+        if let Some(check) = service.container_check().and_then(health_check) {
             container = container.health_check(check);
         }
         if let Some(parameters) = linux_parameters(service)? {
@@ -216,11 +220,6 @@ impl Site {
     }
 }
 
-/// Whether the instances of a service have a check of their own.
-fn has_check(service: &ServiceRelease) -> bool {
-    service.workload.check.as_ref().is_some_and(|check| check.command != CheckCommand::Disabled)
-}
-
 /// What the names of log streams of a service's instances begin with.
 pub(super) fn log_prefix(app: &deployer_core::AppName, service: &deployer_core::ServiceName) -> String {
     format!("{app}/{service}")
@@ -252,18 +251,6 @@ pub(super) fn size(resources: &Resources, fargate: bool) -> Result<Option<(u32, 
             .with_help("ask for at most 16 processors and 120 GiB, or run it on EC2")
     })?;
     Ok(Some(size))
-}
-
-/// Where ECS finds a secret when an instance starts. An ARN of Secrets Manager takes the version behind colons, a name or
-/// ARN of a parameter behind one:
-/// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/secrets-envvar-secrets-manager.html>.
-fn secret_value(name: &str, secret: &SecretRef) -> Result<Secret> {
-    let place = match &secret.version {
-        None => secret.name.clone(),
-        Some(version) if secret.name.contains(":secretsmanager:") => format!("{}:::{version}", secret.name),
-        Some(version) => format!("{}:{version}", secret.name),
-    };
-    Secret::builder().name(name).value_from(place).build().map_err(incomplete)
 }
 
 fn health_check(check: &ContainerCheck) -> Option<HealthCheck> {

@@ -55,8 +55,9 @@ impl Site {
                 }
             }),
         };
+        let changes = self.changing(app, None);
         let answer = call.send().await;
-        self.changed(app, None);
+        drop(changes);
         let answer = answer.map_err(|error| failed("ecs:RunTask", request.task.to_string(), error))?;
         let arns: Vec<String> = answer.tasks().iter().filter_map(|task| task.task_arn()).map(str::to_owned).collect();
         if let Some(failure) = answer.failures().first().filter(|_| arns.is_empty()) {
@@ -98,9 +99,8 @@ impl Site {
         };
         if matches!(task.status, Status::Pending | Status::Running) {
             let call = self.ecs.stop_task().cluster(&self.options.cluster).task(&arn).reason("removed by deployer");
-            let stopped = call.send().await;
-            self.changed(&request.app, None);
-            match stopped {
+            let _changes = self.changing(&request.app, None);
+            match call.send().await {
                 Ok(_) => {}
                 Err(error) if is(&error, &["InvalidParameterException"]) => {}
                 Err(error) => return Err(failed("ecs:StopTask", request.task.to_string(), error)),

@@ -22,9 +22,7 @@ impl Site {
         let slots = self.hold_others(request, slots).await?;
         let instances = least(request, &slots);
         if let Some(slot) = slots.iter().find(|slot| slot.holds(&request.revision)) {
-            let grown = self.grow(app, slot, instances).await;
-            self.changed(app, Some(slot));
-            return grown;
+            return self.grow(app, slot, instances).await;
         }
         if instances == 0 {
             return Ok(Outcome::AlreadyThere);
@@ -39,12 +37,12 @@ impl Site {
         let (definition, groups) = futures_util::future::try_join(definition, groups).await?;
         let name = naming::slot(app, &request.service, letter);
         let slot = slots.iter().find(|slot| slot.name == name);
-        let made = match slot {
-            Some(slot) => self.fill(slot, (request, instances), &definition, groups).await,
-            None => self.create_slot((request, instances), letter, &definition, groups).await,
-        };
-        self.changed(app, slot);
-        made.map(|()| Outcome::Created)
+        let _changes = self.changing(app, slot);
+        match slot {
+            Some(slot) => self.fill(slot, (request, instances), &definition, groups).await?,
+            None => self.create_slot((request, instances), letter, &definition, groups).await?,
+        }
+        Ok(Outcome::Created)
     }
 
     /// The slots, with those of the service's other revisions held: what scales must not while another revision comes.
@@ -56,8 +54,8 @@ impl Site {
         if others.is_empty() {
             return Ok(slots);
         }
+        let _changes = self.changing(app, None);
         try_join_all(others.into_iter().map(|slot| self.hold(app, slot))).await?;
-        self.changed(app, None);
         self.slots_now(app).await
     }
 
@@ -68,6 +66,7 @@ impl Site {
         if slot.desired >= instances && !anew {
             return Ok(Outcome::AlreadyThere);
         }
+        let _changes = self.changing(app, Some(slot));
         if slot.is_scaled() {
             self.hold(app, slot).await?;
         }
@@ -174,13 +173,12 @@ impl Site {
         if slot.desired <= request.keep {
             return Ok(Outcome::AlreadyThere);
         }
+        let _changes = self.changing(&request.app, Some(slot));
         if slot.is_scaled() {
             self.hold(&request.app, slot).await?;
         }
         let call = self.update(slot).desired_count(count(request.keep));
-        let made = call.send().await;
-        self.changed(&request.app, Some(slot));
-        made.map_err(|error| failed("ecs:UpdateService", slot.name.as_str(), error))?;
+        call.send().await.map_err(|error| failed("ecs:UpdateService", slot.name.as_str(), error))?;
         Ok(Outcome::Changed)
     }
 

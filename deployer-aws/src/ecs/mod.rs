@@ -69,6 +69,10 @@ impl Orchestrator for EcsOrchestrator {
         Ok(problems)
     }
 
+    async fn preflight(&self, spec: &AppSpec) -> Result<Problems> {
+        self.site.preflight(spec).await
+    }
+
     async fn ensure_app(&self, request: EnsureApp) -> Result<Outcome> {
         self.site.refuse(&request.release)?;
         let held = self.site.hold_for(&request.release).await?;

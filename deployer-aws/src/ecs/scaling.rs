@@ -84,11 +84,12 @@ impl Site {
             service.is_some_and(|service| slot.holds(&service.revision(&slot.service)))
         };
         let moved: Vec<&Slot> = slots.iter().filter(|slot| slot.scaled.is_some() && !stays(slot)).collect();
-        let held = try_join_all(moved.iter().map(|slot| self.hold(app, slot))).await;
-        if !moved.is_empty() {
-            self.changed(app, None);
+        if moved.is_empty() {
+            return Ok(false);
         }
-        held.map(|held| !held.is_empty())
+        let _changes = self.changing(app, None);
+        try_join_all(moved.into_iter().map(|slot| self.hold(app, slot))).await?;
+        Ok(true)
     }
 
     /// Makes Application Auto Scaling leave a slot alone, if it has it.
@@ -129,15 +130,12 @@ impl Site {
         if changes.is_empty() && gone.is_empty() {
             return Ok(false);
         }
+        let _changes = self.changing(app, None);
         let scaling = changes.iter().map(|(slot, scaling, bounds)| self.scale(app, slot, scaling, *bounds));
-        let made = try_join_all(scaling).await.map(drop);
+        try_join_all(scaling).await?;
         // What others knew is carried on by now.
-        let made = match made {
-            Ok(()) => try_join_all(gone.iter().map(|slot| self.let_go(app, slot))).await.map(drop),
-            failed => failed,
-        };
-        self.changed(app, None);
-        made.map(|()| true)
+        try_join_all(gone.iter().map(|slot| self.let_go(app, slot))).await?;
+        Ok(true)
     }
 
     /// Makes Application Auto Scaling change the number of tasks of a slot.

@@ -151,9 +151,8 @@ impl Site {
                 Err(error) => Err(failed("ecs:DeleteService", slot.name.as_str(), error)),
             }
         });
-        let deleted = try_join_all(deletions).await;
-        self.changed(app, None);
-        deleted?;
+        let _changes = self.changing(app, None);
+        try_join_all(deletions).await?;
         let mut memory = self.memory();
         if let Some((_, names)) = memory.slots.get_mut(app) {
             names.retain(|name| slots.iter().all(|slot| slot.name != *name));

@@ -24,10 +24,12 @@ const ELB: &str = "elasticloadbalancingv2";
 const LOGS: &str = "cloudwatchlogs";
 const AUTOSCALING: &str = "applicationautoscaling";
 const CLOUDWATCH: &str = "cloudwatch";
+const SECRETS: &str = "secretsmanager";
+const SSM: &str = "ssm";
 const CFN: &str = "cloudformation";
 
 /// What is called for deployments.
-pub(super) const DEPLOYING: [Operation; 48] = [
+pub(super) const DEPLOYING: [Operation; 57] = [
     call(
         AUTOSCALING,
         "deregister_scalable_target",
@@ -115,6 +117,13 @@ pub(super) const DEPLOYING: [Operation; 48] = [
     call(ECS, "describe_services", &["ecs:DescribeServices"], Scope::Services, "what runs"),
     call(
         ECS,
+        "describe_clusters",
+        &["ecs:DescribeClusters"],
+        Scope::Cluster,
+        "preflight: the cluster and its capacity",
+    ),
+    call(
+        ECS,
         "describe_task_definition",
         &["ecs:DescribeTaskDefinition"],
         Scope::Everything,
@@ -152,6 +161,27 @@ pub(super) const DEPLOYING: [Operation; 48] = [
         Scope::TargetGroups,
         "the pool of a slot that is gone",
     ),
+    call(
+        ELB,
+        "describe_account_limits",
+        &["elasticloadbalancing:DescribeAccountLimits"],
+        Scope::Everything,
+        "preflight: quotas",
+    ),
+    call(
+        ELB,
+        "describe_listeners",
+        &["elasticloadbalancing:DescribeListeners"],
+        Scope::Everything,
+        "preflight: the listener",
+    ),
+    call(
+        ELB,
+        "describe_load_balancers",
+        &["elasticloadbalancing:DescribeLoadBalancers"],
+        Scope::Everything,
+        "preflight: the load balancer",
+    ),
     call(ELB, "describe_rules", &["elasticloadbalancing:DescribeRules"], Scope::Everything, "routes and weights"),
     call(ELB, "describe_tags", &["elasticloadbalancing:DescribeTags"], Scope::Everything, "whose they are"),
     call(
@@ -177,7 +207,36 @@ pub(super) const DEPLOYING: [Operation; 48] = [
         Scope::TargetGroups,
         "how long targets drain",
     ),
+    call(LOGS, "describe_log_groups", &["logs:DescribeLogGroups"], Scope::LogGroups, "preflight: the log group"),
     call(LOGS, "filter_log_events", &["logs:FilterLogEvents"], Scope::LogGroup, "the last lines of what failed"),
+    call(
+        SECRETS,
+        "describe_secret",
+        &["secretsmanager:DescribeSecret"],
+        Scope::Secrets,
+        "the version of a secret that a release pins",
+    ),
+    call(
+        SECRETS,
+        "get_secret_value",
+        &["secretsmanager:GetSecretValue"],
+        Scope::Secrets,
+        "secrets with which images are built",
+    ),
+    call(
+        SECRETS,
+        "list_secret_version_ids",
+        &["secretsmanager:ListSecretVersionIds"],
+        Scope::Secrets,
+        "whether a secret has a version",
+    ),
+    call(
+        SSM,
+        "get_parameter",
+        &["ssm:GetParameter"],
+        Scope::Parameters,
+        "the version of a parameter that a release pins",
+    ),
 ];
 
 /// What else these take, though no call has its name.

@@ -72,6 +72,9 @@ pub struct Deploying<'a> {
     pub options: &'a AwsOptions,
     /// The table of its [`DynamoStore`](crate::DynamoStore), if it has one.
     pub table: Option<&'a str>,
+    /// The secrets and parameters that [`AwsSecrets`](crate::AwsSecrets) may find for it, by ARN; `*` stands for any
+    /// characters.
+    pub secrets: &'a [String],
     /// What the names of its ECR repositories begin with.
     pub repositories: &'a str,
     /// Whether its gates ask CloudWatch: an [`AlarmGate`](crate::AlarmGate) or a [`TrafficGate`](crate::TrafficGate).
@@ -81,17 +84,25 @@ pub struct Deploying<'a> {
 }
 
 impl<'a> Deploying<'a> {
-    /// A program with these options, without a table, gates and scaling, and with ECR repositories whose names begin
-    /// with `deployer/`.
+    /// A program with these options, without a table, secrets, gates and scaling, and with ECR repositories whose names
+    /// begin with `deployer/`.
     #[must_use]
     pub fn new(account: &'a Account, options: &'a AwsOptions) -> Self {
-        Self { account, options, table: None, repositories: "deployer/", gates: false, scaling: false }
+        let (table, secrets, repositories) = (None, [].as_slice(), "deployer/");
+        Self { account, options, table, secrets, repositories, gates: false, scaling: false }
     }
 
     /// Sets the table.
     #[must_use]
     pub fn with_table(mut self, table: &'a str) -> Self {
         self.table = Some(table);
+        self
+    }
+
+    /// Sets the secrets and parameters that may be found for it, by ARN; `*` stands for any characters.
+    #[must_use]
+    pub fn with_secrets(mut self, secrets: &'a [String]) -> Self {
+        self.secrets = secrets;
         self
     }
 

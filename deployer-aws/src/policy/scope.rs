@@ -40,7 +40,13 @@ pub(super) enum Scope {
     ScalingAlarms,
     /// AWS's own role for scaling ECS services.
     ScalingRole,
+    /// Listing log groups is allowed on all or none.
+    LogGroups,
     Table,
+    /// The secrets of Secrets Manager that releases name.
+    Secrets,
+    /// The parameters of Systems Manager that releases name.
+    Parameters,
     Repositories,
     /// Listing repositories is allowed on all or none.
     AllRepositories,
@@ -74,6 +80,7 @@ pub(super) struct Facts {
     listener: Option<String>,
     log_group: Option<String>,
     table: Option<String>,
+    secrets: Vec<String>,
     repositories: String,
     /// Whether gates ask CloudWatch, and whether services scale.
     gates: bool,
@@ -91,6 +98,7 @@ impl Facts {
             listener: options.listener.clone(),
             log_group: options.log_group.clone(),
             table: program.table.map(str::to_owned),
+            secrets: program.secrets.to_vec(),
             repositories: program.repositories.to_owned(),
             gates: program.gates,
             scaling: program.scaling,
@@ -106,6 +114,7 @@ impl Facts {
             listener: None,
             log_group: Some(spec.log_group()),
             table: Some(spec.name.clone()),
+            secrets: Vec::new(),
             repositories: String::new(),
             gates: false,
             scaling: false,
@@ -122,6 +131,12 @@ impl Facts {
     fn iam(&self, what: &str) -> String {
         let Account { id, partition, .. } = &self.account;
         format!("arn:{partition}:iam::{id}:{what}")
+    }
+
+    /// The ARNs of a service's secrets; none if there are none.
+    fn secrets_of(&self, service: &str) -> Option<Value> {
+        let of_service: Vec<&String> = self.secrets.iter().filter(|arn| arn.contains(service)).collect();
+        (!of_service.is_empty()).then(|| json!(of_service))
     }
 
     /// The resources of a scope; none if there are none of the kind.
@@ -172,7 +187,13 @@ impl Facts {
                 let path = "role/aws-service-role/ecs.application-autoscaling.amazonaws.com/*";
                 self.scaling.then(|| json!(self.iam(path)))?
             }
+            Scope::LogGroups => {
+                self.log_group.as_ref()?;
+                json!(self.arn("logs", "log-group:*"))
+            }
             Scope::Table => json!(self.arn("dynamodb", &format!("table/{}", self.table.as_ref()?))),
+            Scope::Secrets => self.secrets_of(":secretsmanager:")?,
+            Scope::Parameters => self.secrets_of(":ssm:")?,
             Scope::Repositories => json!(self.arn("ecr", &format!("repository/{}*", self.repositories))),
             Scope::AllRepositories => json!(self.arn("ecr", "repository/*")),
             Scope::Stack => json!([

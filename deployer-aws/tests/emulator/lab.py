@@ -11,6 +11,7 @@ load balancers: load_balancers.py (the API), targets.py (health), proxy.py (traf
 - host-header conditions ignore case, and `*` and `?` are the only wildcards
 - priorities that are taken, groups in use, duplicates and numbers out of range are refused, as are unknown names
 - listings have pages and an order; texts are escaped
+- a load balancer is in the VPC of its subnets; quotas are told
 ECS: services.py, scheduler.py, tasks.py, runner.py, containers.py, task_definitions.py (ecs.py puts them together)
 - no API call waits for Docker, and tasks stop by and by: target groups, drain, stop signal, stopTimeout, SIGKILL
 - a deployment is IN_PROGRESS until its tasks are healthy and those of older ones have stopped, which go one by one as

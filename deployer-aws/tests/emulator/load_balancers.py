@@ -3,6 +3,7 @@ import re
 from html import escape
 
 from ministack.services import alb as stock
+from ministack.services import ec2
 
 import proxy
 import targets
@@ -381,6 +382,11 @@ def _describe_target_groups(params):
     return _paged("DescribeTargetGroups", "TargetGroups", records, _target_group_xml, params)
 
 
+def _load_balancer_xml(record):
+    subnets = [ec2._subnets[name] for name in record.get("Subnets", []) if name in ec2._subnets]
+    return stock._lb_xml({**record, "VpcId": subnets[0]["VpcId"]} if subnets else record)
+
+
 def _describe_load_balancers(params):
     records = list(stock._lbs.values())
     for parameter, key in (("LoadBalancerArns", "LoadBalancerArn"), ("Names", "LoadBalancerName")):
@@ -389,7 +395,7 @@ def _describe_load_balancers(params):
             records, missing = _select(records, key, wanted)
             if missing:
                 return stock._error("LoadBalancerNotFound", f"Load balancers '[{missing}]' not found")
-    return _paged("DescribeLoadBalancers", "LoadBalancers", records, stock._lb_xml, params)
+    return _paged("DescribeLoadBalancers", "LoadBalancers", records, _load_balancer_xml, params)
 
 
 def _describe_listeners(params):
@@ -453,6 +459,23 @@ def _describe_tags(params):
     return stock._xml(200, "DescribeTags", f"<TagDescriptions>{descriptions}</TagDescriptions>")
 
 
+# What AWS gives every account: https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-limits.html
+_LIMITS = {
+    "application-load-balancers": 50,
+    "listeners-per-application-load-balancer": 50,
+    "rules-per-application-load-balancer": 100,
+    "target-groups": 3000,
+    "target-groups-per-action-on-application-load-balancer": 5,
+    "target-groups-per-application-load-balancer": 100,
+    "targets-per-application-load-balancer": 1000,
+}
+
+
+def _describe_account_limits(_):
+    limits = "".join(f"<member><Name>{name}</Name><Max>{most}</Max></member>" for name, most in _LIMITS.items())
+    return stock._xml(200, "DescribeAccountLimits", f"<Limits>{limits}</Limits>")
+
+
 def _reset():
     _stock_reset()
     proxy.sync()
@@ -477,6 +500,7 @@ def install():
         "DeleteRule": _delete_rule,
         "DeleteTargetGroup": _delete_target_group,
         "DeregisterTargets": _deregister_targets,
+        "DescribeAccountLimits": _describe_account_limits,
         "DescribeListeners": _describe_listeners,
         "DescribeLoadBalancers": _describe_load_balancers,
         "DescribeRules": _describe_rules,

@@ -4,6 +4,8 @@
 
 mod environments;
 mod policies;
+mod preflight;
+mod secrets;
 mod stacks;
 #[path = "../stage/mod.rs"]
 #[expect(dead_code, reason = "other tests use more of it")]

@@ -30,7 +30,11 @@ fn options() -> AwsOptions {
 }
 
 fn deploying() -> Value {
-    policy::deploying(&Deploying::new(&account(), &options()).with_table("staging").with_gates().with_scaling())
+    let secret = |service: &str, what: &str| format!("arn:aws:{service}:eu-central-1:123456789012:{what}");
+    let secrets = [secret("secretsmanager", "secret:shop/*"), secret("ssm", "parameter/shop/*")];
+    let (account, options) = (account(), options());
+    let program = Deploying::new(&account, &options).with_table("staging").with_secrets(&secrets);
+    policy::deploying(&program.with_gates().with_scaling())
 }
 
 #[test]
@@ -61,6 +65,8 @@ fn what_is_not_worked_with_is_not_allowed() {
         ("CreateRule", "listener"),
         ("cloudwatch:", "gate"),
         ("autoscaling", "scaling"),
+        ("secretsmanager:", "secret"),
+        ("ssm:", "parameter"),
     ] {
         assert!(!policy.contains(absent), "{absent} without a {why}");
     }

@@ -29,6 +29,8 @@ pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>
 pub(crate) const REGISTRY: &str = "127.0.0.1:4566";
 /// What every stage pushes to its own repository.
 const IMAGE: &str = "deployer-aws/stage:shop";
+/// The VPC of load balancers whose subnets the emulator does not know.
+const VPC: &str = "vpc-00000001";
 const LOG_GROUP: &str = "/deployer/stage";
 
 /// The emulator's configuration.
@@ -94,7 +96,7 @@ impl Stage {
 
     /// How a backend uses it: as quick as the emulator is.
     pub(crate) fn options(&self) -> AwsOptions {
-        AwsOptions::new(&self.name, "vpc-1", "arn:aws:iam::123456789012:role/execution")
+        AwsOptions::new(&self.name, VPC, "arn:aws:iam::123456789012:role/execution")
             .with_subnets(["subnet-1", "subnet-2"])
             .with_security_groups(["sg-1"])
             .with_listener(&self.listener)

@@ -28,6 +28,17 @@ pub trait Orchestrator: Debug + Send + Sync {
     /// Only if the backend cannot be asked.
     async fn check(&self, spec: &AppSpec) -> Result<Problems>;
 
+    /// What of the surroundings would stop an application that this backend can run, all of it at once: what is missing,
+    /// does not fit, is used up, or somebody else's. Asked when somebody [plans](crate::Deployer::plan), and touches nothing.
+    /// Backends that need nothing beforehand find nothing.
+    ///
+    /// # Errors
+    /// Only if the backend cannot be asked.
+    async fn preflight(&self, spec: &AppSpec) -> Result<Problems> {
+        let _ = spec;
+        Ok(Problems::default())
+    }
+
     /// Makes what the release's services share exist: networks and volumes. It is the first call with a release, which may
     /// be an old one that nobody has [checked](Self::check) here: what cannot be done is refused again.
     ///

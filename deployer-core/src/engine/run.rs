@@ -19,7 +19,7 @@ use crate::backend::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{DeploymentKind, DeploymentRecord, Entry, JournalEvent, State};
 use crate::model::{
-    AppName, AppSpec, DeploymentId, PinnedImage, Provenance, Release, ReleaseNumber, RevisionId, ServiceName,
+    AppName, AppSpec, DeploymentId, PinnedImage, Problems, Provenance, Release, ReleaseNumber, RevisionId, ServiceName,
     ServiceRelease, Timestamp,
 };
 use crate::plan::{Observed, Plan, PlanRequest, plan_back, plan_forward};
@@ -105,15 +105,24 @@ impl Tools {
         })
     }
 
-    /// Refuses a spec that is wrong in itself, or that the backend cannot run.
-    pub(crate) async fn check(&self, spec: &AppSpec) -> Result<()> {
+    /// Refuses a spec that is wrong in itself, or that the backend cannot run; answers what else there is to say of it.
+    pub(crate) async fn check(&self, spec: &AppSpec) -> Result<Problems> {
         spec.validate()?;
         let check = || self.backend.orchestrator.check(spec);
         let problems = self.calls.insist("orchestrator.check", &spec.name, Access::Read, SHORT, check).await?;
         for warning in problems.warnings() {
             tracing::warn!(app = %spec.name, %warning, "the backend has something to say about the spec");
         }
-        if problems.has_errors() { Err(problems.into()) } else { Ok(()) }
+        if problems.has_errors() { Err(problems.into()) } else { Ok(problems) }
+    }
+
+    /// The same, and whatever of the surroundings would stop it.
+    pub(crate) async fn check_beforehand(&self, spec: &AppSpec) -> Result<Problems> {
+        let mut problems = self.check(spec).await?;
+        let ask = || self.backend.orchestrator.preflight(spec);
+        let found = self.calls.insist("orchestrator.preflight", &spec.name, Access::Read, SHORT, ask).await?;
+        problems.0.extend(found.0);
+        if problems.has_errors() { Err(problems.into()) } else { Ok(problems) }
     }
 
     /// What is there, with the instances of these releases probed.

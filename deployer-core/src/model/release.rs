@@ -27,19 +27,30 @@ pub struct PinnedImage {
     /// The TCP ports that the image says it listens on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exposed_ports: Vec<u16>,
+    /// The image's own check (`HEALTHCHECK`), where the registry knows it and the platform would not heed it by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<ContainerCheck>,
 }
 
 impl PinnedImage {
     /// An image by what to show, what to run and its digest.
     #[must_use]
     pub fn new(reference: impl Into<String>, location: impl Into<String>, digest: Digest) -> Self {
-        Self { reference: reference.into(), location: location.into(), digest, exposed_ports: Vec::new() }
+        let (reference, location) = (reference.into(), location.into());
+        Self { reference, location, digest, exposed_ports: Vec::new(), check: None }
     }
 
     /// Says what ports the image listens on.
     #[must_use]
     pub fn with_exposed_ports(mut self, ports: Vec<u16>) -> Self {
         self.exposed_ports = ports;
+        self
+    }
+
+    /// Says what check the image has.
+    #[must_use]
+    pub fn with_check(mut self, check: Option<ContainerCheck>) -> Self {
+        self.check = check;
         self
     }
 }
@@ -68,6 +79,13 @@ impl ServiceRelease {
             }
         }
         ports
+    }
+
+    /// The check that runs inside instances: the service's, or else the image's own; none, if it is disabled.
+    #[must_use]
+    pub fn container_check(&self) -> Option<&ContainerCheck> {
+        let check = self.workload.check.as_ref().or(self.image.check.as_ref());
+        check.filter(|check| check.command != CheckCommand::Disabled)
     }
 
     /// When an instance counts as ready: as the owner says, else when the routed or first declared port accepts

@@ -2,13 +2,15 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Parser, Subcommand};
 use deployer_core::{ReleaseNumber, ServiceName};
 
 use crate::exit;
 
-/// Deploys Compose applications to this machine's Docker Engine without losing a request, and brings them back.
+/// Deploys Compose applications to this machine's Docker Engine or to Amazon ECS without losing a request, and brings them
+/// back.
 #[derive(Debug, Parser)]
 #[command(name = "deployer", version, after_help = exit::HELP, subcommand_required = true, arg_required_else_help = true)]
 pub(crate) struct Args {
@@ -27,7 +29,11 @@ pub(crate) struct Global {
     /// The application's name, whatever the Compose file says
     #[arg(short, long, global = true, value_name = "NAME")]
     pub(crate) project: Option<String>,
-    /// Where releases and the history are kept [default: deployer in $XDG_STATE_HOME or ~/.local/state; for root
+    /// Where to deploy: `docker`, this machine's engine, or `aws:NAME`, an environment of the account and region that AWS's
+    /// own programs would use here
+    #[arg(long, global = true, value_name = "PLACE", default_value = "docker")]
+    pub(crate) on: Place,
+    /// Where releases and the history of Docker are kept [default: deployer in $XDG_STATE_HOME or ~/.local/state; for root
     /// /var/lib/deployer]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
@@ -37,6 +43,27 @@ pub(crate) struct Global {
     /// Write JSON to standard output: one document, or for what takes a while one event per line and the record last
     #[arg(long, global = true)]
     pub(crate) json: bool,
+}
+
+/// Where to deploy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// This machine's Docker Engine.
+    Docker,
+    /// An environment on AWS, by its name.
+    Aws(String),
+}
+
+impl FromStr for Place {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once(':') {
+            None if text == "docker" => Ok(Self::Docker),
+            Some(("aws", name)) if !name.is_empty() => Ok(Self::Aws(name.to_owned())),
+            _ => Err("it is `docker` or `aws:NAME`"),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -108,4 +135,45 @@ pub(crate) enum Command {
         #[arg(short, long)]
         yes: bool,
     },
+    /// What applications on AWS live in: network, cluster, load balancer, roles, table, logs; one CloudFormation stack
+    Environment {
+        #[command(subcommand)]
+        command: EnvironmentCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EnvironmentCommand {
+    /// Print the CloudFormation template
+    Template(EnvironmentChange),
+    /// Say what `apply` would do
+    Plan(EnvironmentChange),
+    /// Make it, or bring it to what is said here
+    Apply(EnvironmentChange),
+    /// Show what it has, and where it is not as its template says
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Delete it. Table and logs are kept
+    Delete {
+        /// Its name
+        name: String,
+    },
+}
+
+/// What an environment shall be.
+#[derive(Debug, clap::Args)]
+pub(crate) struct EnvironmentChange {
+    /// Its name
+    pub(crate) name: String,
+    /// Serve HTTPS with this certificate, and redirect HTTP to it; the first is for clients that name no host
+    #[arg(long = "certificate", value_name = "ARN")]
+    pub(crate) certificates: Vec<String>,
+    /// Let instances be given this secret or parameter; `*` stands for any characters
+    #[arg(long = "secret", value_name = "ARN")]
+    pub(crate) secrets: Vec<String>,
+    /// Serve clients inside the network only
+    #[arg(long)]
+    pub(crate) internal: bool,
 }

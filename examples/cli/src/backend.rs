@@ -1,18 +1,28 @@
-//! Puts a `Deployer` together: Docker, HAProxy and SQLite on this machine, secrets from the environment.
+//! Puts a `Deployer` together: for this machine's Docker Engine, or for an environment on AWS.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use deployer_core::{Deployer, Error, ErrorKind, Result, Secrets};
-use deployer_local::{HostSecrets, IngressOptions, LocalBackend, LocalOptions};
+use async_trait::async_trait;
+use deployer_aws::{AwsBackend, AwsSecrets, config_from_env};
+use deployer_core::{BuildImage, BuiltImage, Deployer, Error, ErrorKind, ImageBuilder, Result, Secrets};
+use deployer_local::{DockerBuilder, Engine, HostSecrets, IngressOptions, LocalBackend, LocalOptions};
 
-use crate::args::Global;
+use crate::args::{Global, Place};
 
 /// Environment variables that begin with this are secrets: `DEPLOYER_SECRET_DB` is the secret `DB`.
 const SECRET_PREFIX: &str = "DEPLOYER_SECRET_";
 
 /// The deployer that these arguments describe.
 pub(crate) async fn deployer(global: &Global) -> Result<Deployer> {
+    match &global.on {
+        Place::Docker => on_docker(global).await,
+        Place::Aws(environment) => on_aws(environment).await,
+    }
+}
+
+/// Docker, HAProxy and SQLite on this machine, secrets from the environment.
+async fn on_docker(global: &Global) -> Result<Deployer> {
     let state_dir = match &global.state_dir {
         Some(dir) => dir.clone(),
         None => default_state_dir(|name| std::env::var_os(name).map(PathBuf::from), is_root())?,
@@ -23,6 +33,24 @@ pub(crate) async fn deployer(global: &Global) -> Result<Deployer> {
         .with_secrets(Arc::clone(&secrets));
     let backend = LocalBackend::connect(options).await?;
     Ok(Deployer::builder(backend).secrets(secrets).build())
+}
+
+/// ECS, ECR, an Application Load Balancer and DynamoDB; secrets from Secrets Manager and Systems Manager.
+async fn on_aws(environment: &str) -> Result<Deployer> {
+    let config = config_from_env().await;
+    let backend = AwsBackend::in_environment(&config, environment, Arc::new(LateBuilder)).await?;
+    Ok(Deployer::builder(backend).secrets(Arc::new(AwsSecrets::new(&config))).build())
+}
+
+/// Builds with this machine's Docker Engine, which need not be there if nothing is built.
+#[derive(Debug)]
+struct LateBuilder;
+
+#[async_trait]
+impl ImageBuilder for LateBuilder {
+    async fn build(&self, request: BuildImage) -> Result<BuiltImage> {
+        DockerBuilder::new(Engine::connect().await?).build(request).await
+    }
 }
 
 /// Who asks, in words for the history.

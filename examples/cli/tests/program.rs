@@ -24,9 +24,14 @@ const GOOD: &str = "name: shop\nservices:\n  web:\n    image: nginx\n  worker:\n
 #[test]
 fn wrong_usage_exits_with_2() {
     let dir = tempfile::tempdir().unwrap();
-    for args in
-        [&[][..], &["fly"], &["rollback", "--to", "latest"], &["deploy", "--keep", "3"], &["--http", "8080", "status"]]
-    {
+    for args in [
+        &[][..],
+        &["fly"],
+        &["rollback", "--to", "latest"],
+        &["deploy", "--keep", "3"],
+        &["--http", "8080", "status"],
+        &["--on", "moon", "status"],
+    ] {
         let output = deployer(dir.path(), args);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {}", text(&output.stderr));
     }

@@ -1,6 +1,7 @@
 //! The subcommands.
 
 mod change;
+mod environment;
 mod logs;
 mod look;
 mod signal;
@@ -24,6 +25,7 @@ pub(crate) async fn run(args: Args) -> Result<Exit, Fault> {
         Command::Destroy { volumes, yes } => change::destroy(&global, volumes, yes).await,
         Command::Prune { keep } => change::prune(&global, keep).await,
         Command::Cancel { message } => signal::cancel(&global, message).await,
+        Command::Environment { command } => environment::environment(&global, command).await,
         Command::Promote => signal::promote(&global).await,
     }
 }
