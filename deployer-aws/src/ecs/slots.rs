@@ -66,11 +66,16 @@ impl Slot {
 impl Site {
     /// The slots of an application, by service and letter, as they were a moment ago.
     pub(crate) async fn slots(&self, app: &AppName) -> Result<Vec<Slot>> {
-        self.slots.get(app.as_str(), async { Ok((self.slots_now(app).await?, self.moment())) }).await
+        self.slots.get(app.as_str(), async { Ok((self.describe_all(app).await?, self.moment())) }).await
     }
 
-    /// The slots of an application as they are now.
+    /// The slots of an application as they are now, for everybody.
     pub(crate) async fn slots_now(&self, app: &AppName) -> Result<Vec<Slot>> {
+        drop(self.slots.changing(app.as_str()));
+        self.slots(app).await
+    }
+
+    async fn describe_all(&self, app: &AppName) -> Result<Vec<Slot>> {
         let listed = self.memory().listed(app);
         let names = match listed {
             Some(names) => names,
