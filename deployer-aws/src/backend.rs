@@ -14,8 +14,8 @@ use crate::site::Site;
 use crate::store::DynamoStore;
 
 /// The configuration that AWS's own programs would have here: `AWS_REGION`, `AWS_PROFILE`, `AWS_ENDPOINT_URL` and the other
-/// variables of the environment, the shared configuration files with their profiles and IAM Identity Center (SSO), web
-/// identities, and the roles of containers and machines, in
+/// variables of the environment, the shared configuration files with their profiles, IAM Identity Center (if the program has
+/// `aws-config` with its feature `sso`), web identities, and the roles of containers and machines, in
 /// [this order](https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html).
 pub async fn config_from_env() -> SdkConfig {
     aws_config::load_defaults(BehaviorVersion::v2026_01_12()).await

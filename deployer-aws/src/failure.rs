@@ -86,9 +86,11 @@ fn refused(call: &str, code: &str, message: &str) -> Error {
         _ if NOT_YET.iter().any(|words| message.contains(words)) => {
             Error::new(ErrorKind::Unavailable, "AWS does not know yet what was made a moment ago")
         }
-        "TransactionInProgressException" | "TransactionConflictException" | "PriorityInUse" | "ResourceInUse" => {
-            Error::new(ErrorKind::Unavailable, "something else is under way there")
-        }
+        "TransactionInProgressException"
+        | "TransactionConflictException"
+        | "ConcurrentUpdateException"
+        | "PriorityInUse"
+        | "ResourceInUse" => Error::new(ErrorKind::Unavailable, "something else is under way there"),
         "TooManyRules"
         | "TooManyTargets"
         | "TooManyTargetGroups"

@@ -11,6 +11,7 @@ mod ecr;
 mod ecs;
 mod environment;
 mod failure;
+mod gate;
 mod naming;
 mod options;
 pub mod policy;
@@ -32,6 +33,7 @@ pub use environment::{
     DriftedProperty, DriftedResource, Environment, EnvironmentDrift, EnvironmentNetwork, EnvironmentOutputs,
     EnvironmentPlan, EnvironmentSpec, Grant, KeptResource, Machines, Nat, Replacement, ResourceAction, ResourceChange,
 };
+pub use gate::{AlarmGate, AlreadyFiring, TrafficGate};
 pub use options::{Architecture, AwsOptions, Capacity, CapacityProvider};
 pub use secrets::AwsSecrets;
 pub use store::DynamoStore;

@@ -18,6 +18,8 @@ pub(crate) mod tag {
     pub(crate) const REVISION: &str = "deployer:revision";
     /// A one-off task's id.
     pub(crate) const TASK: &str = "deployer:task";
+    /// What Application Auto Scaling has to do with a slot.
+    pub(crate) const SCALING: &str = "deployer:scaling";
     /// The settings of a target group, as a hash.
     pub(crate) const SETTINGS: &str = "deployer:settings";
 }

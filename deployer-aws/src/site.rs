@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::alb::{KnownGroup, LiveRule, TargetHealth};
 use crate::cache::{Cache, Changing};
-use crate::ecs::{KnownDefinition, KnownTask, Slot};
+use crate::ecs::{KnownDefinition, KnownTask, Scaled, Slot};
 use crate::options::AwsOptions;
 
 /// How long the list of an application's slots is believed. Slots are made once, and only by whoever holds the lease.
@@ -22,6 +22,8 @@ pub(crate) struct Site {
     pub(crate) ecs: aws_sdk_ecs::Client,
     pub(crate) elb: aws_sdk_elasticloadbalancingv2::Client,
     pub(crate) logs: aws_sdk_cloudwatchlogs::Client,
+    pub(crate) cloudwatch: aws_sdk_cloudwatch::Client,
+    pub(crate) autoscaling: aws_sdk_applicationautoscaling::Client,
     pub(crate) options: AwsOptions,
     /// The slots of applications.
     pub(crate) slots: Cache<Vec<Slot>>,
@@ -47,6 +49,9 @@ pub(crate) struct Memory {
     pub(crate) errands: HashMap<AppName, Instant>,
     /// The one-off tasks that were removed, and when: ECS shows them for another hour.
     pub(crate) removed: HashMap<String, Instant>,
+    /// What was written down last of the scaling of slots, by application and name, and when. Whoever is in it has, or had,
+    /// a slot that scales.
+    pub(crate) scaled: HashMap<AppName, HashMap<String, (Instant, Option<Scaled>)>>,
     /// How the slots were when their tasks were looked at, by name.
     pub(crate) searched: HashMap<String, String>,
     /// Task definitions, by ARN. They never change.
@@ -71,14 +76,13 @@ impl std::fmt::Debug for Site {
 
 impl Site {
     pub(crate) fn new(config: &SdkConfig, options: AwsOptions) -> Self {
-        // Retries are the engine's, because it journals them; these few are for what passes within a moment. Adaptive:
-        // all deployments of a process slow down together when AWS throttles.
-        let retry = config.retry_config().cloned().unwrap_or_else(|| RetryConfig::adaptive().with_max_attempts(3));
-        let config = config.clone().into_builder().retry_config(retry).build();
+        let config = patient(config);
         Self {
             ecs: aws_sdk_ecs::Client::new(&config),
             elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
             logs: aws_sdk_cloudwatchlogs::Client::new(&config),
+            cloudwatch: aws_sdk_cloudwatch::Client::new(&config),
+            autoscaling: aws_sdk_applicationautoscaling::Client::new(&config),
             options,
             slots: Cache::default(),
             looked: Cache::default(),
@@ -108,10 +112,25 @@ impl Site {
     }
 }
 
+/// The configuration with a few retries, unless it says how many there shall be.
+///
+/// Retries are the engine's, because it journals them; these few are for what passes within a moment. Adaptive: all
+/// deployments of a process slow down together when AWS throttles.
+pub(crate) fn patient(config: &SdkConfig) -> SdkConfig {
+    let retry = config.retry_config().cloned().unwrap_or_else(|| RetryConfig::adaptive().with_max_attempts(3));
+    config.clone().into_builder().retry_config(retry).build()
+}
+
 impl Memory {
     /// The names of an application's slots, if they were listed a moment ago.
     pub(crate) fn listed(&self, app: &AppName) -> Option<BTreeSet<String>> {
         let (at, names) = self.slots.get(app)?;
         (at.elapsed() < LISTED).then(|| names.clone())
+    }
+
+    /// What was written down a moment ago of the scaling of a slot.
+    pub(crate) fn marked(&self, app: &AppName, name: &str) -> Option<Option<Scaled>> {
+        let (at, scaled) = self.scaled.get(app)?.get(name)?;
+        (at.elapsed() < LISTED).then(|| scaled.clone())
     }
 }

@@ -132,6 +132,8 @@ impl Site {
         let of_app = self.groups_of_app(&request.app).await?;
         let orphans: Vec<&String> = of_app.iter().filter(|arn| !referred(arn)).collect();
         try_join_all(orphans.iter().map(|arn| self.delete_group(arn))).await?;
+        // Before any slot is deleted: a scalable target would be left over.
+        changed |= self.settle_scaling(&request.app, request.release.as_deref(), &slots).await?;
         // Slots of services that are gone.
         let gone = |slot: &Slot| slot.is_idle() && !kept.contains_key(&slot.service);
         let gone: Vec<Slot> = slots.into_iter().filter(gone).collect();

@@ -120,7 +120,7 @@ impl LiveRule {
 
 impl Site {
     /// The ARN of the listener.
-    pub(super) fn listener(&self) -> Result<&str> {
+    pub(crate) fn listener(&self) -> Result<&str> {
         self.options.listener.as_deref().ok_or_else(|| {
             Error::new(ErrorKind::Unsupported, "the environment has no listener that could serve a route")
                 .with_help("name one with `AwsOptions::with_listener`")
@@ -130,11 +130,16 @@ impl Site {
     /// All rules of the listener but its default one, in the order in which they are tried, as they were a moment ago;
     /// none without a listener.
     pub(crate) async fn rules(&self) -> Result<Vec<LiveRule>> {
-        self.rules.get("", async { Ok((self.rules_now().await?, self.moment())) }).await
+        self.rules.get("", async { Ok((self.read_rules().await?, self.moment())) }).await
     }
 
-    /// The rules as they are now.
+    /// The rules as they are now, for everybody.
     pub(super) async fn rules_now(&self) -> Result<Vec<LiveRule>> {
+        drop(self.rules.changing(""));
+        self.rules().await
+    }
+
+    async fn read_rules(&self) -> Result<Vec<LiveRule>> {
         let Some(listener) = &self.options.listener else { return Ok(Vec::new()) };
         let mut found: Vec<Rule> = Vec::new();
         let mut marker = None;

@@ -5,8 +5,10 @@ use aws_sdk_ecs::types::{
     AssignPublicIp, AwsVpcConfiguration, CapacityProviderStrategyItem, DeploymentCircuitBreaker,
     DeploymentConfiguration, LaunchType, LoadBalancer, NetworkConfiguration, PropagateTags, Tag,
 };
-use deployer_core::{AppName, Error, ErrorKind, Launch, Outcome, Reduce, Result, ServiceRelease};
+use deployer_core::{AppName, Error, ErrorKind, Launch, Outcome, Reduce, Result, ServiceRelease, Strategy};
+use futures_util::future::try_join_all;
 
+use super::scaling::serving;
 use super::slots::Slot;
 use crate::failure::{failed, is};
 use crate::naming::{self, tag};
@@ -17,10 +19,12 @@ impl Site {
     pub(super) async fn launch(&self, request: &Launch) -> Result<Outcome> {
         let app = &request.release.app;
         let slots = self.slots(app).await?;
+        let slots = self.hold_others(request, slots).await?;
+        let instances = least(request, &slots);
         if let Some(slot) = slots.iter().find(|slot| slot.holds(&request.revision)) {
-            return self.grow(app, slot, request.instances).await;
+            return self.grow(app, slot, instances).await;
         }
-        if request.instances == 0 {
+        if instances == 0 {
             return Ok(Outcome::AlreadyThere);
         }
         let service = request.service_release().ok_or_else(|| {
@@ -35,10 +39,24 @@ impl Site {
         let slot = slots.iter().find(|slot| slot.name == name);
         let _changes = self.changing(app, slot);
         match slot {
-            Some(slot) => self.fill(slot, request, &definition, groups).await?,
-            None => self.create_slot(request, letter, &definition, groups).await?,
+            Some(slot) => self.fill(slot, (request, instances), &definition, groups).await?,
+            None => self.create_slot((request, instances), letter, &definition, groups).await?,
         }
         Ok(Outcome::Created)
+    }
+
+    /// The slots, with those of the service's other revisions held: what scales must not while another revision comes.
+    async fn hold_others(&self, request: &Launch, slots: Vec<Slot>) -> Result<Vec<Slot>> {
+        let app = &request.release.app;
+        let others =
+            serving(&slots, &request.service).filter(|slot| slot.is_scaled() && !slot.holds(&request.revision));
+        let others: Vec<&Slot> = others.collect();
+        if others.is_empty() {
+            return Ok(slots);
+        }
+        let _changes = self.changing(app, None);
+        try_join_all(others.into_iter().map(|slot| self.hold(app, slot))).await?;
+        self.slots_now(app).await
     }
 
     /// More tasks in a slot that has the revision already.
@@ -49,6 +67,9 @@ impl Site {
             return Ok(Outcome::AlreadyThere);
         }
         let _changes = self.changing(app, Some(slot));
+        if slot.is_scaled() {
+            self.hold(app, slot).await?;
+        }
         let call = self
             .update(slot)
             .desired_count(count(instances.max(slot.desired)))
@@ -58,11 +79,17 @@ impl Site {
     }
 
     /// The revision into a slot in which nothing runs.
-    async fn fill(&self, slot: &Slot, request: &Launch, definition: &str, groups: Vec<(String, u16)>) -> Result<()> {
+    async fn fill(
+        &self,
+        slot: &Slot,
+        (request, instances): (&Launch, u32),
+        definition: &str,
+        groups: Vec<(String, u16)>,
+    ) -> Result<()> {
         let mut call = self
             .update(slot)
             .task_definition(definition)
-            .desired_count(count(request.instances))
+            .desired_count(count(instances))
             .network_configuration(self.network()?)
             // Crashes are counted from here, even if the slot had this revision before.
             .force_new_deployment(true);
@@ -82,7 +109,7 @@ impl Site {
 
     async fn create_slot(
         &self,
-        request: &Launch,
+        (request, instances): (&Launch, u32),
         letter: char,
         definition: &str,
         groups: Vec<(String, u16)>,
@@ -96,7 +123,7 @@ impl Site {
             .cluster(&self.options.cluster)
             .service_name(&name)
             .task_definition(definition)
-            .desired_count(count(request.instances))
+            .desired_count(count(instances))
             .client_token(naming::token(&[&name, definition, &request.call.key]))
             .network_configuration(self.network()?)
             .deployment_configuration(deployment_configuration()?)
@@ -147,6 +174,9 @@ impl Site {
             return Ok(Outcome::AlreadyThere);
         }
         let _changes = self.changing(&request.app, Some(slot));
+        if slot.is_scaled() {
+            self.hold(&request.app, slot).await?;
+        }
         let call = self.update(slot).desired_count(count(request.keep));
         call.send().await.map_err(|error| failed("ecs:UpdateService", slot.name.as_str(), error))?;
         Ok(Outcome::Changed)
@@ -163,6 +193,19 @@ impl Site {
             .map_err(incomplete)?;
         Ok(NetworkConfiguration::builder().awsvpc_configuration(network).build())
     }
+}
+
+/// How many tasks there shall be: as many as are asked for, and where the service scales, no fewer than serve now, unless
+/// the new ones come in batches.
+fn least(request: &Launch, slots: &[Slot]) -> u32 {
+    let scales = |service: &ServiceRelease| {
+        service.scaling.is_some() && !matches!(service.strategy, Strategy::Rolling { .. }) && request.instances > 0
+    };
+    if !request.service_release().is_some_and(scales) {
+        return request.instances;
+    }
+    let others = serving(slots, &request.service).filter(|slot| !slot.holds(&request.revision));
+    others.map(|slot| slot.desired).fold(request.instances, u32::max)
 }
 
 /// All tasks of a launch at once, and none beyond. The verdict is the engine's; ECS only stops trying for ever, should
@@ -212,10 +255,10 @@ fn draining(name: &str) -> Error {
         .with_retry(deployer_core::Retry::Soon)
 }
 
-fn incomplete(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+pub(super) fn incomplete(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::new(ErrorKind::Internal, "a part of a request is incomplete").with_source(error)
 }
 
-fn count(instances: u32) -> i32 {
+pub(super) fn count(instances: u32) -> i32 {
     i32::try_from(instances).unwrap_or(i32::MAX)
 }

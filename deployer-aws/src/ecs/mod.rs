@@ -8,6 +8,7 @@ mod launch;
 mod logs;
 mod observe;
 mod remove;
+mod scaling;
 mod slots;
 mod smoke;
 mod task;
@@ -21,6 +22,7 @@ use deployer_core::{
 };
 
 pub(crate) use self::definition::KnownDefinition;
+pub(crate) use self::scaling::Scaled;
 pub(crate) use self::slots::Slot;
 pub(crate) use self::task::KnownTask;
 use crate::site::Site;
@@ -30,6 +32,10 @@ use crate::site::Site;
 /// Every service has two ECS services, its *slots*, which stay: a revision runs in one of them, and the next one in the
 /// other. A third one is made where a standby still holds the second. A revision's task definition is registered once;
 /// the name of its family says which revision it is.
+///
+/// Where a service has [`scaling`](deployer_core::Service::scaling), the slot of the revision that serves is a scalable target
+/// of Application Auto Scaling. It is none from the beginning of a deployment that moves the service to its end, and the new
+/// revision starts with as many instances as serve then.
 ///
 /// ECS chooses which instances go when there shall be fewer, and numbers none: ordinals are the order of age. What crashes
 /// is replaced by a task with another id, which is counted as a restart of the one before.
@@ -50,6 +56,7 @@ impl Orchestrator for EcsOrchestrator {
         let mut capabilities = OrchestratorCapabilities::default();
         capabilities.drains = true;
         capabilities.poll = self.site.options.poll;
+        capabilities.scales = true;
         capabilities
     }
 
@@ -68,7 +75,8 @@ impl Orchestrator for EcsOrchestrator {
 
     async fn ensure_app(&self, request: EnsureApp) -> Result<Outcome> {
         self.site.refuse(&request.release)?;
-        Ok(Outcome::AlreadyThere)
+        let held = self.site.hold_for(&request.release).await?;
+        Ok(if held { Outcome::Changed } else { Outcome::AlreadyThere })
     }
 
     async fn observe(&self, request: ObserveApp) -> Result<ObservedApp> {

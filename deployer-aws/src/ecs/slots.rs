@@ -7,6 +7,7 @@ use deployer_core::{AppName, Error, ErrorKind, Result, RevisionId, ServiceName};
 use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
+use super::scaling::Scaled;
 use crate::failure::failed;
 use crate::naming::{self, tag};
 use crate::site::Site;
@@ -17,7 +18,8 @@ const DESCRIBED: usize = 10;
 /// One slot of a service, as it is now.
 #[derive(Clone, Debug)]
 pub(crate) struct Slot {
-    /// The ECS service's name.
+    /// The ECS service's ARN and name.
+    pub(crate) arn: String,
     pub(crate) name: String,
     /// The service.
     pub(crate) service: ServiceName,
@@ -43,6 +45,8 @@ pub(crate) struct Slot {
     pub(crate) event: Option<String>,
     /// How many tasks of the deployment have failed.
     pub(crate) failures: u32,
+    /// What Application Auto Scaling has to do with it.
+    pub(crate) scaled: Option<Scaled>,
     /// Changes whenever a task comes, goes, or is told of.
     pub(crate) print: String,
 }
@@ -62,11 +66,16 @@ impl Slot {
 impl Site {
     /// The slots of an application, by service and letter, as they were a moment ago.
     pub(crate) async fn slots(&self, app: &AppName) -> Result<Vec<Slot>> {
-        self.slots.get(app.as_str(), async { Ok((self.slots_now(app).await?, self.moment())) }).await
+        self.slots.get(app.as_str(), async { Ok((self.describe_all(app).await?, self.moment())) }).await
     }
 
-    /// The slots of an application as they are now.
+    /// The slots of an application as they are now, for everybody.
     pub(crate) async fn slots_now(&self, app: &AppName) -> Result<Vec<Slot>> {
+        drop(self.slots.changing(app.as_str()));
+        self.slots(app).await
+    }
+
+    async fn describe_all(&self, app: &AppName) -> Result<Vec<Slot>> {
         let listed = self.memory().listed(app);
         let names = match listed {
             Some(names) => names,
@@ -79,8 +88,22 @@ impl Site {
         let names: Vec<String> = names.into_iter().collect();
         let described = try_join_all(names.chunks(DESCRIBED).map(|names| self.describe_slots(app, names))).await?;
         let mut slots: Vec<Slot> = described.into_iter().flatten().collect();
+        self.recall_scaling(app, &mut slots);
         slots.sort_by(|one, other| (&one.service, one.letter).cmp(&(&other.service, other.letter)));
         Ok(slots)
+    }
+
+    /// Brings together what ECS tells of the scaling of slots and what was written down a moment ago.
+    fn recall_scaling(&self, app: &AppName, slots: &mut [Slot]) {
+        let mut memory = self.memory();
+        for slot in slots.iter_mut() {
+            if let Some(marked) = memory.marked(app, &slot.name) {
+                slot.scaled = marked;
+            }
+        }
+        if slots.iter().any(|slot| slot.scaled.is_some()) {
+            memory.scaled.entry(app.clone()).or_default();
+        }
     }
 
     /// The names of ECS services that may be the application's.
@@ -135,8 +158,12 @@ impl Site {
         });
         let _changes = self.changing(app, None);
         try_join_all(deletions).await?;
-        if let Some((_, names)) = self.memory().slots.get_mut(app) {
+        let mut memory = self.memory();
+        if let Some((_, names)) = memory.slots.get_mut(app) {
             names.retain(|name| slots.iter().all(|slot| slot.name != *name));
+        }
+        if let Some(scaled) = memory.scaled.get_mut(app) {
+            scaled.retain(|name, _| slots.iter().all(|slot| slot.name != *name));
         }
         Ok(())
     }
@@ -187,7 +214,9 @@ fn slot(app: &AppName, service: &Service) -> Option<Slot> {
     let deployment = primary.and_then(|primary| primary.id()).unwrap_or_default().to_owned();
     let told = event.and_then(|event| event.id()).unwrap_or_default();
     Some(Slot {
+        arn: service.service_arn()?.to_owned(),
         name: service.service_name()?.to_owned(),
+        scaled: value(tags, tag::SCALING).map(Scaled::read),
         service: name,
         letter,
         definition: definition.to_owned(),

@@ -22,12 +22,51 @@ const ECR: &str = "ecr";
 const ECS: &str = "ecs";
 const ELB: &str = "elasticloadbalancingv2";
 const LOGS: &str = "cloudwatchlogs";
+const AUTOSCALING: &str = "applicationautoscaling";
+const CLOUDWATCH: &str = "cloudwatch";
 const SECRETS: &str = "secretsmanager";
 const SSM: &str = "ssm";
 const CFN: &str = "cloudformation";
 
 /// What is called for deployments.
-pub(super) const DEPLOYING: [Operation; 48] = [
+pub(super) const DEPLOYING: [Operation; 57] = [
+    call(
+        AUTOSCALING,
+        "deregister_scalable_target",
+        &["application-autoscaling:DeregisterScalableTarget"],
+        Scope::ScalableTargets,
+        "slots that are to be left alone",
+    ),
+    call(
+        AUTOSCALING,
+        "describe_scalable_targets",
+        &["application-autoscaling:DescribeScalableTargets"],
+        Scope::Scaling,
+        "bounds that a schedule has changed",
+    ),
+    call(
+        AUTOSCALING,
+        "put_scaling_policy",
+        &["application-autoscaling:PutScalingPolicy"],
+        Scope::ScalableTargets,
+        "what scaling aims at",
+    ),
+    call(
+        AUTOSCALING,
+        "put_scheduled_action",
+        &["application-autoscaling:PutScheduledAction"],
+        Scope::ScalableTargets,
+        "when bounds change",
+    ),
+    call(
+        AUTOSCALING,
+        "register_scalable_target",
+        &["application-autoscaling:RegisterScalableTarget"],
+        Scope::ScalableTargets,
+        "the slot that serves, with its bounds",
+    ),
+    call(CLOUDWATCH, "describe_alarms", &["cloudwatch:DescribeAlarms"], Scope::Metrics, "alarms as gates"),
+    call(CLOUDWATCH, "get_metric_data", &["cloudwatch:GetMetricData"], Scope::Metrics, "counters as gates"),
     call(
         DYNAMO,
         "batch_write_item",
@@ -96,6 +135,8 @@ pub(super) const DEPLOYING: [Operation; 48] = [
     call(ECS, "register_task_definition", &["ecs:RegisterTaskDefinition"], Scope::Definitions, "a revision"),
     call(ECS, "run_task", &["ecs:RunTask"], Scope::RunInCluster, "one-off tasks, such as migrations"),
     call(ECS, "stop_task", &["ecs:StopTask"], Scope::Tasks, "one-off tasks that were given up"),
+    call(ECS, "tag_resource", &["ecs:TagResource"], Scope::ScaledServices, "which slots are scaled"),
+    call(ECS, "untag_resource", &["ecs:UntagResource"], Scope::ScaledServices, "which slots are scaled"),
     call(ECS, "update_service", &["ecs:UpdateService"], Scope::Services, "how many instances run, and of what"),
     call(
         ELB,
@@ -199,8 +240,18 @@ pub(super) const DEPLOYING: [Operation; 48] = [
 ];
 
 /// What else these take, though no call has its name.
-pub(super) const BEHIND_DEPLOYING: [(&[&str], Scope, &str); 3] = [
+pub(super) const BEHIND_DEPLOYING: [(&[&str], Scope, &str); 5] = [
     (&["iam:PassRole"], Scope::HandedRoles, "task definitions name the two roles, and no others may be handed on"),
+    (
+        &["cloudwatch:DeleteAlarms", "cloudwatch:DescribeAlarms", "cloudwatch:PutMetricAlarm"],
+        Scope::ScalingAlarms,
+        "a scaling policy makes alarms of its own, in the name of whoever makes it",
+    ),
+    (
+        &["iam:CreateServiceLinkedRole"],
+        Scope::ScalingRole,
+        "the first scalable target of an account makes AWS's own role",
+    ),
     (&["ecs:TagResource"], Scope::TaggedWhenMade, "what is made carries tags by which it is found again"),
     (
         &[

@@ -77,13 +77,19 @@ pub struct Deploying<'a> {
     pub secrets: &'a [String],
     /// What the names of its ECR repositories begin with.
     pub repositories: &'a str,
+    /// Whether its gates ask CloudWatch: an [`AlarmGate`](crate::AlarmGate) or a [`TrafficGate`](crate::TrafficGate).
+    pub gates: bool,
+    /// Whether services have [`scaling`](deployer_core::Service::scaling).
+    pub scaling: bool,
 }
 
 impl<'a> Deploying<'a> {
-    /// A program with these options, without a table and secrets, and with ECR repositories whose names begin with `deployer/`.
+    /// A program with these options, without a table, secrets, gates and scaling, and with ECR repositories whose names
+    /// begin with `deployer/`.
     #[must_use]
     pub fn new(account: &'a Account, options: &'a AwsOptions) -> Self {
-        Self { account, options, table: None, secrets: &[], repositories: "deployer/" }
+        let (table, secrets, repositories) = (None, [].as_slice(), "deployer/");
+        Self { account, options, table, secrets, repositories, gates: false, scaling: false }
     }
 
     /// Sets the table.
@@ -104,6 +110,20 @@ impl<'a> Deploying<'a> {
     #[must_use]
     pub fn with_repositories(mut self, prefix: &'a str) -> Self {
         self.repositories = prefix;
+        self
+    }
+
+    /// Its gates ask CloudWatch.
+    #[must_use]
+    pub fn with_gates(mut self) -> Self {
+        self.gates = true;
+        self
+    }
+
+    /// Its services scale.
+    #[must_use]
+    pub fn with_scaling(mut self) -> Self {
+        self.scaling = true;
         self
     }
 }

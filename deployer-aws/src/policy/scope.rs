@@ -28,6 +28,18 @@ pub(super) enum Scope {
     TargetGroups,
     RulesAndTargetGroups,
     LogGroup,
+    /// CloudWatch's alarms and metrics, where gates ask for them: IAM cannot tell them apart.
+    Metrics,
+    /// Everything that Application Auto Scaling tells, where services scale.
+    Scaling,
+    /// Scalable targets of ECS.
+    ScalableTargets,
+    /// Services, to say whether they scale.
+    ScaledServices,
+    /// The alarms of scaling policies.
+    ScalingAlarms,
+    /// AWS's own role for scaling ECS services.
+    ScalingRole,
     /// Listing log groups is allowed on all or none.
     LogGroups,
     Table,
@@ -70,6 +82,9 @@ pub(super) struct Facts {
     table: Option<String>,
     secrets: Vec<String>,
     repositories: String,
+    /// Whether gates ask CloudWatch, and whether services scale.
+    gates: bool,
+    scaling: bool,
 }
 
 impl Facts {
@@ -85,6 +100,8 @@ impl Facts {
             table: program.table.map(str::to_owned),
             secrets: program.secrets.to_vec(),
             repositories: program.repositories.to_owned(),
+            gates: program.gates,
+            scaling: program.scaling,
         }
     }
 
@@ -99,6 +116,8 @@ impl Facts {
             table: Some(spec.name.clone()),
             secrets: Vec::new(),
             repositories: String::new(),
+            gates: false,
+            scaling: false,
         }
     }
 
@@ -150,6 +169,24 @@ impl Facts {
                 let group = self.arn("logs", &format!("log-group:{}", self.log_group.as_ref()?));
                 json!([group, format!("{group}:*")])
             }
+            Scope::Metrics => self.gates.then(|| json!("*"))?,
+            Scope::Scaling => self.scaling.then(|| json!("*"))?,
+            Scope::ScalableTargets => {
+                let all = self.arn("application-autoscaling", "scalable-target/*");
+                self.scaling.then(|| json!(all))?
+            }
+            Scope::ScaledServices => {
+                let all = ecs(&format!("service/{cluster}/*"));
+                self.scaling.then(|| json!(all))?
+            }
+            Scope::ScalingAlarms => {
+                let all = self.arn("cloudwatch", &format!("alarm:TargetTracking-service/{cluster}/*"));
+                self.scaling.then(|| json!(all))?
+            }
+            Scope::ScalingRole => {
+                let path = "role/aws-service-role/ecs.application-autoscaling.amazonaws.com/*";
+                self.scaling.then(|| json!(self.iam(path)))?
+            }
             Scope::LogGroups => {
                 self.log_group.as_ref()?;
                 json!(self.arn("logs", "log-group:*"))
@@ -194,6 +231,13 @@ impl Facts {
             }
             Scope::HandedRoles => Some(json!({"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}})),
             Scope::MachineRole => Some(json!({"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}})),
+            Scope::ScalableTargets => {
+                Some(json!({"StringEquals": {"application-autoscaling:service-namespace": "ecs"}}))
+            }
+            Scope::ScalingRole => {
+                let service = "ecs.application-autoscaling.amazonaws.com";
+                Some(json!({"StringEquals": {"iam:AWSServiceName": service}}))
+            }
             Scope::ServiceLinkedRoles => {
                 let services = ["autoscaling.amazonaws.com", "ecs.amazonaws.com", "elasticloadbalancing.amazonaws.com"];
                 Some(json!({"StringEquals": {"iam:AWSServiceName": services}}))

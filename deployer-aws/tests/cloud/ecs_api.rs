@@ -69,8 +69,10 @@ fn check_name(name: &str, most: usize) -> Result<(), Refusal> {
 
 impl Cloud {
     pub(super) fn ecs(&mut self, operation: &str, request: &Value) -> Option<Answer> {
-        if !matches!(operation, "RegisterTaskDefinition" | "DescribeTaskDefinition" | "FilterLogEvents")
-            && text(request, "cluster") != CLUSTER
+        if !matches!(
+            operation,
+            "RegisterTaskDefinition" | "DescribeTaskDefinition" | "FilterLogEvents" | "TagResource" | "UntagResource"
+        ) && text(request, "cluster") != CLUSTER
         {
             return Some(Err(Refusal::rude("ClusterNotFoundException", "Cluster not found.")));
         }
@@ -87,6 +89,7 @@ impl Cloud {
             "RunTask" => self.run_task(request),
             "StopTask" => self.stop_task(request),
             "FilterLogEvents" => self.filter_logs(request),
+            "TagResource" | "UntagResource" => self.tag_resource(request),
             _ => return None,
         })
     }
@@ -283,6 +286,19 @@ impl Cloud {
             self.begin_deployment(&name, wanted);
         }
         Ok(json!({"service": self.show_service(&name, true)}))
+    }
+
+    fn tag_resource(&mut self, request: &Value) -> Answer {
+        let (tags, keys) = (read_tags(request)?, strings(&request["tagKeys"]));
+        if tags.is_empty() && keys.is_empty() {
+            return Err(invalid("there are no tags"));
+        }
+        let name = text(request, "resourceArn").rsplit_once("/").map(|(_, name)| name).unwrap_or_default();
+        let service = self.services.get_mut(name).filter(|service| service.status == Status::Active);
+        let service = service.ok_or_else(|| Refusal::fair("InvalidParameterException", "The service is not there."))?;
+        service.tags.retain(|key, _| !keys.contains(key));
+        service.tags.extend(tags);
+        Ok(json!({}))
     }
 
     fn delete_service(&mut self, request: &Value) -> Answer {

@@ -193,8 +193,10 @@ impl Cloud {
         let groups = self.read_forward(form)?;
         let now = self.now;
         let Some(rule) = self.rules.get_mut(form.get("RuleArn")) else { return Err(no_rule()) };
-        rule.forwards.push((now, groups));
+        let before = rule.forward().to_vec();
+        rule.forwards.push((now, groups.clone()));
         let shown = show_rule(rule);
+        self.check_flip(&before, &groups);
         Ok(format!("<Rules>{shown}</Rules>"))
     }
 

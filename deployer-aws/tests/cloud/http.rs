@@ -22,6 +22,7 @@ use deployer_testkit::{At, Fault, World};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::cbor;
 use super::elb_api::Form;
 use super::strike::{Strike, Strikes};
 use super::{CLUSTER, Cloud, LISTENER, LOG_GROUP, Refusal};
@@ -125,7 +126,7 @@ impl Wire {
     fn begin(&self, operation: &str, invocation: &str) -> (Option<Fault>, usize) {
         let now = self.now();
         let mut state = self.lock();
-        let mutating = !["Describe", "List", "Filter"].iter().any(|word| operation.starts_with(word));
+        let mutating = !["Describe", "List", "Filter", "Get"].iter().any(|word| operation.starts_with(word));
         let outcome = "no answer".to_owned();
         state.requests.push(Request { operation: operation.to_owned(), mutating, at: now, outcome });
         let number = state.requests.len();
@@ -224,7 +225,7 @@ impl Wire {
     }
 
     /// The configuration of a process.
-    fn config(&self, process: &Process) -> SdkConfig {
+    pub(crate) fn config(&self, process: &Process) -> SdkConfig {
         let credentials = Credentials::new("test", "test", None, None, "nobody's");
         SdkConfig::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
@@ -239,15 +240,18 @@ impl Wire {
     /// A backend of a process: ECS and the load balancer here, images and the store in the testkit's world.
     pub(crate) fn backend(&self, process: &Process) -> Backend {
         let parts = self.0.world.backend();
+        AwsBackend::on(&self.config(process), self.options(), parts.builder, parts.registry, parts.store)
+    }
+
+    pub(crate) fn options(&self) -> AwsOptions {
         let propagation = self.cloud(|cloud| cloud.profile.propagation);
-        let options = AwsOptions::new(CLUSTER, "vpc-1", "arn:aws:iam::123456789012:role/execution")
+        AwsOptions::new(CLUSTER, "vpc-1", "arn:aws:iam::123456789012:role/execution")
             .with_subnets(["subnet-1", "subnet-2"])
             .with_security_groups(["sg-1"])
             .with_listener(LISTENER)
             .with_log_group(LOG_GROUP)
             .with_propagation(Duration::from_millis(propagation))
-            .with_poll(Duration::from_secs(2));
-        AwsBackend::on(&self.config(process), options, parts.builder, parts.registry, parts.store)
+            .with_poll(Duration::from_secs(2))
     }
 }
 
@@ -274,53 +278,83 @@ impl TimeSource for Time {
 struct Asked {
     operation: String,
     invocation: String,
-    json: bool,
+    format: Format,
     body: String,
+}
+
+/// How a request is written, and its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Json,
+    Form,
+    Cbor,
 }
 
 impl Asked {
     fn read(request: &HttpRequest) -> Self {
-        let body = String::from_utf8_lossy(request.body().bytes().unwrap_or_default()).into_owned();
+        let bytes = request.body().bytes().unwrap_or_default();
+        let body = String::from_utf8_lossy(bytes).into_owned();
         let invocation = request.headers().get("amz-sdk-invocation-id").unwrap_or_default().to_owned();
+        if request.headers().get("smithy-protocol") == Some("rpc-v2-cbor") {
+            let operation = request.uri().rsplit('/').next().unwrap_or_default().to_owned();
+            return Self { operation, invocation, format: Format::Cbor, body: cbor::read(bytes).to_string() };
+        }
         match request.headers().get("x-amz-target") {
             Some(target) => {
                 let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
-                Self { operation, invocation, json: true, body }
+                Self { operation, invocation, format: Format::Json, body }
             }
-            None => Self { operation: Form::read(&body).get("Action").to_owned(), invocation, json: false, body },
+            None => {
+                let operation = Form::read(&body).get("Action").to_owned();
+                Self { operation, invocation, format: Format::Form, body }
+            }
         }
     }
 
     fn mutating(&self) -> bool {
-        !["Describe", "List", "Filter"].iter().any(|word| self.operation.starts_with(word))
+        !["Describe", "List", "Filter", "Get"].iter().any(|word| self.operation.starts_with(word))
     }
 
     fn throttling(&self) -> &'static str {
-        if self.json { "ThrottlingException" } else { "Throttling" }
+        if self.format == Format::Form { "Throttling" } else { "ThrottlingException" }
     }
 
     fn success(&self, body: String) -> HttpResponse {
         let operation = &self.operation;
-        let body = if self.json {
-            body
-        } else {
-            let metadata = "<ResponseMetadata><RequestId>1</RequestId></ResponseMetadata>";
-            format!(
-                "<{operation}Response><{operation}Result>{body}</{operation}Result>{metadata}</{operation}Response>"
-            )
+        let body = match self.format {
+            Format::Json => body.into_bytes(),
+            Format::Cbor => cbor::write(&serde_json::from_str(&body).unwrap_or_default()),
+            Format::Form => {
+                let metadata = "<ResponseMetadata><RequestId>1</RequestId></ResponseMetadata>";
+                let result = format!("<{operation}Result>{body}</{operation}Result>");
+                format!("<{operation}Response>{result}{metadata}</{operation}Response>").into_bytes()
+            }
         };
-        response(200, body)
+        self.response(200, body)
     }
 
     fn refusal(&self, status: u16, code: &str, message: &str) -> HttpResponse {
-        let body = if self.json {
-            serde_json::json!({"__type": code, "message": message}).to_string()
-        } else {
-            let message = message.replace('&', "&amp;").replace('<', "&lt;");
-            let error = format!("<Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error>");
-            format!("<ErrorResponse>{error}<RequestId>1</RequestId></ErrorResponse>")
+        let error = serde_json::json!({"__type": code, "message": message});
+        let body = match self.format {
+            Format::Json => error.to_string().into_bytes(),
+            Format::Cbor => cbor::write(&error),
+            Format::Form => {
+                let message = message.replace('&', "&amp;").replace('<', "&lt;");
+                let error =
+                    format!("<Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error>");
+                format!("<ErrorResponse>{error}<RequestId>1</RequestId></ErrorResponse>").into_bytes()
+            }
         };
-        response(status, body)
+        self.response(status, body)
+    }
+
+    fn response(&self, status: u16, body: Vec<u8>) -> HttpResponse {
+        let status = StatusCode::try_from(status).unwrap_or_else(|error| panic!("{error}"));
+        let mut response = HttpResponse::new(status, body.into());
+        if self.format == Format::Cbor {
+            response.headers_mut().insert("smithy-protocol", "rpc-v2-cbor");
+        }
+        response
     }
 
     /// What AWS says when it has this trouble.
@@ -328,28 +362,32 @@ impl Asked {
         match kind {
             ErrorKind::Throttled => self.refusal(400, self.throttling(), "Rate exceeded"),
             ErrorKind::PermissionDenied => {
-                let code = if self.json { "AccessDeniedException" } else { "AccessDenied" };
-                self.refusal(if self.json { 400 } else { 403 }, code, "User is not authorized to perform it")
+                let form = self.format == Format::Form;
+                let code = if form { "AccessDenied" } else { "AccessDeniedException" };
+                self.refusal(if form { 403 } else { 400 }, code, "User is not authorized to perform it")
             }
-            _ if self.json => self.refusal(500, "ServerException", "Service Unavailable. Please try again later."),
+            _ if self.format != Format::Form => {
+                self.refusal(500, "ServerException", "Service Unavailable. Please try again later.")
+            }
             _ => self.refusal(503, "ServiceUnavailable", "Service Unavailable. Please try again later."),
         }
     }
 }
 
-fn response(status: u16, body: String) -> HttpResponse {
-    let status = StatusCode::try_from(status).unwrap_or_else(|error| panic!("{error}"));
-    HttpResponse::new(status, body.into())
-}
-
 impl Cloud {
     fn answer(&mut self, request: &Asked) -> Result<String, Refusal> {
-        if request.json {
-            let body = serde_json::from_str(&request.body).unwrap_or_default();
-            if let Some(answer) = self.ecs(&request.operation, &body) {
-                return answer.map(|answer| answer.to_string());
+        let body = || serde_json::from_str(&request.body).unwrap_or_default();
+        let known = match request.format {
+            Format::Json if request.operation.contains("Scal") || request.operation.contains("Scheduled") => {
+                self.autoscaling(&request.operation, &body()).map(|answer| answer.map(|body| body.to_string()))
             }
-        } else if let Some(answer) = self.elb(&request.operation, &Form::read(&request.body)) {
+            Format::Json => self.ecs(&request.operation, &body()).map(|answer| answer.map(|body| body.to_string())),
+            Format::Cbor => {
+                self.cloudwatch(&request.operation, &body()).map(|answer| answer.map(|body| body.to_string()))
+            }
+            Format::Form => self.elb(&request.operation, &Form::read(&request.body)),
+        };
+        if let Some(answer) = known {
             return answer;
         }
         Err(Refusal::rude("UnknownOperationException", format!("{} is not known here", request.operation)))

@@ -1,18 +1,21 @@
-//! A simulated AWS that answers the requests of the SDK's own clients: ECS, Elastic Load Balancing and CloudWatch Logs, as
-//! far as `deployer-aws` uses them. Its time is virtual, it refuses what AWS refuses, and it keeps its own account of what
+//! A simulated AWS that answers the requests of the SDK's own clients: ECS, Elastic Load Balancing, CloudWatch with its
+//! logs and Application Auto Scaling, as far as `deployer-aws` uses them. Its time is virtual, it refuses what AWS refuses, and it keeps its own account of what
 //! runs, where traffic goes and which requests were lost.
 //!
 //! What it knows of AWS is what AWS documents; how long things take is a guess, and none of its numbers says anything about
 //! real time.
 
 pub(crate) mod balancer;
+mod cbor;
 pub(crate) mod check;
 mod ecs_api;
 mod elb_api;
 pub(crate) mod http;
+pub(crate) mod metrics_api;
 mod pace;
 pub(crate) mod play;
 pub(crate) mod proof;
+mod scaling_api;
 pub(crate) mod scenarios;
 mod services;
 pub(crate) mod shape;
@@ -23,7 +26,9 @@ pub(crate) mod traffic;
 use std::collections::BTreeMap;
 
 use balancer::{Group, Rule};
+use metrics_api::{Alarm, Counted};
 use pace::Buckets;
+use scaling_api::ScalableTarget;
 use services::Service;
 use tasks::{Definition, Task};
 use traffic::Traffic;
@@ -51,6 +56,9 @@ pub(crate) struct Profile {
     pub(crate) deletion: u64,
     /// Whether a task that drains counts as running.
     pub(crate) draining_counts: bool,
+    /// How many tasks the users' demand takes, usually and in a rush, where a service scales.
+    pub(crate) usual: u32,
+    pub(crate) rush: u32,
     /// Whether the published rates of requests hold.
     pub(crate) rates: bool,
 }
@@ -64,6 +72,8 @@ impl Default for Profile {
             propagation: 3_000,
             deletion: 2_500,
             draining_counts: false,
+            usual: 3,
+            rush: 0,
             rates: false,
         }
     }
@@ -108,6 +118,13 @@ pub(crate) struct Cloud {
     tokens: BTreeMap<String, (String, String)>,
     pub(crate) traffic: Traffic,
     pub(crate) lines: Vec<Line>,
+    /// CloudWatch's alarms by name.
+    pub(crate) alarms: BTreeMap<String, Alarm>,
+    pub(crate) counted: Counted,
+    /// Application Auto Scaling's targets, by the name of the ECS service.
+    pub(crate) targets: BTreeMap<String, ScalableTarget>,
+    /// When users came in a rush.
+    rush: Option<u64>,
     /// What was asked for that a careful program does not ask for.
     pub(crate) broken: Vec<String>,
     buckets: Buckets,
@@ -157,6 +174,7 @@ impl Cloud {
     fn settle(&mut self) {
         // What a task does can be what its service waits for, and the other way round.
         for _ in 0..3 {
+            self.step_scaling();
             self.step_tasks();
             self.step_targets();
             self.step_services();
@@ -168,7 +186,8 @@ impl Cloud {
         let tasks = self.tasks.values().filter_map(|task| task.next);
         let services = self.services.values().filter_map(|service| service.next(self.now));
         let targets = self.groups.values().flat_map(|group| group.next());
-        tasks.chain(services).chain(targets).filter(|due| *due > self.now).min()
+        let scaling = self.next_scaling();
+        tasks.chain(services).chain(targets).chain(scaling).filter(|due| *due > self.now).min()
     }
 
     pub(crate) fn breaks(&mut self, what: impl Into<String>) {

@@ -157,6 +157,7 @@ impl Stage {
         if self.scenario.traffic {
             wire.cloud(|cloud| cloud.start_traffic(HOST, 100));
         }
+        wire.cloud(Cloud::begin_rush);
         let known = self.records(&world).await.len();
         let mut problems = Vec::new();
         let story = self.story(&world, &wire, known, &mut problems);

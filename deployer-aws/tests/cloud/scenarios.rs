@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use deployer_core::{AppSpec, CanaryStep, Hook, HookPoint, ReleaseNumber, Route, ServiceSpec, Strategy};
+use deployer_core::{
+    AppSpec, CanaryStep, Hook, HookPoint, ReleaseNumber, Route, Scaling, ScalingSchedule, ScalingTarget, ServiceSpec,
+    Strategy,
+};
 
 use super::Profile;
 
@@ -51,6 +54,12 @@ impl Scenario {
         self
     }
 
+    /// While it is acted, users come in a rush that takes more tasks.
+    fn in_a_rush(mut self) -> Self {
+        self.profile.rush = 5;
+        self
+    }
+
     fn where_draining_counts(mut self) -> Self {
         self.profile.draining_counts = true;
         self
@@ -76,6 +85,16 @@ pub(crate) fn app(services: impl IntoIterator<Item = (&'static str, ServiceSpec)
 
 fn only(version: &str, strategy: &Strategy) -> AppSpec {
     app([("web", web(version, strategy.clone()))])
+}
+
+/// The web service, scaled up to so many tasks.
+fn scaled(version: &str, max: u32, strategy: &Strategy) -> ServiceSpec {
+    let night = ScalingSchedule::new("night", "0 22 * * *".parse().unwrap_or_else(|error| unreachable!("{error}")));
+    let scaling = Scaling::new(2, max)
+        .with_target(ScalingTarget::Cpu { percent: 60 })
+        .with_target(ScalingTarget::Requests { per_minute: 600 })
+        .with_schedule(night.with_bounds(1, 2));
+    web(version, strategy.clone()).with_replicas(3).with_scaling(scaling)
 }
 
 fn broken(how: &str, strategy: &Strategy) -> AppSpec {
@@ -134,6 +153,31 @@ pub(crate) fn all() -> Vec<Scenario> {
         Scenario::new("third", deploy(only("v3", &warm))).serving(only("v1", &warm)).serving(only("v2", &warm)),
         Scenario::new("scale", deploy(app([("web", web("v1", blue_green.clone()).with_replicas(4))])))
             .serving(only("v1", &blue_green)),
+        Scenario::new("scaled", deploy(app([("web", scaled("v2", 6, &blue_green))])))
+            .serving(app([("web", scaled("v1", 6, &blue_green))]))
+            .in_a_rush(),
+        Scenario::new("scaled/canary", deploy(app([("web", scaled("v2", 6, &canary))])))
+            .serving(app([("web", scaled("v1", 6, &canary))]))
+            .in_a_rush(),
+        Scenario::new("scaled/exits", deploy(app([("web", scaled("v2", 6, &blue_green).with_env("BROKEN", "exit"))])))
+            .serving(app([("web", scaled("v1", 6, &blue_green))]))
+            .in_a_rush()
+            .ending("rolled-back"),
+        Scenario::new("scaled/rolling", deploy(app([("web", scaled("v2", 6, &rolling))])))
+            .serving(app([("web", scaled("v1", 6, &rolling))])),
+        Scenario::new("scaled/rollback", Act::Rollback(None))
+            .serving(app([("web", scaled("v1", 6, &warm))]))
+            .serving(app([("web", scaled("v2", 6, &warm))]))
+            .in_a_rush(),
+        Scenario::new("scaled/changes", deploy(app([("web", scaled("v1", 8, &blue_green))])))
+            .serving(app([("web", scaled("v1", 6, &blue_green))])),
+        Scenario::new("scaled/begins", deploy(app([("web", scaled("v2", 6, &blue_green))])))
+            .serving(app([("web", web("v1", blue_green.clone()).with_replicas(3))])),
+        Scenario::new("scaled/ends", deploy(app([("web", web("v2", blue_green.clone()).with_replicas(3))])))
+            .serving(app([("web", scaled("v1", 6, &blue_green))])),
+        Scenario::new("scaled/destroy", Act::Destroy)
+            .serving(app([("web", scaled("v1", 6, &blue_green))]))
+            .without_traffic(),
         Scenario::new("hook", deploy(both("v2", "succeed"))).serving(both("v1", "succeed")),
         Scenario::new("hook/fails", deploy(both("v2", "fail"))).serving(both("v1", "succeed")).ending("rolled-back"),
         Scenario::new("destroy", Act::Destroy).serving(both("v1", "succeed")).without_traffic(),

@@ -115,6 +115,8 @@ impl Cloud {
                 found.push(format!("there are two rules for {:?}", rule.conditions));
             }
         }
+        let gone = |name: &&String| self.services.get(*name).is_none_or(|service| service.status != Status::Active);
+        found.extend(self.targets.keys().filter(gone).map(|name| format!("what is scaled is gone: {name}")));
         if destroyed {
             found.extend(self.slots(app).map(|service| format!("the ECS service {} is there", service.name)));
             found.extend(rules.iter().map(|rule| format!("the rule {} is there", rule.arn)));

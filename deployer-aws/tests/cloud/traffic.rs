@@ -73,6 +73,11 @@ impl Cloud {
         self.traffic.number += 1;
         match self.choose(host) {
             Ok((task, killed)) => {
+                let of_task = |group: &&super::Group| group.targets.values().any(|target| target.task == task);
+                if let Some(group) = self.groups.values().find(of_task) {
+                    self.counted.add(&group.arn, "RequestCount", now, 1.0);
+                    self.counted.add(&group.arn, "seconds", now, TAKES as f64 / 1_000.0);
+                }
                 let ready = self.tasks.get(&task).is_some_and(|task| task.is_ready(now));
                 if ready {
                     self.traffic.under_way.push((now + TAKES, task));

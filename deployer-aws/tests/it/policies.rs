@@ -32,7 +32,9 @@ fn options() -> AwsOptions {
 fn deploying() -> Value {
     let secret = |service: &str, what: &str| format!("arn:aws:{service}:eu-central-1:123456789012:{what}");
     let secrets = [secret("secretsmanager", "secret:shop/*"), secret("ssm", "parameter/shop/*")];
-    policy::deploying(&Deploying::new(&account(), &options()).with_table("staging").with_secrets(&secrets))
+    let (account, options) = (account(), options());
+    let program = Deploying::new(&account, &options).with_table("staging").with_secrets(&secrets);
+    policy::deploying(&program.with_gates().with_scaling())
 }
 
 #[test]
@@ -61,6 +63,8 @@ fn what_is_not_worked_with_is_not_allowed() {
         ("dynamodb:", "table"),
         ("logs:", "log group"),
         ("CreateRule", "listener"),
+        ("cloudwatch:", "gate"),
+        ("autoscaling", "scaling"),
         ("secretsmanager:", "secret"),
         ("ssm:", "parameter"),
     ] {
@@ -82,7 +86,9 @@ fn only_what_iam_cannot_tell_apart_is_allowed_on_everything() {
             }
             for action in actions {
                 let (service, name) = action.split_once(':').unwrap();
-                let looks = ["Describe", "List", "GetAuthorizationToken"].iter().any(|word| name.starts_with(word));
+                let looks = ["Describe", "List", "GetAuthorizationToken", "GetMetricData"]
+                    .iter()
+                    .any(|word| name.starts_with(word));
                 // Cloud Map and Route 53 give namespaces and zones ids of their own.
                 assert!(looks || ["servicediscovery", "route53"].contains(&service), "{action} on everything");
             }

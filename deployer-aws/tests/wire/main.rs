@@ -5,6 +5,7 @@
 #[path = "../cloud/mod.rs"]
 mod cloud;
 mod crowds;
+mod gates;
 
 use cloud::proof::Proof;
 use cloud::scenarios;

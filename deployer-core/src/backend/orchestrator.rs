@@ -118,11 +118,18 @@ pub struct OrchestratorCapabilities {
     pub drains: bool,
     /// The shortest time after which looking again may show something new.
     pub poll: Duration,
+    /// The orchestrator changes the number of instances by itself where a service has
+    /// [`scaling`](crate::Service::scaling). It must leave the number alone from [`ensure_app`](Orchestrator::ensure_app)
+    /// on where another revision is to serve, and whenever it is asked to change it itself, until the load balancer is
+    /// asked to [retain](crate::LoadBalancer::retain) a release: then it scales the revisions of that, and no others. If
+    /// there were more instances by then than anybody had seen before, a launch makes as many of the new revision, except
+    /// where that one comes in batches.
+    pub scales: bool,
 }
 
 impl Default for OrchestratorCapabilities {
     fn default() -> Self {
-        Self { drains: false, poll: Duration::from_millis(15) }
+        Self { drains: false, poll: Duration::from_millis(15), scales: false }
     }
 }
 

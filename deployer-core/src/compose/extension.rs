@@ -2,7 +2,7 @@
 
 use super::cursor::{Cursor, Fields};
 use super::report::Report;
-use super::{gates, keys, service, strategy};
+use super::{gates, keys, scaling, service, strategy};
 use crate::model::{EnvValue, Hook, HookPoint, Port, Probe, Readiness, Route, SecretRef, ServiceSpec, Transport};
 
 pub(super) fn read(report: &mut Report, cursor: &Cursor<'_>, model: &str, spec: &mut ServiceSpec) {
@@ -19,6 +19,10 @@ pub(super) fn read(report: &mut Report, cursor: &Cursor<'_>, model: &str, spec: 
         }
     }
     spec.drain = fields.duration(report, "drain");
+    if let Some(cursor) = fields.get("scaling") {
+        report.mark(format!("{model}.scaling"), &cursor);
+        spec.scaling = scaling::read(report, &cursor, model);
+    }
     if let Some(cursor) = fields.get("gates") {
         for item in report.items(&cursor) {
             if let Some(gate) = gates::read(report, &item, &spec.workload.ports) {

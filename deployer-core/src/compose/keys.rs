@@ -406,9 +406,27 @@ pub(super) const DEPLOYER: Section = Section::own(
         ("hooks", Supported),
         ("route", Supported),
         ("routes", Supported),
+        ("scaling", Supported),
         ("secrets", Supported),
         ("strategy", Supported),
     ],
+);
+
+pub(super) const SCALING: Section = Section::own(
+    "`scaling`",
+    &[
+        ("cpu", Supported),
+        ("max", Supported),
+        ("memory", Supported),
+        ("min", Supported),
+        ("requests", Supported),
+        ("schedules", Supported),
+    ],
+);
+
+pub(super) const SCHEDULE: Section = Section::own(
+    "a schedule",
+    &[("cron", Supported), ("max", Supported), ("min", Supported), ("name", Supported), ("timezone", Supported)],
 );
 
 pub(super) const ROUTE: Section =
@@ -579,7 +597,7 @@ mod tests {
 
     #[test]
     fn no_key_is_in_a_table_twice() {
-        for section in [&TOP, &SERVICE, &BUILD, &DEPLOY, &MOUNT, &NETWORK, &GATE] {
+        for section in [&TOP, &SERVICE, &BUILD, &DEPLOY, &MOUNT, &NETWORK, &GATE, &SCALING, &SCHEDULE] {
             let mut names: Vec<&str> = section.keys.iter().map(|(name, _)| *name).collect();
             names.sort_unstable();
             names.dedup();

@@ -51,6 +51,7 @@ mod reader;
 mod render;
 mod report;
 mod resources;
+mod scaling;
 mod service;
 mod source;
 mod strategy;

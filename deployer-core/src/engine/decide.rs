@@ -69,6 +69,8 @@ pub(super) struct View<'a> {
     pub(super) internal: bool,
     /// Whether it is the engine that puts instances into rotation.
     pub(super) registers: bool,
+    /// Whether the platform changes the number of instances by itself where a service wants that.
+    pub(super) scales: bool,
     pub(super) now: Timestamp,
     /// When what is observed was looked at. Nothing has held for longer than that.
     pub(super) seen: Timestamp,
@@ -229,8 +231,10 @@ impl Wait<'_> {
     fn consider(&self, decision: &mut Decision) {
         let elapsed = self.view.missed.since(self.begun());
         match &self.step.action {
-            Action::AwaitHealthy { revision, instances, readiness } => {
-                self.healthy(decision, revision, *instances, readiness);
+            Action::AwaitHealthy { revision, instances, readiness, all } => {
+                let there = self.view.observed.count(revision);
+                let wanted = if *all { there.max(*instances) } else { *instances };
+                self.healthy(decision, revision, wanted, readiness);
             }
             Action::RunHook { task, hook, service, release } => {
                 let found = self.view.observed.app.tasks.iter().find(|observed| observed.task == *task);
@@ -559,8 +563,9 @@ impl Wait<'_> {
             let revision = service.revision(name);
             let observed = self.view.observed;
             let ready = observed.ready(&revision);
-            if ready < service.replicas {
-                return Some(format!("{ready} of {} instances of {revision} are ready", service.replicas));
+            let least = service.least_instances(self.view.scales);
+            if ready < least {
+                return Some(format!("{ready} of {least} instances of {revision} are ready"));
             }
             let wrong =
                 observed.instances(&revision).find(|i| i.image.as_ref().is_some_and(|d| *d != service.image.digest));
@@ -582,8 +587,7 @@ impl Wait<'_> {
                 TargetState::Draining => false,
             };
             let serving = pool.targets.iter().filter(|target| serves(target.state)).count();
-            (serving < service.replicas as usize)
-                .then(|| format!("{serving} of {} instances of {revision} are in rotation", service.replicas))
+            (serving < least as usize).then(|| format!("{serving} of {least} instances of {revision} are in rotation"))
         })
     }
 

@@ -248,6 +248,7 @@ impl Driver {
             propagation: self.backend.balancer.capabilities().propagation,
             internal: self.backend.balancer.capabilities().internal,
             registers: self.backend.balancer.capabilities().targets == TargetRegistration::Engine,
+            scales: self.backend.orchestrator.capabilities().scales,
             now,
             seen: self.seen_at,
             is_current: self.is_current,
@@ -340,13 +341,14 @@ impl Driver {
         let target = record.target.and_then(|number| self.releases.get(&number)).map(Arc::clone);
         let (baseline, target) = (baseline.as_deref(), target.as_deref());
         let request = PlanRequest::new(&record.app, &record.id, baseline, target, &self.observed, &self.warm);
-        let drains = self.backend.orchestrator.capabilities().drains;
+        let capabilities = self.backend.orchestrator.capabilities();
         let internal = self.backend.balancer.capabilities().internal;
         // What somebody merely stopped is as good as it was; what failed had better have no traffic.
         let failed = matches!(reason, DivertReason::Failed { .. });
         let standing_by = failed || !matches!(record.kind, DeploymentKind::Rollback { .. });
         let request = if standing_by { request.with_failed_baseline() } else { request };
-        let plan = plan_back(&request.with_haste(failed).with_drains(drains).with_internal(internal));
+        let request = request.with_haste(failed).with_drains(capabilities.drains).with_scales(capabilities.scales);
+        let plan = plan_back(&request.with_internal(internal));
         self.watch.clear();
         self.write(entries, JournalEvent::Diverted { reason, plan })
     }

@@ -222,6 +222,7 @@ impl Tools {
         let request = PlanRequest::new(app, id, target, serving.as_ref(), &observed, standby)
             .with_standby(before.as_ref())
             .with_drains(self.backend.orchestrator.capabilities().drains)
+            .with_scales(self.backend.orchestrator.capabilities().scales)
             .with_internal(self.backend.balancer.capabilities().internal);
         let plan = match kind {
             DeploymentKind::Deploy => plan_forward(&request),

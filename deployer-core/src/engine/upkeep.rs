@@ -44,7 +44,8 @@ pub struct AppStatus {
 pub struct ServiceStatus {
     /// The service.
     pub service: ServiceName,
-    /// How many instances the release that serves wants.
+    /// How many instances the release that serves wants; as many as there are, within its bounds, where the platform scales
+    /// it.
     pub wanted: u32,
     /// Its routes from outside.
     pub routes: Vec<Route>,
@@ -129,6 +130,7 @@ impl Tools {
         let mut names = observed.services();
         names.extend(release.iter().flat_map(|release| release.services.keys().cloned()));
         let mut drift = Vec::new();
+        let scales = self.backend.orchestrator.capabilities().scales;
         let services = names
             .into_iter()
             .map(|name| {
@@ -150,11 +152,16 @@ impl Tools {
                         release,
                     })
                     .collect();
-                let wanted = service.map_or(0, |service| service.replicas);
+                let least = service.map_or(0, |service| service.least_instances(scales));
+                let bounds = service.and_then(|service| service.scaling.as_ref()).filter(|_| scales);
+                let mut wanted = service.map_or(0, |service| service.replicas);
                 if let Some(current) = &current {
+                    if let Some(bounds) = bounds {
+                        wanted = observed.count(current).clamp(bounds.min, bounds.max.max(bounds.min));
+                    }
                     let ready = observed.ready(current);
-                    if ready < wanted {
-                        drift.push(format!("{ready} of {wanted} instances of {current} are ready"));
+                    if ready < least {
+                        drift.push(format!("{ready} of {least} instances of {current} are ready"));
                     }
                     if listens && weights.get(current) != Some(&100) {
                         drift.push(format!("the traffic of {name} does not go to {current} alone"));

@@ -92,7 +92,7 @@ impl Watch {
         for (id, waiting) in &mut self.waiting {
             let Some(step) = plan.step(*id) else { continue };
             match &step.action {
-                Action::AwaitHealthy { revision, instances, .. } => {
+                Action::AwaitHealthy { revision, instances, all, .. } => {
                     let seen: Vec<_> = observed
                         .instances(revision)
                         .map(|instance| (instance.id.clone(), instance.crashes, instance.is_ready()))
@@ -101,7 +101,8 @@ impl Watch {
                     let crashed = seen.iter().any(|(id, crashes, _)| {
                         waiting.progress.0.iter().any(|(known, before, _)| known == id && crashes > before)
                     });
-                    let enough = observed.ready(revision) >= *instances;
+                    let wanted = if *all { observed.count(revision).max(*instances) } else { *instances };
+                    let enough = observed.ready(revision) >= wanted;
                     let held_since = waiting.holds_since.filter(|_| !crashed);
                     waiting.holds_since = enough.then(|| held_since.unwrap_or(now));
                     if seen != waiting.progress.0 {

@@ -4,6 +4,7 @@ mod name;
 mod problem;
 mod release;
 mod rollout;
+mod scaling;
 mod spec;
 pub(crate) mod time;
 mod validate;
@@ -16,6 +17,7 @@ pub use rollout::{
     CanaryStep, Condition, GateCheck, GatePoint, GateSpec, Hook, HookPoint, OnInconclusive, Probe, Readiness, Route,
     Strategy,
 };
+pub use scaling::{Cron, CronFields, Scaling, ScalingSchedule, ScalingTarget};
 pub use spec::{AppSpec, BuildSpec, ImageSource, NetworkSpec, Service, ServiceSpec, VolumeSpec};
 pub use time::{Human, Timestamp};
 pub use workload::{

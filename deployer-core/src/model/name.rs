@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::time::Timestamp;
 use crate::error::{Error, ErrorKind};
 
 macro_rules! text_newtype {
@@ -146,6 +147,15 @@ impl DeploymentId {
     pub fn fresh() -> Self {
         Self(uuid::Uuid::now_v7().simple().to_string())
     }
+
+    /// When it was made by [`fresh`](Self::fresh), by that computer's clock; none, if it was made in another way.
+    #[must_use]
+    pub fn made_at(&self) -> Option<Timestamp> {
+        let id = uuid::Uuid::try_parse(&self.0).ok().filter(|id| id.get_version_num() == 7)?;
+        let (seconds, nanos) = id.get_timestamp()?.to_unix();
+        let millis = seconds.checked_mul(1_000)?.checked_add(u64::from(nanos) / 1_000_000)?;
+        i64::try_from(millis).ok().map(Timestamp::from_millis)
+    }
 }
 
 impl Digest {
@@ -272,6 +282,14 @@ mod tests {
         }
         assert!(ServiceName::new("Web.1").is_ok());
         assert!(serde_json::from_str::<ServiceName>("\"../etc\"").is_err());
+    }
+
+    #[test]
+    fn fresh_ids_say_when_they_were_made() {
+        let id: DeploymentId = "0193495f4d7b7000800000000000000a".parse().unwrap();
+        assert_eq!(id.made_at(), Some(Timestamp::from_millis(0x0193_495f_4d7b)));
+        assert!(DeploymentId::fresh().made_at().is_some());
+        assert_eq!("release-7".parse::<DeploymentId>().unwrap().made_at(), None);
     }
 
     #[test]

@@ -112,6 +112,12 @@ impl ServiceRelease {
         self.drain.unwrap_or(if http { Duration::from_secs(10) } else { Duration::from_secs(1) })
     }
 
+    /// How many instances it has at the least: its replicas, or its lower bound if the platform scales it.
+    #[must_use]
+    pub fn least_instances(&self, scales: bool) -> u32 {
+        self.scaling.as_ref().filter(|_| scales).map_or(self.replicas, |scaling| scaling.min)
+    }
+
     /// Whether other services or routes reach it.
     #[must_use]
     pub fn listens(&self) -> bool {

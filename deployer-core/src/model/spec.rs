@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::name::{AppName, ServiceName};
 use super::problem::Problems;
 use super::rollout::{Condition, GateSpec, Hook, Readiness, Route, Strategy};
+use super::scaling::Scaling;
 use super::time::opt_millis;
 use super::workload::{ContainerCheck, EnvValue, Mount, Port, Resources, SecretRef, Workload};
 use crate::error::Result;
@@ -128,6 +129,10 @@ pub struct Service<I> {
     /// single requests are routed (HTTP) and 1 s where whole connections are.
     #[serde(default, with = "opt_millis", skip_serializing_if = "Option::is_none")]
     pub drain: Option<Duration>,
+    /// How the platform changes the number of instances by itself; none means never. Then `replicas` is the number that the
+    /// service begins with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<Scaling>,
 }
 
 impl ServiceSpec {
@@ -143,6 +148,7 @@ impl ServiceSpec {
             gates: Vec::new(),
             hooks: Vec::new(),
             drain: None,
+            scaling: None,
         }
     }
 
@@ -173,6 +179,7 @@ impl<I> Service<I> {
             gates: self.gates,
             hooks: self.hooks,
             drain: self.drain,
+            scaling: self.scaling,
         }
     }
 
@@ -292,6 +299,13 @@ impl<I> Service<I> {
     #[must_use]
     pub fn with_drain(mut self, drain: Duration) -> Self {
         self.drain = Some(drain);
+        self
+    }
+
+    /// Lets the platform change the number of instances by itself.
+    #[must_use]
+    pub fn with_scaling(mut self, scaling: Scaling) -> Self {
+        self.scaling = Some(scaling);
         self
     }
 

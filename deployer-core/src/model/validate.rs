@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::name::ServiceName;
 use super::problem::{Problem, Problems};
 use super::rollout::{GateCheck, GatePoint, Probe, Strategy};
+use super::scaling::{Scaling, ScalingTarget};
 use super::spec::{AppSpec, ImageSource, ServiceSpec};
 use super::workload::{MountSource, Transport};
 
@@ -51,6 +52,7 @@ impl Checker<'_> {
         self.strategy();
         self.gates();
         self.hooks();
+        self.scaling();
     }
 
     fn image(&mut self) {
@@ -259,6 +261,76 @@ impl Checker<'_> {
             }
         }
     }
+
+    fn scaling(&mut self) {
+        let Some(scaling) = &self.service.scaling else { return };
+        let Scaling { min, max, .. } = *scaling;
+        if min == 0 {
+            self.help("scaling.min", "a service that scales has one instance at the least", "nothing would wake it");
+        }
+        if min > max {
+            self.error("scaling", format!("at least {min} instances are more than {max} at the most"));
+        } else if !(min..=max).contains(&self.service.replicas) {
+            let replicas = self.service.replicas;
+            let message = format!("{replicas} replicas are not within {min} and {max}");
+            self.help("scaling", message, "the replicas are what it begins with");
+        }
+        if scaling.targets.is_empty() && scaling.schedules.is_empty() {
+            self.help("scaling", "nothing says when the number changes", "name a target or a schedule");
+        }
+        self.scaling_targets(scaling);
+        self.scaling_schedules(scaling);
+    }
+
+    fn scaling_targets(&mut self, scaling: &Scaling) {
+        let mut kinds = BTreeSet::new();
+        for target in &scaling.targets {
+            let path = format!("scaling.{}", target.name());
+            if !kinds.insert(target.name()) {
+                self.error(&path, format!("{} is aimed at twice", target.name()));
+            }
+            match target {
+                ScalingTarget::Cpu { percent } | ScalingTarget::Memory { percent } if !(1..=100).contains(percent) => {
+                    self.error(&path, format!("{percent} is not a percentage from 1 to 100"));
+                }
+                ScalingTarget::Requests { per_minute: 0 } => {
+                    self.error(&path, "no number of instances brings the requests to none");
+                }
+                ScalingTarget::Requests { .. } if self.service.routes.is_empty() => {
+                    let message = "the load balancer counts only requests that come in over a route";
+                    self.help(&path, message, "add a route");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn scaling_schedules(&mut self, scaling: &Scaling) {
+        let mut names = BTreeSet::new();
+        for (index, schedule) in scaling.schedules.iter().enumerate() {
+            let path = format!("scaling.schedules[{index}]");
+            let plain = ServiceName::new(schedule.name.as_str()).is_ok();
+            if !plain || !names.insert(&schedule.name) {
+                self.error(&path, format!("a schedule needs a plain name of its own, {:?} is not", schedule.name));
+            }
+            if let Some(timezone) = schedule.timezone.as_ref().filter(|timezone| !is_timezone(timezone)) {
+                self.help(&path, format!("{timezone:?} is not a time zone"), "name it like `Europe/Berlin`");
+            }
+            if schedule.min.is_none() && schedule.max.is_none() {
+                self.error(&path, "a schedule changes the fewest or the most instances, or both");
+            }
+            let (min, max) = (schedule.min.unwrap_or(scaling.min), schedule.max.unwrap_or(scaling.max));
+            if min == 0 || min > max {
+                self.error(&path, format!("from {min} to {max} instances is no range, and 1 is the least"));
+            }
+        }
+    }
+}
+
+/// Whether it can be the name of a time zone.
+fn is_timezone(name: &str) -> bool {
+    let valid = |c: char| c.is_ascii_alphanumeric() || "_+-/".contains(c);
+    !name.is_empty() && name.len() <= 64 && name.chars().all(valid)
 }
 
 /// Reports each service that waits for itself through others, once for each cycle.
@@ -334,6 +406,7 @@ fn check_shared_entries(app: &AppSpec, problems: &mut Problems) {
 #[cfg(test)]
 mod tests {
     use super::super::rollout::Route;
+    use super::super::scaling::ScalingSchedule;
     use super::*;
 
     #[test]
@@ -368,6 +441,45 @@ mod tests {
         let app = app.with_service("a", service("b")).unwrap().with_service("b", service("a")).unwrap();
         let problems = app.validate().unwrap_err();
         assert_eq!(problems.to_string(), "error: services.a.depends_on: services wait for each other: a -> b -> a");
+    }
+
+    #[test]
+    fn scaling_keeps_its_bounds() {
+        let problems = |scaling: Scaling| {
+            let service = ServiceSpec::image("x").with_replicas(2).with_scaling(scaling);
+            let app = AppSpec::new("shop").unwrap().with_service("web", service).unwrap();
+            check(&app).0.into_iter().map(|problem| (problem.path, problem.message)).collect::<Vec<_>>()
+        };
+        let cpu = |percent| ScalingTarget::Cpu { percent };
+        let night = || ScalingSchedule::new("night", "0 22 * * *".parse().unwrap());
+        assert_eq!(problems(Scaling::new(1, 4).with_target(cpu(60)).with_schedule(night().with_bounds(1, 2))), []);
+        let day = night().with_bounds(3, 2).with_timezone("nowhere at all");
+        for (scaling, path, message) in [
+            (Scaling::new(3, 4).with_target(cpu(1)), "scaling", "2 replicas are not within 3 and 4"),
+            (Scaling::new(5, 4).with_target(cpu(1)), "scaling", "at least 5 instances are more than 4 at the most"),
+            (Scaling::new(1, 4), "scaling", "nothing says when the number changes"),
+            (
+                Scaling::new(0, 4).with_target(cpu(1)),
+                "scaling.min",
+                "a service that scales has one instance at the least",
+            ),
+            (Scaling::new(1, 4).with_target(cpu(101)), "scaling.cpu", "101 is not a percentage from 1 to 100"),
+            (Scaling::new(1, 4).with_target(cpu(1)).with_target(cpu(2)), "scaling.cpu", "cpu is aimed at twice"),
+            (
+                Scaling::new(1, 4).with_target(ScalingTarget::Requests { per_minute: 100 }),
+                "scaling.requests",
+                "the load balancer counts only requests that come in over a route",
+            ),
+            (
+                Scaling::new(1, 4).with_schedule(night()),
+                "scaling.schedules[0]",
+                "a schedule changes the fewest or the most instances, or both",
+            ),
+            (Scaling::new(1, 4).with_schedule(day), "scaling.schedules[0]", "\"nowhere at all\" is not a time zone"),
+        ] {
+            let found = problems(scaling);
+            assert_eq!(found[0], (format!("services.web.{path}"), message.to_owned()), "{found:?}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::forward::VERIFY_TIMEOUT;
-use super::planner::{Draft, PlanRequest, change, in_order, serving};
+use super::planner::{Draft, PlanRequest, change, in_order, is_scaled, serving, wanted};
 use super::step::{Action, ChangeKind, Plan, ServiceChange, StepId, StepWeight};
 use crate::model::{Condition, Release, RevisionId, ServiceName, ServiceRelease};
 
@@ -72,7 +72,7 @@ fn to_release(draft: &mut Draft<'_>, request: &PlanRequest<'_>, target: &Release
 /// Stops the instances that are more than the release wants, unless those that would stay are not ready.
 fn fewer(draft: &mut Draft<'_>, target: &Release, name: &ServiceName, proof: StepId) -> Option<StepId> {
     let service = target.services.get(name)?;
-    let (revision, keep) = (service.revision(name), service.replicas);
+    let (revision, keep) = (service.revision(name), wanted(draft.request, name, service));
     let observed = draft.request.observed;
     if observed.count(&revision) > keep && observed.ready_among(&revision, keep) < keep {
         let count = observed.count(&revision);
@@ -91,7 +91,7 @@ fn bring_back(
 ) -> Progress {
     let observed = request.observed;
     let revision = service.revision(name);
-    let (ready, wanted) = (observed.ready(&revision), service.replicas);
+    let (ready, wanted) = (observed.ready(&revision), wanted(request, name, service));
     let all = BTreeMap::from([(revision.clone(), 100)]);
     let weights = observed.weights(name);
     let others_serve = weights.keys().any(|other| *other != revision && observed.ready(other) > 0);
@@ -99,7 +99,9 @@ fn bring_back(
 
     // Traffic goes at once to what is healthy, if it can bear it or is better than what has the traffic now.
     let enough = if request.haste { ready * 2 >= wanted } else { ready >= wanted };
-    let at_once = listens && ready > 0 && (enough || !others_serve) && weights != all;
+    // What scales and has not failed is left only for as many instances as it has by then: a launch sees how many.
+    let careful = is_scaled(request, service) && request.baseline_served && others_serve;
+    let at_once = listens && ready > 0 && (enough || !others_serve) && !careful && weights != all;
     let releases = || BTreeMap::from([(revision.clone(), target.number)]);
     let mut done = Progress::default();
     if at_once {
@@ -120,13 +122,11 @@ fn bring_back(
             }
         }
     }
-    if ready < wanted || observed.count(&revision) < wanted {
+    if careful || ready < wanted || observed.count(&revision) < wanted {
         waits.extend(&done.available);
         let launch = Action::Launch { release: target.number, revision: revision.clone(), instances: wanted };
         let launched = draft.step(&waits, launch);
-        let readiness = service.effective_readiness();
-        let await_healthy = Action::AwaitHealthy { revision: revision.clone(), instances: wanted, readiness };
-        let healthy = draft.step(&[launched], await_healthy);
+        let healthy = draft.await_healthy(&[launched], (name, service), wanted);
         done.started = vec![launched];
         done.available = vec![healthy];
         if listens {
@@ -134,9 +134,7 @@ fn bring_back(
         }
     } else if listens && !at_once && (weights == all || (wanted == 0 && !weights.is_empty())) {
         // Instances may have been taken out of rotation on the way forward.
-        let readiness = service.effective_readiness();
-        let await_healthy = Action::AwaitHealthy { revision: revision.clone(), instances: wanted, readiness };
-        let healthy = draft.step(&waits, await_healthy);
+        let healthy = draft.await_healthy(&waits, (name, service), wanted);
         done.available = vec![draft.shift(&[healthy], name, all, releases(), wanted)];
         done.started.clone_from(&done.available);
     }
@@ -148,7 +146,7 @@ fn is_there(request: &PlanRequest<'_>, target: &Release, name: &ServiceName) -> 
     let observed = request.observed;
     target.services.get(name).is_none_or(|service| {
         let revision = service.revision(name);
-        let enough = observed.ready(&revision) >= service.replicas;
+        let enough = observed.ready(&revision) >= service.least_instances(request.scales);
         enough && (!service.is_balanced(request.internal) || observed.weights(name).contains_key(&revision))
     })
 }

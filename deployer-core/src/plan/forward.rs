@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::observed::Observed;
-use super::planner::{Draft, PlanRequest, change, in_order, serving};
+use super::planner::{Draft, PlanRequest, change, in_order, is_scaled, serving, wanted};
 use super::rolling;
 use super::step::{Action, ChangeKind, Plan, ServiceChange, StepId, StepWeight};
 use crate::backend::ObservedInstance;
@@ -23,7 +23,9 @@ pub(super) fn plan(request: &PlanRequest<'_>, target: &Release) -> Plan {
     let mut forward = Forward::new(request, target);
     let unchanged = request.baseline.is_some_and(|baseline| baseline.content_hash() == target.content_hash())
         && forward.lanes.values().all(|lane| lane.kind == ChangeKind::Keep);
-    if unchanged && !leaves_over(request, target) {
+    // Whatever scales may have been left alone by a deployment that was cut short.
+    let scaled = target.services.values().any(|service| is_scaled(request, service));
+    if unchanged && !scaled && !leaves_over(request, target) {
         let verify = Action::Verify { release: target.number, timeout: VERIFY_TIMEOUT };
         forward.draft.step(&[], verify);
     } else {
@@ -53,6 +55,8 @@ struct Lane<'a> {
     service: &'a ServiceRelease,
     revision: RevisionId,
     kind: ChangeKind,
+    /// How many instances it shall have.
+    wanted: u32,
     /// The revision that is replaced, and how many instances it has.
     old: Option<(RevisionId, u32)>,
     strategy: Strategy,
@@ -181,9 +185,9 @@ impl<'a> Forward<'a> {
                 let first = self.batches(lane, old, *surge, *unavailable);
                 first.first().map_or(0, |batch| batch.new)
             }
-            _ => lane.service.replicas,
+            _ => lane.wanted,
         };
-        if first == 0 && lane.service.replicas > 0 {
+        if first == 0 && lane.wanted > 0 {
             // A rolling deployment that may not exceed the wanted number makes room first, with the traffic.
             (lane.started, lane.available) = (after.clone(), after.clone());
             lane.ready = after;
@@ -202,7 +206,7 @@ impl<'a> Forward<'a> {
             lane.available = vec![shifted];
             lane.ready = vec![shifted];
             // What rolls has only begun.
-            lane.moved = first == lane.service.replicas;
+            lane.moved = first == lane.wanted;
         }
     }
 
@@ -220,20 +224,19 @@ impl<'a> Forward<'a> {
         let revision = lane.revision.clone();
         let launch = Action::Launch { release: self.target.number, revision: revision.clone(), instances };
         let launched = self.draft.step(after, launch);
-        let readiness = lane.service.effective_readiness();
         // Of those that are there and not wanted, the ready ones are needed until those that stay are ready too.
         let observed = self.request.observed;
-        let stay = lane.service.replicas;
+        let stay = lane.wanted;
         let instances = match observed.count(&revision) {
             count if count > stay && observed.ready_among(&revision, stay) < stay => count,
             _ => instances,
         };
-        let healthy = self.draft.step(&[launched], Action::AwaitHealthy { revision, instances, readiness });
+        let healthy = self.draft.await_healthy(&[launched], (lane.name, lane.service), instances);
         (launched, healthy)
     }
 
     fn all_traffic(&mut self, lane: &Lane<'a>, after: &[StepId]) -> StepId {
-        self.weights(lane, after, 100, lane.service.replicas)
+        self.weights(lane, after, 100, lane.wanted)
     }
 
     /// Moves this percentage of a service's traffic to the new revision, and the rest to the old one.
@@ -278,7 +281,7 @@ impl<'a> Forward<'a> {
     }
 
     fn scale_up(&mut self, lane: &mut Lane<'a>, after: Vec<StepId>) {
-        let (launched, healthy) = self.instances(lane, &after, lane.service.replicas);
+        let (launched, healthy) = self.instances(lane, &after, lane.wanted);
         lane.started = vec![launched];
         lane.ready = vec![healthy];
         if lane.service.is_balanced(self.request.internal) {
@@ -310,7 +313,7 @@ impl<'a> Forward<'a> {
     fn move_traffic(&mut self, lane: &Lane<'a>, after: Vec<StepId>) -> Vec<StepId> {
         let listens = lane.service.is_balanced(self.request.internal);
         let replaces = lane.old.is_some() && !lane.moved;
-        let none = lane.service.replicas == 0;
+        let none = lane.wanted == 0;
         match &lane.strategy {
             Strategy::Rolling { surge, unavailable } if replaces && !none => {
                 self.roll(lane, after, *surge, *unavailable)
@@ -337,7 +340,7 @@ impl<'a> Forward<'a> {
 
     fn step_by_step(&mut self, lane: &Lane<'a>, mut after: Vec<StepId>, steps: &[(u8, Duration)]) -> Vec<StepId> {
         for (weight, hold) in steps {
-            after = vec![self.weights(lane, &after, *weight, lane.service.replicas)];
+            after = vec![self.weights(lane, &after, *weight, lane.wanted)];
             after = self.hold(lane, after, *weight, *hold);
         }
         if steps.last().is_none_or(|(weight, _)| *weight < 100) {
@@ -371,8 +374,7 @@ impl<'a> Forward<'a> {
                 after = if new == 0 { self.ask(lane, healthy) } else { vec![healthy] };
             }
             // Those that stay share the traffic, and of them only the ready ones answer.
-            let rest =
-                if batch.new == lane.service.replicas || !shares { 0 } else { observed.ready_among(&old, batch.old) };
+            let rest = if batch.new == lane.wanted || !shares { 0 } else { observed.ready_among(&old, batch.old) };
             let weight = rolling::share(batch.new, rest);
             if lane.service.is_balanced(self.request.internal) && weight > 0 {
                 after = vec![self.weights(lane, &after, weight, batch.new)];
@@ -380,7 +382,7 @@ impl<'a> Forward<'a> {
             if batch.new > 0 {
                 after = self.hold(lane, after, weight, Duration::ZERO);
             }
-            if batch.new < lane.service.replicas && batch.old < left {
+            if batch.new < lane.wanted && batch.old < left {
                 // The last old ones go when the new ones have all traffic; where room is made first, they may have it.
                 let idle = batch.old == 0 && batch.new > 0 && lane.service.is_balanced(self.request.internal);
                 after = self.draft.drain(&after, StepWeight::Required, &old, fallback, (batch.old, idle));
@@ -396,7 +398,7 @@ impl<'a> Forward<'a> {
     fn batches(&self, lane: &Lane<'a>, old: &RevisionId, surge: u32, unavailable: u32) -> Vec<rolling::Batch> {
         let observed = self.request.observed;
         let old: Vec<bool> = observed.instances(old).map(ObservedInstance::is_ready).collect();
-        rolling::batches(&old, observed.count(&lane.revision), lane.service.replicas, surge, unavailable)
+        rolling::batches(&old, observed.count(&lane.revision), lane.wanted, surge, unavailable)
     }
 
     /// Holds for a while and asks gates, if there is any need to.
@@ -408,7 +410,7 @@ impl<'a> Forward<'a> {
         let instances = match lane.strategy {
             // While it rolls, the number changes.
             Strategy::Rolling { .. } if weight < 100 => 1,
-            _ => lane.service.replicas,
+            _ => lane.wanted,
         };
         let hold = Action::Hold { revision: lane.revision.clone(), weight, duration, instances, gates };
         vec![self.draft.step(&after, hold)]
@@ -516,10 +518,11 @@ fn lane<'a>(
             && before.is_none_or(|before| before.revision(name) == revision)
     };
     // What was cut short may have left instances out of rotation.
+    let (wanted, least) = (wanted(request, name, service), service.least_instances(request.scales));
     let in_rotation =
-        request.drains || !service.is_balanced(request.internal) || observed.in_rotation(&revision) >= service.replicas;
+        request.drains || !service.is_balanced(request.internal) || observed.in_rotation(&revision) >= least;
     let (ready, count) = (observed.ready(&revision), observed.count(&revision));
-    let complete = ready >= service.replicas && count == service.replicas && in_rotation;
+    let complete = ready >= least && count == wanted && in_rotation;
     let kind = match (&old, has_all) {
         (_, true) if complete => ChangeKind::Keep,
         (_, true) => ChangeKind::Scale,
@@ -569,6 +572,7 @@ fn lane<'a>(
         service,
         revision,
         kind,
+        wanted,
         old,
         strategy,
         started: Vec::new(),

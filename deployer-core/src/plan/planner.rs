@@ -9,7 +9,7 @@ use super::step::{Action, ChangeKind, Plan, ServiceChange, Step, StepId, StepWei
 use super::{backward, forward};
 use crate::backend::TaskId;
 use crate::model::{
-    AppName, DeploymentId, Hook, HookPoint, Release, ReleaseNumber, RevisionId, ServiceName, ServiceRelease,
+    AppName, DeploymentId, Hook, HookPoint, Release, ReleaseNumber, RevisionId, ServiceName, ServiceRelease, Strategy,
 };
 
 /// How long requests in flight may take where nothing else is known.
@@ -41,6 +41,8 @@ pub struct PlanRequest<'a> {
     pub volumes: bool,
     /// Whether the revisions of the baseline have served, so that their stop scripts run before they are stopped.
     pub baseline_served: bool,
+    /// Whether the orchestrator changes the number of instances by itself where a service wants that.
+    pub scales: bool,
     /// Whether traffic is better off on half of the wanted capacity than where it is now.
     pub haste: bool,
 }
@@ -68,6 +70,7 @@ impl<'a> PlanRequest<'a> {
             internal: true,
             volumes: false,
             baseline_served: true,
+            scales: false,
             haste: true,
         }
     }
@@ -83,6 +86,13 @@ impl<'a> PlanRequest<'a> {
     #[must_use]
     pub fn with_internal(mut self, internal: bool) -> Self {
         self.internal = internal;
+        self
+    }
+
+    /// Says whether the orchestrator changes the number of instances by itself where a service wants that.
+    #[must_use]
+    pub fn with_scales(mut self, scales: bool) -> Self {
+        self.scales = scales;
         self
     }
 
@@ -252,7 +262,7 @@ impl<'a> Draft<'a> {
         name: &ServiceName,
     ) -> Option<StepId> {
         let service = release.services.get(name)?;
-        let (revision, keep) = (service.revision(name), service.replicas);
+        let (revision, keep) = (service.revision(name), wanted(self.request, name, service));
         if self.request.observed.count(&revision) <= keep {
             return None;
         }
@@ -287,6 +297,18 @@ impl<'a> Draft<'a> {
         let timeout = service.map_or(USUAL_DRAIN, ServiceRelease::effective_drain);
         let release = release.map_or(fallback, |release| release.number);
         vec![self.add(after, weight, Action::Drain { release, revision: revision.clone(), keep, timeout, idle })]
+    }
+
+    /// Adds the wait until so many instances of a service are ready.
+    pub(super) fn await_healthy(
+        &mut self,
+        after: &[StepId],
+        (name, service): (&ServiceName, &ServiceRelease),
+        instances: u32,
+    ) -> StepId {
+        let (revision, readiness) = (service.revision(name), service.effective_readiness());
+        let all = is_scaled(self.request, service) && !matches!(service.strategy, Strategy::Rolling { .. });
+        self.step(after, Action::AwaitHealthy { revision, instances, readiness, all })
     }
 
     /// Revisions of other services that write to a volume of this service and run, those excepted that the target has
@@ -376,6 +398,31 @@ pub(super) fn serving(
         revisions.max_by_key(|revision| observed.count(revision))
     };
     weighted.or_else(known).or_else(running)
+}
+
+/// Whether the platform changes the number of a service's instances.
+pub(super) fn is_scaled(request: &PlanRequest<'_>, service: &ServiceRelease) -> bool {
+    request.scales && service.scaling.is_some()
+}
+
+/// How many instances a service shall have: as many as the release says; where the platform scales it, as many as there are
+/// if it serves already, else no fewer than serve now.
+pub(super) fn wanted(request: &PlanRequest<'_>, name: &ServiceName, service: &ServiceRelease) -> u32 {
+    let Some(scaling) = service.scaling.as_ref().filter(|_| request.scales) else { return service.replicas };
+    let observed = request.observed;
+    let weights = observed.weights(name);
+    let serves = |revision: &RevisionId| weights.is_empty() || weights.contains_key(revision);
+    let serving: Vec<RevisionId> = observed.revisions(name).into_keys().filter(serves).collect();
+    if serving == [service.revision(name)] {
+        // Its bounds may have changed.
+        return observed.count(&serving[0]).clamp(scaling.min, scaling.max.max(scaling.min));
+    }
+    let counts = serving.iter().map(|revision| observed.count(revision));
+    let baseline = request.baseline.and_then(|baseline| baseline.services.get(name));
+    let rolls = |service: &ServiceRelease| matches!(service.strategy, Strategy::Rolling { .. });
+    // What rolls is served by both together; otherwise each could bear it alone.
+    let now = if rolls(service) || baseline.is_some_and(rolls) { counts.sum() } else { counts.max().unwrap_or(0) };
+    service.replicas.max(now)
 }
 
 /// The services of a release, each after those that it depends on.

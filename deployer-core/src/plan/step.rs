@@ -202,6 +202,9 @@ pub enum Action {
         instances: u32,
         /// When an instance counts as ready, and how long to wait.
         readiness: Readiness,
+        /// Whether all others that there are must be ready as well: the platform may have launched more.
+        #[serde(default, skip_serializing_if = "is_false")]
+        all: bool,
     },
     /// Runs a one-off task to its end.
     RunHook {
@@ -339,8 +342,9 @@ impl fmt::Display for Action {
             Self::Launch { revision, instances, .. } => {
                 write!(f, "start {revision} until it has {}", count(*instances))
             }
-            Self::AwaitHealthy { revision, instances, readiness } => {
-                write!(f, "wait until {} of {revision} ", count(*instances))?;
+            Self::AwaitHealthy { revision, instances, readiness, all } => {
+                let all = if *all { "all and at least " } else { "" };
+                write!(f, "wait until {all}{} of {revision} ", count(*instances))?;
                 write!(f, "{} ready", if *instances == 1 { "is" } else { "are" })?;
                 write!(f, ", at most {}", Human(readiness.deadline))
             }
@@ -380,6 +384,10 @@ impl fmt::Display for Action {
             Self::RemoveApp { volumes: true } => f.write_str("remove networks and volumes"),
         }
     }
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 fn is_zero(number: &u32) -> bool {

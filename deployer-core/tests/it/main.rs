@@ -9,5 +9,6 @@ mod golden;
 mod interruptions;
 mod plans;
 mod properties;
+mod scaling;
 mod shop;
 mod transitions;

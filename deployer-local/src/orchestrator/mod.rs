@@ -22,7 +22,7 @@ use bollard::models::ContainerSummary;
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use deployer_core::{
     AppSpec, EnsureApp, Launch, LogQuery, LogStream, ObserveApp, ObservedApp, Orchestrator, OrchestratorCapabilities,
-    Outcome, Problems, Reduce, RemoveApp, RemoveTask, Result, Secrets, SmokeAnswer, SmokeRequest, StartTask,
+    Outcome, Problem, Problems, Reduce, RemoveApp, RemoveTask, Result, Secrets, SmokeAnswer, SmokeRequest, StartTask,
 };
 
 use crate::engine::{Engine, classify};
@@ -111,9 +111,14 @@ impl Orchestrator for DockerOrchestrator {
         OrchestratorCapabilities::default()
     }
 
-    async fn check(&self, _: &AppSpec) -> Result<Problems> {
-        // A spec can say nothing that the Docker Engine could not do.
-        Ok(Problems::default())
+    async fn check(&self, spec: &AppSpec) -> Result<Problems> {
+        // There is nothing else in a spec that the Docker Engine could not do.
+        let mut problems = Problems::default();
+        for (name, _) in spec.services.iter().filter(|(_, service)| service.scaling.is_some()) {
+            let message = "nothing scales instances on one host: this has no effect, and the replicas stay as they are";
+            problems.push(Problem::warning(format!("services.{name}.scaling"), message));
+        }
+        Ok(problems)
     }
 
     async fn ensure_app(&self, request: EnsureApp) -> Result<Outcome> {
