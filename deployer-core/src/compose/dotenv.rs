@@ -13,8 +13,14 @@ pub(super) enum Format {
     Raw,
 }
 
-/// The variables of a file, in its order. Without a value the line was a name alone.
-pub(super) type Variables = Vec<(String, Option<String>)>;
+/// A variable of a file.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Variable {
+    pub(super) name: String,
+    /// None if the name stands alone.
+    pub(super) value: Option<String>,
+    pub(super) line: usize,
+}
 
 /// What is wrong with a line.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,16 +29,16 @@ pub(super) struct Fault {
     pub(super) message: String,
 }
 
-/// Reads a file's text. Variables in values are taken from `lookup`, else from earlier lines.
+/// Reads the variables of a file's text, in its order. Variables in values are taken from `lookup`, else from earlier lines.
 ///
 /// # Errors
 /// Every line that is wrong.
-pub(super) fn parse(text: &str, format: Format, lookup: Lookup<'_>) -> Result<Variables, Vec<Fault>> {
+pub(super) fn parse(text: &str, format: Format, lookup: Lookup<'_>) -> Result<Vec<Variable>, Vec<Fault>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reader = Reader { rest: text, line: 1, format, lookup, variables: Vec::new(), left: MAX_TOTAL };
     let mut faults = Vec::new();
     while let Some(line) = reader.next_statement() {
-        if let Err(message) = reader.statement() {
+        if let Err(message) = reader.statement(line) {
             faults.push(Fault { line, message });
             reader.skip_line();
         }
@@ -51,7 +57,7 @@ struct Reader<'t, 'l> {
     line: usize,
     format: Format,
     lookup: Lookup<'l>,
-    variables: Variables,
+    variables: Vec<Variable>,
     left: usize,
 }
 
@@ -88,7 +94,7 @@ impl<'t> Reader<'t, '_> {
         self.advance(end);
     }
 
-    fn statement(&mut self) -> Result<(), String> {
+    fn statement(&mut self, begin: usize) -> Result<(), String> {
         let end_of_line = self.rest.find('\n').unwrap_or(self.rest.len());
         let line = &self.rest[..end_of_line];
         if self.format == Format::Raw {
@@ -99,7 +105,7 @@ impl<'t> Reader<'t, '_> {
             };
             check_name(name.trim_end())?;
             self.advance(end_of_line);
-            return self.add(name.trim_end(), value);
+            return self.add(name.trim_end(), value, begin);
         }
         if let Some(rest) = line.strip_prefix("export")
             && rest.starts_with(is_space)
@@ -115,7 +121,7 @@ impl<'t> Reader<'t, '_> {
         check_name(name)?;
         if alone {
             self.advance(end);
-            return self.add(name, None);
+            return self.add(name, None, begin);
         }
         self.advance(end + 1);
         let space = self.rest.len() - self.rest.trim_start_matches(is_space).len();
@@ -125,17 +131,17 @@ impl<'t> Reader<'t, '_> {
             Some(quote @ ('"' | '\'')) => self.quoted(quote)?,
             _ => self.plain(had_space)?,
         };
-        self.add(name, Some(value))
+        self.add(name, Some(value), begin)
     }
 
-    fn add(&mut self, name: &str, value: Option<String>) -> Result<(), String> {
+    fn add(&mut self, name: &str, value: Option<String>, line: usize) -> Result<(), String> {
         let size = value.as_ref().map_or(0, String::len);
         let Some(left) = self.left.checked_sub(size) else {
             self.left = 0;
             return Err("the values grow too large".to_owned());
         };
         self.left = left;
-        self.variables.push((name.to_owned(), value));
+        self.variables.push(Variable { name: name.to_owned(), value, line });
         Ok(())
     }
 
@@ -197,8 +203,8 @@ impl<'t> Reader<'t, '_> {
             return Ok(value.to_owned());
         }
         let lookup = |name: &str| {
-            let earlier = || self.variables.iter().rev().find(|(known, _)| known == name);
-            (self.lookup)(name).or_else(|| earlier().and_then(|(_, value)| value.as_deref()))
+            let earlier = || self.variables.iter().rev().find(|known| known.name == name);
+            (self.lookup)(name).or_else(|| earlier().and_then(|known| known.value.as_deref()))
         };
         // A variable that is nowhere is empty, as in the Compose file itself.
         let mut expander = Expander::with_budget(&lookup, self.left);
@@ -227,7 +233,7 @@ mod tests {
     }
 
     fn values(text: &str, format: Format) -> Vec<String> {
-        let show = |(name, value): (String, Option<String>)| match value {
+        let show = |Variable { name, value, .. }: Variable| match value {
             Some(value) => format!("{name}={value}"),
             None => name,
         };

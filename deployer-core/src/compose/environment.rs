@@ -19,7 +19,7 @@ pub(super) fn read(report: &mut Report, project: &Project<'_>, service: &Fields<
     }
     if let Some(cursor) = service.get("environment") {
         for (name, value, at) in report.pairs(&cursor) {
-            match value.or_else(|| (project.variables)(&name).map(str::to_owned)) {
+            match value.or_else(|| project.variable(at.node.at, &name).map(str::to_owned)) {
                 Some(value) => {
                     env.insert(name, EnvValue::Plain(value));
                 }
@@ -64,11 +64,12 @@ fn file(report: &mut Report, project: &Project<'_>, cursor: &Cursor<'_>) -> Vec<
             return Vec::new();
         }
     };
-    match dotenv::parse(&text, format, project.variables) {
+    let lookup = |name: &str| project.variable(at.node.at, name);
+    match dotenv::parse(&text, format, &lookup) {
         Ok(variables) => {
-            let value = |(name, value): (String, Option<String>)| {
-                let value = value.or_else(|| (project.variables)(&name).map(str::to_owned))?;
-                Some((name, EnvValue::Plain(value)))
+            let value = |variable: dotenv::Variable| {
+                let value = variable.value.or_else(|| lookup(&variable.name).map(str::to_owned))?;
+                Some((variable.name, EnvValue::Plain(value)))
             };
             variables.into_iter().filter_map(value).collect()
         }

@@ -2,9 +2,11 @@
 //! `${V:+replacement}`, `${V+replacement}`, `$$`, nested at will.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
-use super::node::{Node, Value};
+use super::node::{Merging, Node, Template, Value};
 use super::report::Report;
+use super::variables::Variables;
 
 /// How deep `${A:-${B:-...}}` may be nested.
 const MAX_DEPTH: usize = 32;
@@ -35,10 +37,13 @@ pub(super) struct Expanded {
     pub(super) text: String,
     /// The variables that have no value, each with its offset in characters.
     pub(super) unset: Vec<(String, usize)>,
+    /// The variables that have a value.
+    pub(super) used: BTreeSet<String>,
 }
 
 impl<'a> Expander<'a> {
-    pub(super) fn new(lookup: Lookup<'a>) -> Self {
+    #[cfg(test)]
+    fn new(lookup: Lookup<'a>) -> Self {
         Self::with_budget(lookup, MAX_BYTES)
     }
 
@@ -55,10 +60,11 @@ impl<'a> Expander<'a> {
     /// Puts the variables into `template`.
     pub(super) fn expand(&mut self, template: &str) -> Result<Expanded, Fault> {
         let chars: Vec<char> = template.chars().collect();
-        let mut run = Run { lookup: self.lookup, chars: &chars, at: 0, left: self.left, unset: Vec::new() };
+        let (unset, used) = (Vec::new(), BTreeSet::new());
+        let mut run = Run { lookup: self.lookup, chars: &chars, at: 0, left: self.left, unset, used };
         let text = run.text(false, true, 0);
         self.left = run.left;
-        Ok(Expanded { text: text?, unset: run.unset })
+        Ok(Expanded { text: text?, unset: run.unset, used: run.used })
     }
 }
 
@@ -68,6 +74,7 @@ struct Run<'a, 't> {
     at: usize,
     left: usize,
     unset: Vec<(String, usize)>,
+    used: BTreeSet<String>,
 }
 
 const DOLLAR_HELP: &str = "write `$$` for a plain dollar sign";
@@ -147,9 +154,17 @@ impl<'a> Run<'a, '_> {
 
     /// The variable's value, if it is wanted. One without a value is noted.
     fn value(&mut self, name: &str, start: usize, live: bool) -> Option<&'a str> {
-        let value = (self.lookup)(name).filter(|_| live);
+        let value = self.look_up(name, live);
         if live && value.is_none() {
             self.unset.push((name.to_owned(), start));
+        }
+        value.filter(|_| live)
+    }
+
+    fn look_up(&mut self, name: &str, live: bool) -> Option<&'a str> {
+        let value = (self.lookup)(name);
+        if live && value.is_some() {
+            self.used.insert(name.to_owned());
         }
         value
     }
@@ -167,7 +182,7 @@ impl<'a> Run<'a, '_> {
         if colon {
             self.at += 1;
         }
-        let found = (self.lookup)(&name);
+        let found = self.look_up(&name, live);
         // With a colon, an empty value counts as none.
         let set = found.filter(|value| !(colon && value.is_empty()));
         let value = match self.peek() {
@@ -208,8 +223,18 @@ impl<'a> Run<'a, '_> {
     }
 }
 
-/// Puts variables into every value below `node`. Keys stay as they are.
-pub(super) fn apply(node: &mut Node, path: &str, expander: &mut Expander<'_>, report: &mut Report) {
+/// Puts variables into every value below `node`, at most `left` bytes. Keys stay as they are.
+pub(super) fn apply(node: &mut Node, path: &str, variables: &Variables, left: &mut usize, report: &mut Report) {
+    let lookup = |name: &str| variables.get(name);
+    let mut expander = Expander::with_budget(&lookup, *left);
+    walk(node, path, variables, &mut expander, report);
+    *left = expander.left();
+}
+
+fn walk(node: &mut Node, path: &str, variables: &Variables, expander: &mut Expander<'_>, report: &mut Report) {
+    if node.merging == Merging::Reset {
+        return;
+    }
     let at = node.at;
     match &mut node.value {
         Value::Null => {}
@@ -223,7 +248,10 @@ pub(super) fn apply(node: &mut Node, path: &str, expander: &mut Expander<'_>, re
                     for (name, offset) in expanded.unset {
                         report.unset(path, place(offset), &name);
                     }
-                    scalar.template = Some(std::mem::replace(&mut scalar.text, expanded.text));
+                    let text = std::mem::replace(&mut scalar.text, expanded.text);
+                    let origin = |name: String| variables.origin(&name).cloned().map(|origin| (name, origin));
+                    let variables = expanded.used.into_iter().filter_map(origin).collect();
+                    scalar.template = Some(Template { text, variables });
                 }
                 Err(fault) => {
                     let help = fault.help.map(str::to_owned);
@@ -234,13 +262,14 @@ pub(super) fn apply(node: &mut Node, path: &str, expander: &mut Expander<'_>, re
         }
         Value::List(items) => {
             for (index, item) in items.iter_mut().enumerate() {
-                apply(item, &format!("{path}[{index}]"), expander, report);
+                walk(item, &format!("{path}[{index}]"), variables, expander, report);
             }
         }
         Value::Map(entries) => {
             for entry in entries {
                 let dot = if path.is_empty() { "" } else { "." };
-                apply(&mut entry.value, &format!("{path}{dot}{}", entry.key), expander, report);
+                let path = format!("{path}{dot}{}", entry.key);
+                walk(&mut entry.value, &path, variables, expander, report);
             }
         }
     }

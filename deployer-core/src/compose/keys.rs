@@ -71,13 +71,13 @@ impl Section {
 }
 
 const NOT_YET: &str = "remove it; it is not supported yet";
-const ONE_FILE: &str = "write the services out: only one file is read";
 const NO_ISOLATION: &str = "remove it; services run with the engine's defaults for isolation";
 const SECRET_HELP: &str = "give the value to the `Secrets` of the deployment, and name it under `x-deployer.secrets`";
 
 pub(super) const TOP: Section = Section::compose(
     "the file",
     &[
+        ("include", Supported),
         ("name", Supported),
         ("services", Supported),
         ("networks", Supported),
@@ -85,7 +85,6 @@ pub(super) const TOP: Section = Section::compose(
         ("secrets", Supported),
         ("version", Ignored("Compose files have had no version since 2020")),
         ("configs", Refused("put the content into the image, or mount a file")),
-        ("include", Refused(ONE_FILE)),
         ("models", Refused(NOT_YET)),
     ],
 );
@@ -102,6 +101,7 @@ pub(super) const SERVICE: Section = Section::compose(
         ("env_file", Supported),
         ("environment", Supported),
         ("expose", Supported),
+        ("extends", Supported),
         ("healthcheck", Supported),
         ("hostname", Supported),
         ("image", Supported),
@@ -151,7 +151,6 @@ pub(super) const SERVICE: Section = Section::compose(
         ("dns_opt", Refused(NOT_YET)),
         ("dns_search", Refused(NOT_YET)),
         ("domainname", Refused("use `hostname`")),
-        ("extends", Refused(ONE_FILE)),
         ("external_links", Refused("join an external network instead")),
         ("extra_hosts", Refused(NOT_YET)),
         ("gpus", Refused(NOT_YET)),
@@ -188,6 +187,11 @@ pub(super) const SERVICE: Section = Section::compose(
         ("volumes_from", Refused("mount a named volume in both services")),
     ],
 );
+
+pub(super) const INCLUDE: Section =
+    Section::compose("an `include`", &[("env_file", Supported), ("path", Supported), ("project_directory", Supported)]);
+
+pub(super) const EXTENDS: Section = Section::compose("`extends`", &[("file", Supported), ("service", Supported)]);
 
 pub(super) const BUILD: Section = Section::compose(
     "`build`",

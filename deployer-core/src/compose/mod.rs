@@ -32,29 +32,44 @@
 //! The stages, one file each: `source` makes a tree of nodes with places from text, `interpolate` puts variables in,
 //! and the rest translates nodes into the model, with `keys` as the one table of what is supported.
 
+mod app;
+mod budget;
 mod build;
 mod cursor;
 mod deploy;
+mod discover;
 mod dotenv;
+mod env_file;
 mod environment;
+mod extends;
 mod extension;
 mod formats;
+mod forms;
 mod gates;
 mod health;
+mod include;
 mod interpolate;
+mod items;
 mod keys;
 mod load;
+mod loader;
+mod merge;
 mod node;
 mod ports;
+mod profiles;
 mod project;
 mod reader;
 mod render;
 mod report;
 mod resources;
+mod rules;
 mod scaling;
 mod service;
+mod settings;
 mod source;
+mod sources;
 mod strategy;
+mod variables;
 mod volumes;
 mod words;
 

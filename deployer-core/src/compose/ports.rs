@@ -24,6 +24,12 @@ pub(super) fn read(report: &mut Report, service: &Fields<'_>, model: &str) -> Ve
             if once && ports.iter().any(known) {
                 continue;
             }
+            // The same port in two files, where the later one counts.
+            if let Some(index) = ports.iter().position(|other| known(other) && other.published == port.published) {
+                report.mark(format!("{model}.ports[{index}]"), cursor);
+                ports[index] = port;
+                continue;
+            }
             report.mark(format!("{model}.ports[{}]", ports.len()), cursor);
             ports.push(port);
         }

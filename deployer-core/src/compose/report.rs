@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::cursor::Cursor;
 use super::node::Position;
-use crate::model::{Place, Problem, Problems};
+use crate::model::{Note, Place, Problem, Problems};
 
 /// How many problems are kept. A file with more is not read by a person to the end.
 const MAX_PROBLEMS: usize = 200;
@@ -27,6 +27,13 @@ pub(super) struct Report {
 struct Mark {
     path: String,
     at: Position,
+    notes: Vec<Note>,
+}
+
+/// Where the variables of this node come from.
+fn notes(cursor: &Cursor<'_>) -> Vec<Note> {
+    let template = cursor.scalar().and_then(|scalar| scalar.template.as_ref());
+    template.iter().flat_map(|template| &template.variables).map(|(name, origin)| origin.note(name)).collect()
 }
 
 impl Report {
@@ -67,12 +74,34 @@ impl Report {
 
     /// Adds an error at this node.
     pub(super) fn error(&mut self, cursor: &Cursor<'_>, message: impl Into<String>) {
-        self.problem(&cursor.path, cursor.node.at, message, None);
+        let problem = Problem::error(cursor.path.as_str(), message);
+        self.add_at(cursor, problem);
     }
 
     /// Adds an error at this node, with what to do about it.
     pub(super) fn error_with_help(&mut self, cursor: &Cursor<'_>, message: impl Into<String>, help: impl Into<String>) {
-        self.problem(&cursor.path, cursor.node.at, message, help.into());
+        let problem = Problem::error(cursor.path.as_str(), message).with_help(help);
+        self.add_at(cursor, problem);
+    }
+
+    /// Adds an error at this node, with another place that belongs to it.
+    pub(super) fn error_with_note(
+        &mut self,
+        cursor: &Cursor<'_>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+        (note, at): (&str, Position),
+    ) {
+        let note = Note::new(note).at(self.place(at));
+        let problem = Problem::error(cursor.path.as_str(), message).with_help(help).with_note(note);
+        self.add_at(cursor, problem);
+    }
+
+    /// Adds a problem of this node, with where its variables come from.
+    fn add_at(&mut self, cursor: &Cursor<'_>, mut problem: Problem) {
+        problem.place = Some(self.place(cursor.node.at));
+        problem.notes.extend(notes(cursor));
+        self.add(problem);
     }
 
     /// Adds a warning at this place.
@@ -84,7 +113,8 @@ impl Report {
 
     /// Adds a warning at this node.
     pub(super) fn warn(&mut self, cursor: &Cursor<'_>, message: impl Into<String>, help: impl Into<String>) {
-        self.warn_at(&cursor.path, cursor.node.at, message, Some(help.into()));
+        let problem = Problem::warning(cursor.path.as_str(), message).with_help(help);
+        self.add_at(cursor, problem);
     }
 
     /// Warns of a variable without a value, once for each.
@@ -98,12 +128,13 @@ impl Report {
 
     /// Notes that the part of the model at `model_path` was made from this node.
     pub(super) fn mark(&mut self, model_path: impl Into<String>, cursor: &Cursor<'_>) {
-        self.mark_at(model_path, &cursor.path, cursor.node.at);
+        let mark = Mark { path: cursor.path.clone(), at: cursor.node.at, notes: notes(cursor) };
+        self.marks.insert(model_path.into(), mark);
     }
 
     /// Notes that the part of the model at `model_path` was made from what is written there.
     pub(super) fn mark_at(&mut self, model_path: impl Into<String>, path: &str, at: Position) {
-        self.marks.insert(model_path.into(), Mark { path: path.to_owned(), at });
+        self.marks.insert(model_path.into(), Mark { path: path.to_owned(), at, notes: Vec::new() });
     }
 
     /// Adds problems that were found in the model, each with the path and place in the file that made the part.
@@ -113,6 +144,7 @@ impl Report {
             loop {
                 if let Some(mark) = self.marks.get(&problem.path[..end]) {
                     problem.place = Some(self.place(mark.at));
+                    problem.notes.extend(mark.notes.iter().cloned());
                     problem.path = format!("{}{}", mark.path, &problem.path[end..]);
                     break;
                 }
