@@ -339,23 +339,11 @@ impl<'t, 'b> Builder<'t, 'b> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::show;
     use super::*;
 
     fn parse(text: &str, file: usize) -> Result<Node, Vec<Fault>> {
         super::parse(text, file, &mut Budget::default())
-    }
-
-    /// The tree in a compact form: `{a: [1, 2]}`, quotes around scalars, `~` for null.
-    fn show(node: &Node) -> String {
-        match &node.value {
-            Value::Null => "~".to_owned(),
-            Value::Scalar(scalar) => format!("{:?}", scalar.text),
-            Value::List(items) => format!("[{}]", items.iter().map(show).collect::<Vec<_>>().join(", ")),
-            Value::Map(entries) => {
-                let entries = entries.iter().map(|entry| format!("{}: {}", entry.key, show(&entry.value)));
-                format!("{{{}}}", entries.collect::<Vec<_>>().join(", "))
-            }
-        }
     }
 
     fn faults(text: &str) -> Vec<String> {

@@ -173,7 +173,7 @@ fn files_that_cannot_be_read_are_problems() {
     assert!(ComposeReader::new().read_file(&bad).unwrap_err().to_string().ends_with("the file is not UTF-8 text"));
     std::fs::write(dir.path().join(".env"), "A=hunter2\nB C=hunter2\n").unwrap();
     let problems = ComposeReader::new().read_str("services: {a: {image: x}}", "f", dir.path()).unwrap_err();
-    assert!(problems.to_string().starts_with("error: .env: line 2: the name of the variable has"), "{problems}");
+    assert!(problems.to_string().contains("/.env: line 2: the name of the variable has"), "{problems}");
     assert!(!problems.to_string().contains("hunter2"));
 }
 
