@@ -42,8 +42,7 @@ pub(super) fn read(
             return false;
         }
     };
-    let lookup = |name: &str| given.get(name).or_else(|| earlier.get(name));
-    match dotenv::parse(&text, Format::Compose, &lookup) {
+    match dotenv::parse(&text, Format::Compose, &|name| given.get(name), &|name| earlier.get(name)) {
         Ok(variables) => {
             let name: Rc<str> = file.shown().into();
             for variable in variables {

@@ -30,9 +30,19 @@ struct Book {
     /// How messages name the file; none for the one whose services are resolved.
     file: Option<String>,
     services: Vec<Entry>,
-    /// Whether the service needs nothing any more.
-    done: Vec<bool>,
+    states: Vec<State>,
     index: HashMap<String, usize>,
+}
+
+/// How far a service is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// As it was written.
+    Written,
+    /// It has got what it extends.
+    Resolved,
+    /// What it extends cannot be found. That was reported, and what follows from it is not worth telling.
+    Broken,
 }
 
 /// A service of a book.
@@ -54,7 +64,7 @@ struct Resolver<'l, 'r> {
 impl Book {
     fn new(services: Vec<Entry>, file: Option<String>) -> Self {
         let index = services.iter().enumerate().map(|(index, entry)| (entry.key.clone(), index)).collect();
-        Self { file, done: vec![false; services.len()], services, index }
+        Self { file, states: vec![State::Written; services.len()], services, index }
     }
 }
 
@@ -64,7 +74,8 @@ impl Resolver<'_, '_> {
     }
 
     fn resolve(&mut self, id: Id) {
-        if std::mem::replace(&mut self.books[id.book].done[id.index], true) {
+        let state = &mut self.books[id.book].states[id.index];
+        if *state == State::Broken || std::mem::replace(state, State::Resolved) != State::Written {
             return;
         }
         if self.books[id.book].file.is_some() {
@@ -80,18 +91,18 @@ impl Resolver<'_, '_> {
             return;
         }
         self.trail.push(id);
-        match self.base(&cursor, id) {
-            Some(base) => {
-                self.resolve(base);
-                self.join(&cursor, id, base);
-            }
-            None => {
-                let path = format!("services.{}", self.entry(id).key);
-                self.loader.report.settle(&path);
-                self.loader.complete = false;
-            }
+        let base = self.base(&cursor, id);
+        if let Some(base) = base {
+            self.resolve(base);
+            self.join(&cursor, id, base);
         }
         self.trail.pop();
+        if base.is_none_or(|base| self.books[base.book].states[base.index] == State::Broken) {
+            self.books[id.book].states[id.index] = State::Broken;
+            let path = format!("services.{}", self.entry(id).key);
+            self.loader.report.settle(&path);
+            self.loader.complete = false;
+        }
     }
 
     /// The service that is extended. None, reported, if there is none.

@@ -62,7 +62,7 @@ impl<'a> Expander<'a> {
         let chars: Vec<char> = template.chars().collect();
         let (unset, used) = (Vec::new(), BTreeSet::new());
         let mut run = Run { lookup: self.lookup, chars: &chars, at: 0, left: self.left, unset, used };
-        let text = run.text(false, true, 0);
+        let text = run.text(chars.len(), true, 0);
         self.left = run.left;
         Ok(Expanded { text: text?, unset: run.unset, used: run.used })
     }
@@ -98,46 +98,55 @@ impl<'a> Run<'a, '_> {
         Ok(())
     }
 
-    /// Expands to the end of the text, or to the `}` that closes the braces it is in. A branch that is not `live` is only checked.
-    fn text(&mut self, in_braces: bool, live: bool, depth: usize) -> Result<String, Fault> {
+    /// Expands up to `end`. A branch that is not `live` is only checked.
+    fn text(&mut self, end: usize, live: bool, depth: usize) -> Result<String, Fault> {
         let mut out = String::new();
         let mut buffer = [0; 4];
-        while let Some(next) = self.peek() {
-            if next == '}' && in_braces {
-                break;
-            }
+        while self.at < end {
             let start = self.at;
+            let next = self.chars[start];
             self.at += 1;
-            if next != '$' {
-                if live {
-                    self.push(&mut out, next.encode_utf8(&mut buffer))?;
-                }
-                continue;
-            }
-            match self.peek() {
-                Some('$') => {
+            match (next, self.chars[self.at..end].first()) {
+                ('$', Some('$')) => {
                     self.at += 1;
                     if live {
                         self.push(&mut out, "$")?;
                     }
                 }
-                Some('{') => {
+                ('$', Some('{')) => {
                     self.at += 1;
-                    let value = self.braced(start, live, depth)?;
+                    let value = self.braced(start, end, live, depth)?;
                     self.push(&mut out, &value)?;
                 }
-                Some(first) if first.is_ascii_alphabetic() || first == '_' => {
+                ('$', Some(first)) if first.is_ascii_alphabetic() || *first == '_' => {
                     let name = self.name();
                     if let Some(value) = self.value(&name, start, live) {
                         self.push(&mut out, value)?;
                     }
                 }
-                _ => {
-                    return self.fault(start, "`$` is not followed by the name of a variable", Some(DOLLAR_HELP));
-                }
+                // A `$` before anything else stands for itself, as in Compose.
+                _ if live => self.push(&mut out, next.encode_utf8(&mut buffer))?,
+                _ => {}
             }
         }
         Ok(out)
+    }
+
+    /// Where the `}` is that closes the braces which were opened before this place. Braces in between are pairs, if they
+    /// can be.
+    fn closing(&self, end: usize) -> Option<usize> {
+        let mut open = 1_usize;
+        for index in self.at..end {
+            match self.chars[index] {
+                '{' => open += 1,
+                '}' => open -= 1,
+                _ => {}
+            }
+            if open == 0 {
+                return Some(index);
+            }
+        }
+        self.chars[self.at..end].iter().rposition(|c| *c == '}').map(|index| self.at + index)
     }
 
     fn name(&mut self) -> String {
@@ -170,10 +179,13 @@ impl<'a> Run<'a, '_> {
     }
 
     /// Expands what follows `${`, with the closing brace.
-    fn braced(&mut self, start: usize, live: bool, depth: usize) -> Result<Cow<'a, str>, Fault> {
+    fn braced(&mut self, start: usize, end: usize, live: bool, depth: usize) -> Result<Cow<'a, str>, Fault> {
         if depth >= MAX_DEPTH {
             return self.fault(start, format!("variables are nested deeper than {MAX_DEPTH} levels"), None);
         }
+        let Some(end) = self.closing(end) else {
+            return self.fault(start, "the `}` that closes `${` is missing", Some(DOLLAR_HELP));
+        };
         let name = self.name();
         if name.is_empty() {
             return self.fault(start, "`${` is not followed by the name of a variable", Some(DOLLAR_HELP));
@@ -189,16 +201,19 @@ impl<'a> Run<'a, '_> {
             Some('}') if !colon => self.value(&name, start, live).unwrap_or_default().into(),
             Some('-') => {
                 self.at += 1;
-                let default = self.text(true, live && set.is_none(), depth + 1)?;
+                let default = self.text(end, live && set.is_none(), depth + 1)?;
                 set.filter(|_| live).map_or(default.into(), Cow::Borrowed)
             }
             Some('+') => {
                 self.at += 1;
-                self.text(true, live && set.is_some(), depth + 1)?.into()
+                self.text(end, live && set.is_some(), depth + 1)?.into()
             }
             Some('?') => {
                 self.at += 1;
-                let message = self.text(true, live && set.is_none(), depth + 1)?;
+                // As it is written, because the values of its variables may be secret.
+                let start_of_message = self.at;
+                self.text(end, false, depth + 1)?;
+                let message: String = self.chars[start_of_message..self.at].iter().collect();
                 match set {
                     _ if !live => Cow::default(),
                     Some(value) => value.into(),
@@ -215,10 +230,7 @@ impl<'a> Run<'a, '_> {
             }
             None => Cow::default(),
         };
-        if self.peek() != Some('}') {
-            return self.fault(start, "the `}` that closes `${` is missing", Some(DOLLAR_HELP));
-        }
-        self.at += 1;
+        self.at = end + 1;
         Ok(value)
     }
 }
@@ -249,9 +261,13 @@ fn walk(node: &mut Node, path: &str, variables: &Variables, expander: &mut Expan
                         report.unset(path, place(offset), &name);
                     }
                     let text = std::mem::replace(&mut scalar.text, expanded.text);
-                    let origin = |name: String| variables.origin(&name).cloned().map(|origin| (name, origin));
-                    let variables = expanded.used.into_iter().filter_map(origin).collect();
-                    scalar.template = Some(Template { text, variables });
+                    let mut used = Vec::new();
+                    for name in expanded.used {
+                        let Some((value, origin)) = variables.value_and_origin(&name) else { continue };
+                        report.hide(&name, value);
+                        used.push((name, origin.clone()));
+                    }
+                    scalar.template = Some(Template { text, variables: used });
                 }
                 Err(fault) => {
                     let help = fault.help.map(str::to_owned);
@@ -326,6 +342,11 @@ mod tests {
             ("${NONE:-a b:c-d?e}", "a b:c-d?e"),
             ("${A:-${NONE:?not asked}}", "a"),
             ("${NONE:-{x}}", "{x}"),
+            ("${A:-{x}}", "a"),
+            ("${NONE:-{x}", "{x"),
+            ("$", "$"),
+            ("a $1 $", "a $1 $"),
+            ("${NONE:-$}", "$"),
             ("$DOLLAR", "$A"),
             ("${NONE:-ü}ö", "üö"),
         ] {
@@ -344,19 +365,16 @@ mod tests {
     #[test]
     fn wrong_forms_are_refused_at_their_place() {
         for (template, offset, message) in [
-            ("$", 0, "`$` is not followed by the name of a variable"),
-            ("a $1", 2, "`$` is not followed by the name of a variable"),
-            ("${", 0, "`${` is not followed by the name of a variable"),
+            ("${", 0, "the `}` that closes `${` is missing"),
             ("${}", 0, "`${` is not followed by the name of a variable"),
             ("${1}", 0, "`${` is not followed by the name of a variable"),
             ("ab${A", 2, "the `}` that closes `${` is missing"),
             ("${A:-x", 0, "the `}` that closes `${` is missing"),
             ("${A!}", 0, "`${A` goes on in an unknown way"),
             ("${A:}", 0, "`${A` goes on in an unknown way"),
-            ("${A:-${B}", 0, "the `}` that closes `${` is missing"),
-            ("${A:-$}", 5, "`$` is not followed by the name of a variable"),
+            ("${A:-${B}", 5, "the `}` that closes `${` is missing"),
             ("${NONE:?}", 0, "the variable NONE is required"),
-            ("x${NONE?set $B}", 1, "the variable NONE is required: set b"),
+            ("x${NONE?set $B}", 1, "the variable NONE is required: set $B"),
             ("${EMPTY:?no}", 0, "the variable EMPTY is required: no"),
         ] {
             let fault = expand(template).unwrap_err();

@@ -197,7 +197,7 @@ impl ComposeReader {
     fn given(&self) -> Variables {
         let mut given = Variables::default();
         for (name, value) in &self.env {
-            given.set(name, value, Origin::Program);
+            given.set(name, value.as_str(), Origin::Program);
         }
         given
     }

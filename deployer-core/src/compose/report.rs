@@ -1,6 +1,7 @@
 //! Collects every problem with its place, and remembers which node made which part of the model.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use super::cursor::Cursor;
 use super::node::Position;
@@ -20,7 +21,12 @@ pub(super) struct Report {
     /// The values of which enough was said.
     settled: BTreeSet<String>,
     marks: BTreeMap<String, Mark>,
+    /// The values that were put in for variables, which may be secret.
+    hidden: BTreeMap<String, Rc<str>>,
 }
+
+/// The shortest value that is not shown. Shorter ones are no secrets, but parts of many words.
+const MIN_SECRET: usize = 4;
 
 /// The node that made a part of the model.
 #[derive(Clone, Debug)]
@@ -55,11 +61,30 @@ impl Report {
         self.add(problem);
     }
 
-    pub(super) fn add(&mut self, problem: Problem) {
+    pub(super) fn add(&mut self, mut problem: Problem) {
         if self.settled.contains(&problem.path) {
             return;
         }
-        if self.is_full() { self.more += 1 } else { self.problems.push(problem) }
+        if self.is_full() {
+            self.more += 1;
+            return;
+        }
+        for (name, value) in &self.hidden {
+            // Messages quote what was written as Rust does.
+            for shown in [&**value, &*value.escape_debug().to_string()] {
+                if problem.message.contains(shown) {
+                    problem.message = problem.message.replace(shown, &format!("${{{name}}}"));
+                }
+            }
+        }
+        self.problems.push(problem);
+    }
+
+    /// Keeps the value of this variable out of all messages.
+    pub(super) fn hide(&mut self, name: &str, value: &Rc<str>) {
+        if value.len() >= MIN_SECRET && !self.hidden.contains_key(name) {
+            self.hidden.insert(name.to_owned(), Rc::clone(value));
+        }
     }
 
     /// Drops what else may be found wrong with this value, because it would only follow from what was reported.

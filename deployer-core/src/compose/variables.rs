@@ -33,18 +33,18 @@ impl Origin {
 
 /// Variables by name.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub(super) struct Variables(BTreeMap<String, (String, Origin)>);
+pub(super) struct Variables(BTreeMap<String, (Rc<str>, Origin)>);
 
 impl Variables {
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(|(value, _)| value.as_str())
+        self.0.get(name).map(|(value, _)| &**value)
     }
 
-    pub(super) fn origin(&self, name: &str) -> Option<&Origin> {
-        self.0.get(name).map(|(_, origin)| origin)
+    pub(super) fn value_and_origin(&self, name: &str) -> Option<&(Rc<str>, Origin)> {
+        self.0.get(name)
     }
 
-    pub(super) fn set(&mut self, name: impl Into<String>, value: impl Into<String>, origin: Origin) {
+    pub(super) fn set(&mut self, name: impl Into<String>, value: impl Into<Rc<str>>, origin: Origin) {
         self.0.insert(name.into(), (value.into(), origin));
     }
 

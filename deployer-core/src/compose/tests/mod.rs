@@ -1,5 +1,6 @@
 //! Tests of the whole reader, and what the tests of the topics share.
 
+mod agreement;
 mod golden;
 mod hostile;
 mod origins;

@@ -1,6 +1,6 @@
 //! Messages tell where a variable has its value from, and never the value.
 
-use super::{given, read};
+use super::{file, given, read};
 use crate::compose::{ComposeReader, render};
 
 #[test]
@@ -39,4 +39,32 @@ fn what_is_wrong_between_values_is_told_with_the_places_of_variables_too() {
     let problems = read("services: {web: {image: x, networks: ['${SECRET}']}}\n").unwrap_err();
     let (problem, note) = (&problems.0[0], &problems.0[0].notes[0]);
     assert_eq!((problem.path.as_str(), note.message.as_str()), ("services.web.networks[0]", "the program gave SECRET"));
+    assert_eq!(problem.message, "the network \"${SECRET}\" is not declared");
+}
+
+#[test]
+fn no_message_shows_a_value() {
+    for keys in [
+        "volumes: ['data:/d:${SECRET}']",
+        "volumes: ['${SECRET}:/d']",
+        "tmpfs: '/d:${SECRET}'",
+        "command: 'a ${SECRET} \\'b'",
+        "depends_on: ['${SECRET}']",
+        "env_file: '${SECRET}'",
+        "extends: '${SECRET}'",
+        "extends: {file: '${SECRET}', service: x}",
+        "hostname: '-${SECRET}'",
+        "restart: '${SECRET}'",
+        "deploy: {mode: '${SECRET}'}",
+        "x-deployer: {strategy: '${SECRET}'}",
+        "x-deployer: {route: {host: '${SECRET}/'}}",
+        "x-deployer: {gates: [{name: '${SECRET}', smoke: {path: 'x'}}]}",
+        "user: '${SECRET:?${SECRET}}${NONE:?${SECRET}}'",
+    ] {
+        let problems = match read(&file(keys)) {
+            Ok(app) => app.warnings,
+            Err(problems) => problems,
+        };
+        assert!(!format!("{problems}{problems:?}").contains("hunter2"), "{keys}: {problems}");
+    }
 }

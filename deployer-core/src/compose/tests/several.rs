@@ -292,7 +292,9 @@ fn wrong_includes_are_refused() {
         ("[{path: bad/compose.yaml, env_file: no.env}]", &["no.env: the file does not exist"]),
         (
             "[bad/compose.yaml]",
-            &["bad/.env: line 1: the name of the variable has a character that is no letter, digit, `_`, `.` or `-`"],
+            &[
+                "bad/.env: line 1: the name of the variable has a character that is no letter, digit, `_`, `.`, `-`, `[` or `]`",
+            ],
         ),
         ("['oci://example.org/x']", &["compose.yaml:2:11: include[0]: only files of this computer are read"]),
         ("[a.yaml]", &["sub/b.yaml:2:5: include[0]: files include each other: a.yaml -> sub/b.yaml -> a.yaml"]),
