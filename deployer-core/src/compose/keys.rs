@@ -36,12 +36,17 @@ impl Section {
         Self { name, extensible: false, keys }
     }
 
-    fn fate(&self, key: &str) -> Option<Fate> {
+    pub(super) fn fate(&self, key: &str) -> Option<Fate> {
         self.keys.iter().find(|(known, _)| *known == key).map(|(_, fate)| *fate)
     }
 
     pub(super) fn supports(&self, key: &str) -> bool {
         self.fate(key) == Some(Supported)
+    }
+
+    #[cfg(test)]
+    pub(super) fn known(&self) -> impl Iterator<Item = &'static str> {
+        self.of_fate(|_| true)
     }
 
     #[cfg(test)]
@@ -170,6 +175,7 @@ pub(super) const SERVICE: Section = Section::compose(
         ("pids_limit", Refused(NOT_YET)),
         ("platform", Refused("name an image for the platform of the engine")),
         ("post_start", Refused("use a hook of `x-deployer` at the point post-deploy")),
+        ("pre_start", Refused("use a hook of `x-deployer` at the point pre-deploy")),
         ("pre_stop", Refused("use a hook of `x-deployer` at the point pre-stop")),
         ("privileged", Refused(NO_ISOLATION)),
         ("provider", Refused(NOT_YET)),
@@ -212,6 +218,7 @@ pub(super) const BUILD: Section = Section::compose(
         ("extra_hosts", Refused(NOT_YET)),
         ("isolation", Refused(NO_ISOLATION)),
         ("network", Refused(NOT_YET)),
+        ("no_cache_filter", Refused("use `no_cache`")),
         ("platforms", Refused("the image is built for the platform of the engine")),
         ("privileged", Refused(NO_ISOLATION)),
         ("provenance", Refused(NOT_YET)),

@@ -7,6 +7,7 @@ mod origins;
 mod refusals;
 mod selection;
 mod several;
+mod specification;
 
 use tempfile::TempDir;
 
