@@ -52,6 +52,7 @@ pub(super) fn read(
         sources,
         secrets,
         reads_left: Cell::new(project::MAX_READS),
+        ports_left: Cell::new(project::MAX_ALL_PORTS),
         services: selection.enabled.iter().map(|field| field.key).collect(),
         left_out: selection.left_out,
     };

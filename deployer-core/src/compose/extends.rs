@@ -39,8 +39,8 @@ struct Book {
 enum State {
     /// As it was written.
     Written,
-    /// It has got what it extends.
-    Resolved,
+    /// It has got what it extends, this many services in a row.
+    Resolved(usize),
     /// What it extends cannot be found. That was reported, and what follows from it is not worth telling.
     Broken,
 }
@@ -75,9 +75,10 @@ impl Resolver<'_, '_> {
 
     fn resolve(&mut self, id: Id) {
         let state = &mut self.books[id.book].states[id.index];
-        if *state == State::Broken || std::mem::replace(state, State::Resolved) != State::Written {
+        if *state != State::Written {
             return;
         }
+        *state = State::Resolved(0);
         if self.books[id.book].file.is_some() {
             // Only of what is used, so that the other services of the file may have variables of their own.
             let entry = &mut self.books[id.book].services[id.index];
@@ -94,15 +95,30 @@ impl Resolver<'_, '_> {
         let base = self.base(&cursor, id);
         if let Some(base) = base {
             self.resolve(base);
-            self.join(&cursor, id, base);
         }
         self.trail.pop();
-        if base.is_none_or(|base| self.books[base.book].states[base.index] == State::Broken) {
-            self.books[id.book].states[id.index] = State::Broken;
+        let state = match base.map(|base| (base, self.books[base.book].states[base.index])) {
+            Some((base, State::Resolved(depth))) if depth < MAX_DEPTH => {
+                self.join(&cursor, id, base);
+                State::Resolved(depth + 1)
+            }
+            Some((_, State::Resolved(_))) => {
+                self.too_deep(&cursor);
+                State::Broken
+            }
+            _ => State::Broken,
+        };
+        if state == State::Broken {
             let path = format!("services.{}", self.entry(id).key);
             self.loader.report.settle(&path);
             self.loader.complete = false;
         }
+        self.books[id.book].states[id.index] = state;
+    }
+
+    fn too_deep(&mut self, cursor: &Cursor<'_>) {
+        let message = format!("more than {MAX_DEPTH} services extend each other in a row");
+        self.loader.report.error(cursor, message);
     }
 
     /// The service that is extended. None, reported, if there is none.
@@ -135,9 +151,8 @@ impl Resolver<'_, '_> {
             self.loader.report.error_with_help(cursor, message, "let one of them stand alone");
             return None;
         }
-        if self.trail.len() >= MAX_DEPTH {
-            let message = format!("more than {MAX_DEPTH} services extend each other in a row");
-            self.loader.report.error(cursor, message);
+        if self.trail.len() > MAX_DEPTH {
+            self.too_deep(cursor);
             return None;
         }
         Some(base)

@@ -13,6 +13,9 @@ const MAX_DEPTH: usize = 32;
 /// How much text one read may produce by putting variables in.
 pub(super) const MAX_BYTES: usize = 4 << 20;
 
+/// Of how many variables in one value is said where they come from.
+const MAX_ORIGINS: usize = 8;
+
 /// Where the variables' values come from.
 pub(super) type Lookup<'a> = &'a dyn Fn(&str) -> Option<&'a str>;
 
@@ -265,7 +268,9 @@ fn walk(node: &mut Node, path: &str, variables: &Variables, expander: &mut Expan
                     for name in expanded.used {
                         let Some((value, origin)) = variables.value_and_origin(&name) else { continue };
                         report.hide(&name, value);
-                        used.push((name, origin.clone()));
+                        if used.len() < MAX_ORIGINS {
+                            used.push((name, origin.clone()));
+                        }
                     }
                     scalar.template = Some(Template { text, variables: used });
                 }

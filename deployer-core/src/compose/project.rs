@@ -17,6 +17,8 @@ pub(super) struct Project<'a> {
     pub(super) secrets: BTreeMap<String, String>,
     /// How many files may still be read.
     pub(super) reads_left: Cell<usize>,
+    /// How many ports the services may still have.
+    pub(super) ports_left: Cell<usize>,
     /// The services that are not left out.
     pub(super) services: BTreeSet<&'a str>,
     /// The services that are left out because of their profiles, which are the values.
@@ -52,6 +54,8 @@ impl Project<'_> {
 
 /// How many files all services together may name.
 pub(super) const MAX_READS: usize = 1_000;
+/// How many ports all services together may have after ranges are written out.
+pub(super) const MAX_ALL_PORTS: usize = 20_000;
 
 /// The name that Compose gives to a project in this directory: its last part, with only the characters that may be in
 /// the name of a project.

@@ -5,9 +5,9 @@ use std::rc::Rc;
 
 use super::cursor::Cursor;
 use super::node::Position;
-use crate::model::{Note, Place, Problem, Problems};
+use crate::model::{Note, Place, Problem, Problems, Severity};
 
-/// How many problems are kept. A file with more is not read by a person to the end.
+/// How many errors are kept, and how many warnings. A file with more is not read by a person to the end.
 const MAX_PROBLEMS: usize = 200;
 
 /// The problems of one read.
@@ -15,8 +15,10 @@ const MAX_PROBLEMS: usize = 200;
 pub(super) struct Report {
     /// The names of the files that were read, by [`Position::file`].
     pub(super) files: Vec<String>,
-    problems: Vec<Problem>,
-    more: usize,
+    errors: Vec<Problem>,
+    warnings: Vec<Problem>,
+    more_errors: usize,
+    more_warnings: usize,
     unset: BTreeSet<String>,
     /// The values of which enough was said.
     settled: BTreeSet<String>,
@@ -34,6 +36,12 @@ struct Mark {
     path: String,
     at: Position,
     notes: Vec<Note>,
+}
+
+/// The message with the variable's name instead of its value.
+fn without(message: String, value: &str, name: &str) -> String {
+    let there = value.len() <= message.len() && message.contains(value);
+    if there { message.replace(value, &format!("${{{name}}}")) } else { message }
 }
 
 /// Where the variables of this node come from.
@@ -65,19 +73,22 @@ impl Report {
         if self.settled.contains(&problem.path) {
             return;
         }
-        if self.is_full() {
-            self.more += 1;
+        let (kept, more) = match problem.severity {
+            Severity::Error => (&mut self.errors, &mut self.more_errors),
+            Severity::Warning => (&mut self.warnings, &mut self.more_warnings),
+        };
+        if kept.len() >= MAX_PROBLEMS {
+            *more += 1;
             return;
         }
         for (name, value) in &self.hidden {
+            problem.message = without(problem.message, value, name);
             // Messages quote what was written as Rust does.
-            for shown in [&**value, &*value.escape_debug().to_string()] {
-                if problem.message.contains(shown) {
-                    problem.message = problem.message.replace(shown, &format!("${{{name}}}"));
-                }
+            if value.len() <= problem.message.len() && problem.message.contains('\\') {
+                problem.message = without(problem.message, &value.escape_debug().to_string(), name);
             }
         }
-        self.problems.push(problem);
+        kept.push(problem);
     }
 
     /// Keeps the value of this variable out of all messages.
@@ -92,9 +103,9 @@ impl Report {
         self.settled.insert(path.to_owned());
     }
 
-    /// Whether further problems are only counted.
+    /// Whether further errors are only counted.
     pub(super) fn is_full(&self) -> bool {
-        self.problems.len() >= MAX_PROBLEMS
+        self.errors.len() >= MAX_PROBLEMS
     }
 
     /// Adds an error at this node.
@@ -183,18 +194,22 @@ impl Report {
     }
 
     pub(super) fn has_errors(&self) -> bool {
-        self.more > 0 || self.problems.iter().any(|problem| problem.severity == crate::model::Severity::Error)
+        !self.errors.is_empty()
     }
 
     /// All problems, in the order of the files.
-    pub(super) fn finish(mut self) -> Problems {
+    pub(super) fn finish(self) -> Problems {
+        let mut problems = self.errors;
+        problems.extend(self.warnings);
         let order =
             |problem: &Problem| problem.place.as_ref().map(|place| (place.file.clone(), place.line, place.column));
-        self.problems.sort_by_key(order);
-        if self.more > 0 {
-            let message = format!("there are {} more problems", self.more);
-            self.problems.push(Problem::error("", message).with_help("correct these first"));
+        problems.sort_by_key(order);
+        if self.more_errors > 0 {
+            let message = format!("there are {} more problems", self.more_errors + self.more_warnings);
+            problems.push(Problem::error("", message).with_help("correct these first"));
+        } else if self.more_warnings > 0 {
+            problems.push(Problem::warning("", format!("there are {} more warnings", self.more_warnings)));
         }
-        Problems(self.problems)
+        Problems(problems)
     }
 }

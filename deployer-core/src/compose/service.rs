@@ -25,7 +25,7 @@ pub(super) fn read(report: &mut Report, project: &Project<'_>, field: &Field<'_>
     workload.entrypoint = service.get("entrypoint").and_then(|cursor| command(report, &cursor));
     workload.command = service.get("command").and_then(|cursor| command(report, &cursor));
     workload.env = environment::read(report, project, &service);
-    workload.ports = ports::read(report, &service, &model);
+    workload.ports = ports::read(report, project, &service, &model);
     workload.mounts = volumes::read(report, project, &service, &model);
     workload.networks = networks(report, &service, &model);
     workload.check = service.get("healthcheck").and_then(|cursor| {
