@@ -6,7 +6,7 @@ use super::cursor::Cursor;
 use super::env_file::{self, Presence};
 use super::keys;
 use super::loader::Loader;
-use super::node::{Node, Position, Value};
+use super::node::{Merging, Node, Position, Value};
 use super::sources::{Location, Scope, Sources};
 use super::variables::Variables;
 use crate::model::{Note, Problem};
@@ -112,7 +112,7 @@ fn scope(loader: &mut Loader<'_>, at: Position, directory: &Location, files: Opt
     Some(loader.sources.scope(variables))
 }
 
-/// Adds what the model declares to the tree. What both declare must be the same.
+/// Adds what the model declares to the tree. What both declare must be the same, unless the tree overrides or resets it.
 fn add(loader: &mut Loader<'_>, tree: &mut Node, mut model: Node) {
     keys::check(loader.report, &Cursor::root(&model), &keys::TOP);
     for part in PARTS.into_iter().filter(|part| keys::TOP.supports(part)) {
@@ -133,6 +133,8 @@ fn add(loader: &mut Loader<'_>, tree: &mut Node, mut model: Node) {
         for entry in entries {
             match index.get(&entry.key) {
                 None => own.push(entry),
+                // A tag says what is meant.
+                Some(index) if own[*index].value.merging != Merging::Merge => {}
                 Some(index) if same(&loader.sources, part, &own[*index].value, &entry.value) => {}
                 Some(index) => {
                     let path = format!("{part}.{}", entry.key);

@@ -1,6 +1,6 @@
 //! Collects every problem with its place, and remembers which node made which part of the model.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::rc::Rc;
 
 use super::cursor::Cursor;
@@ -20,6 +20,8 @@ pub(super) struct Report {
     more_errors: usize,
     more_warnings: usize,
     unset: BTreeSet<String>,
+    /// What was said of which place.
+    told: HashSet<(Place, String)>,
     /// The values of which enough was said.
     settled: BTreeSet<String>,
     marks: BTreeMap<String, Mark>,
@@ -73,6 +75,12 @@ impl Report {
         if self.settled.contains(&problem.path) {
             return;
         }
+        // A value that is there several times, by an alias or `extends`, is wrong once.
+        if let Some(place) = &problem.place
+            && !self.told.insert((place.clone(), problem.message.clone()))
+        {
+            return;
+        }
         let (kept, more) = match problem.severity {
             Severity::Error => (&mut self.errors, &mut self.more_errors),
             Severity::Warning => (&mut self.warnings, &mut self.more_warnings),
@@ -82,6 +90,7 @@ impl Report {
             return;
         }
         for (name, value) in &self.hidden {
+            problem.path = without(problem.path, value, name);
             problem.message = without(problem.message, value, name);
             // Messages quote what was written as Rust does.
             if value.len() <= problem.message.len() && problem.message.contains('\\') {

@@ -68,3 +68,16 @@ fn no_message_shows_a_value() {
         assert!(!format!("{problems}{problems:?}").contains("hunter2"), "{keys}: {problems}");
     }
 }
+
+#[test]
+fn no_path_shows_a_value() {
+    let dir = given(&[
+        ("a.yaml", "services: {web: {image: x, environment: ['${SECRET}=[']}}\n"),
+        ("b.yaml", "services: {web: {environment: {A: b}, labels: ['${SECRET}=x'], networks: {n: }}}\n"),
+        ("c.yaml", "services: {web: {labels: {b: [x]}, networks: ['${SECRET}']}}\nnetworks: {n: }\n"),
+    ]);
+    let reader = ComposeReader::new().with_env("SECRET", "hunter 2");
+    let problems = reader.read_files(["a.yaml", "b.yaml", "c.yaml"].map(|name| dir.path().join(name))).unwrap_err();
+    assert!(problems.errors().count() >= 3, "{problems}");
+    assert!(!format!("{problems}{problems:?}").contains("hunter"), "{problems}");
+}

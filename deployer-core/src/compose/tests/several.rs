@@ -209,6 +209,13 @@ fn wrong_extends_are_refused() {
 }
 
 #[test]
+fn what_is_wrong_in_a_copied_service_is_told_once() {
+    let text = "services:\n  a: {image: x, init: x}\n  b: {extends: a}\n  c: {extends: b}\n";
+    let problems = ComposeReader::new().read_str(text, "compose.yaml", "/nowhere").unwrap_err();
+    assert_eq!(problems.to_string(), "compose.yaml:2:23: error: services.a.init: \"x\" is not `true` or `false`");
+}
+
+#[test]
 fn included_files_have_directories_and_variables_of_their_own() {
     let dir = given(&[
         (
@@ -267,6 +274,13 @@ fn what_is_included_twice_must_be_the_same() {
     assert_eq!(problems.0[0].notes[0].place.as_ref().unwrap().line, 3);
     // The same text with another directory means something else.
     assert_eq!(read(&["twins.yaml"]).unwrap_err().0.len(), 1);
+    // Tags say what is meant.
+    std::fs::write(dir.path().join("own.yaml"), "include: [c/compose.yaml]\nservices: {db: !override {image: e}}\n")
+        .unwrap();
+    assert_eq!(read(&["own.yaml"]).unwrap().spec.services["db"].image, ImageSource::Reference("e".into()));
+    std::fs::write(dir.path().join("own.yaml"), "include: [c/compose.yaml]\nservices: {db: !reset , x: {image: y}}\n")
+        .unwrap();
+    assert!(!read(&["own.yaml"]).unwrap().spec.services.contains_key("db"));
     // A further file may change what the first includes.
     std::fs::write(dir.path().join("own.yaml"), "include: [c/compose.yaml]\n").unwrap();
     let app = read(&["own.yaml", "over.yaml"]).unwrap();
