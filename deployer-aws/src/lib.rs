@@ -7,6 +7,7 @@
 mod alb;
 mod backend;
 mod cache;
+mod discovery;
 mod ecr;
 mod ecs;
 mod environment;
@@ -34,6 +35,6 @@ pub use environment::{
     EnvironmentPlan, EnvironmentSpec, Grant, KeptResource, Machines, Nat, Replacement, ResourceAction, ResourceChange,
 };
 pub use gate::{AlarmGate, AlreadyFiring, TrafficGate};
-pub use options::{Architecture, AwsOptions, Capacity, CapacityProvider};
+pub use options::{Architecture, AwsOptions, Capacity, CapacityProvider, Namespace};
 pub use secrets::AwsSecrets;
 pub use store::DynamoStore;

@@ -26,6 +26,8 @@ pub struct AwsOptions {
     pub listener: Option<String>,
     /// The log group to which instances write; without one, their output is lost and no failure can cite it.
     pub log_group: Option<String>,
+    /// The Cloud Map namespace in which services find each other by name; without one, they have no names.
+    pub namespace: Option<Namespace>,
     /// What instances run on.
     pub capacity: Capacity,
     /// The processors of instances.
@@ -51,6 +53,7 @@ impl AwsOptions {
             task_role: None,
             listener: None,
             log_group: None,
+            namespace: None,
             capacity: Capacity::Fargate,
             architecture: Architecture::X86_64,
             propagation: Duration::from_secs(10),
@@ -106,6 +109,13 @@ impl AwsOptions {
         self
     }
 
+    /// Sets the namespace in which services find each other by name.
+    #[must_use]
+    pub fn with_namespace(mut self, namespace: Namespace) -> Self {
+        self.namespace = Some(namespace);
+        self
+    }
+
     /// Sets what instances run on.
     #[must_use]
     pub fn with_capacity(mut self, capacity: Capacity) -> Self {
@@ -132,6 +142,43 @@ impl AwsOptions {
     pub fn with_poll(mut self, poll: Duration) -> Self {
         self.poll = poll;
         self
+    }
+}
+
+/// A namespace of Cloud Map with a private DNS zone. In it, the instances of a service have the name `SERVICE.APP.ZONE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Namespace {
+    /// Its ARN.
+    pub arn: String,
+    /// Its DNS zone, such as `staging` or `corp.internal`.
+    pub zone: String,
+    /// An image with a shell, for the short names of Compose files; without one, only whole names are found.
+    pub search_image: Option<String>,
+}
+
+impl Namespace {
+    /// The namespace with this ARN and DNS zone, without short names.
+    #[must_use]
+    pub fn new(arn: impl Into<String>, zone: impl Into<String>) -> Self {
+        Self { arn: arn.into(), zone: zone.into(), search_image: None }
+    }
+
+    /// Lets services find each other by their names in the Compose file alone: `api` for `api.shop.staging`.
+    ///
+    /// ECS does not let tasks of its own network search in a domain. So a container of this image runs before each instance
+    /// and appends the domain to `/etc/resolv.conf`, which all containers of a task share. The image needs `/bin/sh`, `sed`
+    /// and `echo`; that of BusyBox does, by a location where ECS finds it. It counts for revisions that are deployed from
+    /// then on.
+    #[must_use]
+    pub fn with_search_image(mut self, image: impl Into<String>) -> Self {
+        self.search_image = Some(image.into());
+        self
+    }
+
+    /// Its id.
+    pub(crate) fn id(&self) -> &str {
+        crate::naming::last(&self.arn)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use aws_sdk_elasticloadbalancingv2::types::{Limit, LoadBalancer, LoadBalancerStateEnum, LoadBalancerTypeEnum};
 use deployer_core::{AppSpec, ErrorKind, Problem, Problems, Result, ServiceSpec};
-use futures_util::future::{try_join, try_join3};
+use futures_util::future::{try_join, try_join4};
 
 use crate::alb::Taken;
 use crate::failure::{failed, is};
@@ -38,8 +38,10 @@ impl Site {
         let cluster = async { found("environment.cluster", self.cluster_problems(spec).await) };
         let balancer = async { found("environment.listener", self.balancer_problems(spec).await) };
         let logs = async { found("environment.log-group", self.log_problems().await) };
-        let (cluster, balancer, logs) = try_join3(cluster, balancer, logs).await?;
-        let mut problems = Problems(cluster.0.into_iter().chain(balancer.0).chain(logs.0).collect());
+        let namespace = async { found("environment.namespace", self.namespace_problems().await) };
+        let (cluster, balancer, logs, namespace) = try_join4(cluster, balancer, logs, namespace).await?;
+        let found = cluster.0.into_iter().chain(balancer.0).chain(logs.0).chain(namespace.0);
+        let mut problems = Problems(found.collect());
         if self.options.subnets.is_empty() {
             problems.push(
                 Problem::error("environment.subnets", "there is no subnet in which instances could run")

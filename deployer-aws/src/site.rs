@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::alb::{KnownGroup, LiveRule, TargetHealth};
 use crate::cache::{Cache, Changing};
+use crate::discovery::Registry;
 use crate::ecs::{KnownDefinition, KnownTask, Scaled, Slot};
 use crate::options::AwsOptions;
 
@@ -24,6 +25,7 @@ pub(crate) struct Site {
     pub(crate) logs: aws_sdk_cloudwatchlogs::Client,
     pub(crate) cloudwatch: aws_sdk_cloudwatch::Client,
     pub(crate) autoscaling: aws_sdk_applicationautoscaling::Client,
+    pub(crate) cloudmap: aws_sdk_servicediscovery::Client,
     pub(crate) options: AwsOptions,
     /// The slots of applications.
     pub(crate) slots: Cache<Vec<Slot>>,
@@ -33,6 +35,8 @@ pub(crate) struct Site {
     pub(crate) rules: Cache<Vec<LiveRule>>,
     /// The targets of target groups.
     pub(crate) health: Cache<Vec<TargetHealth>>,
+    /// What is in the namespace, by name.
+    pub(crate) registries: Cache<BTreeMap<String, Registry>>,
     memory: Mutex<Memory>,
 }
 
@@ -83,11 +87,13 @@ impl Site {
             logs: aws_sdk_cloudwatchlogs::Client::new(&config),
             cloudwatch: aws_sdk_cloudwatch::Client::new(&config),
             autoscaling: aws_sdk_applicationautoscaling::Client::new(&config),
+            cloudmap: aws_sdk_servicediscovery::Client::new(&config),
             options,
             slots: Cache::default(),
             looked: Cache::default(),
             rules: Cache::default(),
             health: Cache::default(),
+            registries: Cache::default(),
             memory: Mutex::default(),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use deployer_core::{Error, ErrorKind, Outcome, PoolVersion, Result, ServiceName, SetWeights};
+use deployer_core::{Error, ErrorKind, Outcome, PoolVersion, Result, Retry, ServiceName, SetWeights};
 use futures_util::future::{try_join, try_join_all};
 
 use super::by_service;
@@ -46,8 +46,10 @@ impl Site {
         let mut wanted: BTreeMap<char, u8> = BTreeMap::new();
         for (revision, weight) in request.weights.iter().filter(|(_, weight)| **weight > 0) {
             let slot = traffic.slots.iter().find(|slot| slot.holds(revision)).ok_or_else(|| {
+                // It may be what ECS answered that is old.
                 Error::new(ErrorKind::NotFound, "the revision that is to get traffic does not run")
                     .with_resource(revision.to_string())
+                    .with_retry(Retry::After(self.options.poll))
             })?;
             wanted.insert(slot.letter, *weight);
         }

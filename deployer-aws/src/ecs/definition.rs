@@ -116,6 +116,9 @@ impl Site {
             .tags(tag(tag::SERVICE, revision.service().to_string()))
             .tags(tag(tag::REVISION, revision.hash().to_owned()))
             .tags(tag(tag::RELEASE, release.number.0.to_string()));
+        if let Some(search) = self.search(&release.app) {
+            request = request.container_definitions(search);
+        }
         if let Some((cpu, memory)) = size(&service.workload.resources, fargate)? {
             request = request.cpu(cpu.to_string()).memory(memory.to_string());
         }
@@ -151,6 +154,7 @@ impl Site {
             .name(&name)
             .image(&service.image.location)
             .essential(true)
+            .set_depends_on(self.after_search(&release.app)?.map(|dependency| vec![dependency]))
             .set_entry_point(workload.entrypoint.clone())
             .set_command(workload.command.clone())
             .set_user(workload.user.clone())

@@ -3,10 +3,10 @@
 use aws_sdk_ecs::operation::update_service::builders::UpdateServiceFluentBuilder;
 use aws_sdk_ecs::types::{
     AssignPublicIp, AwsVpcConfiguration, CapacityProviderStrategyItem, DeploymentCircuitBreaker,
-    DeploymentConfiguration, LaunchType, LoadBalancer, NetworkConfiguration, PropagateTags, Tag,
+    DeploymentConfiguration, LaunchType, LoadBalancer, NetworkConfiguration, PropagateTags, ServiceRegistry, Tag,
 };
 use deployer_core::{AppName, Error, ErrorKind, Launch, Outcome, Reduce, Result, ServiceRelease, Strategy};
-use futures_util::future::try_join_all;
+use futures_util::future::{try_join_all, try_join3};
 
 use super::scaling::serving;
 use super::slots::Slot;
@@ -14,6 +14,22 @@ use crate::failure::{failed, is};
 use crate::naming::{self, tag};
 use crate::options::Capacity;
 use crate::site::Site;
+
+/// What a revision takes its place with.
+struct Place {
+    /// The ARN of its task definition.
+    definition: String,
+    /// Its target groups, and the port of each.
+    groups: Vec<(String, u16)>,
+    /// The ARN of the registry in which its tasks have their names.
+    registry: Option<String>,
+}
+
+impl Place {
+    fn registries(&self) -> Vec<ServiceRegistry> {
+        self.registry.iter().map(|arn| ServiceRegistry::builder().registry_arn(arn).build()).collect()
+    }
+}
 
 impl Site {
     pub(super) async fn launch(&self, request: &Launch) -> Result<Outcome> {
@@ -34,13 +50,15 @@ impl Site {
         let letter = self.free_letter(&slots, &request.revision)?;
         let groups = self.groups_of(app, &request.service, service, letter);
         let definition = self.definition(&request.release, &request.revision);
-        let (definition, groups) = futures_util::future::try_join(definition, groups).await?;
+        let registry = self.registry(app, &request.service);
+        let (definition, groups, registry) = try_join3(definition, groups, registry).await?;
+        let place = Place { definition, groups, registry };
         let name = naming::slot(app, &request.service, letter);
         let slot = slots.iter().find(|slot| slot.name == name);
         let _changes = self.changing(app, slot);
         match slot {
-            Some(slot) => self.fill(slot, (request, instances), &definition, groups).await?,
-            None => self.create_slot((request, instances), letter, &definition, groups).await?,
+            Some(slot) => self.fill(slot, (request, instances), &place).await?,
+            None => self.create_slot((request, instances), letter, &place).await?,
         }
         Ok(Outcome::Created)
     }
@@ -79,22 +97,19 @@ impl Site {
     }
 
     /// The revision into a slot in which nothing runs.
-    async fn fill(
-        &self,
-        slot: &Slot,
-        (request, instances): (&Launch, u32),
-        definition: &str,
-        groups: Vec<(String, u16)>,
-    ) -> Result<()> {
+    async fn fill(&self, slot: &Slot, (request, instances): (&Launch, u32), place: &Place) -> Result<()> {
         let mut call = self
             .update(slot)
-            .task_definition(definition)
+            .task_definition(&place.definition)
             .desired_count(count(instances))
             .network_configuration(self.network()?)
             // Crashes are counted from here, even if the slot had this revision before.
             .force_new_deployment(true);
-        if slot.groups != groups {
-            call = call.set_load_balancers(Some(load_balancers(request, &groups)));
+        if slot.groups != place.groups {
+            call = call.set_load_balancers(Some(load_balancers(request, &place.groups)));
+        }
+        if slot.registry != place.registry {
+            call = call.set_service_registries(Some(place.registries()));
         }
         match call.send().await {
             Ok(_) => Ok(()),
@@ -107,13 +122,7 @@ impl Site {
         self.ecs.update_service().cluster(&self.options.cluster).service(&slot.name)
     }
 
-    async fn create_slot(
-        &self,
-        (request, instances): (&Launch, u32),
-        letter: char,
-        definition: &str,
-        groups: Vec<(String, u16)>,
-    ) -> Result<()> {
+    async fn create_slot(&self, (request, instances): (&Launch, u32), letter: char, place: &Place) -> Result<()> {
         let app = &request.release.app;
         let name = naming::slot(app, &request.service, letter);
         let tag = |key: &str, value: String| Tag::builder().key(key).value(value).build();
@@ -122,18 +131,19 @@ impl Site {
             .create_service()
             .cluster(&self.options.cluster)
             .service_name(&name)
-            .task_definition(definition)
+            .task_definition(&place.definition)
             .desired_count(count(instances))
-            .client_token(naming::token(&[&name, definition, &request.call.key]))
+            .client_token(naming::token(&[&name, &place.definition, &request.call.key]))
             .network_configuration(self.network()?)
             .deployment_configuration(deployment_configuration()?)
-            .set_load_balancers(Some(load_balancers(request, &groups)))
+            .set_load_balancers(Some(load_balancers(request, &place.groups)))
+            .set_service_registries(Some(place.registries()))
             .propagate_tags(PropagateTags::Service)
             .enable_ecs_managed_tags(true)
             .tags(tag(tag::APP, app.to_string()))
             .tags(tag(tag::SERVICE, request.service.to_string()))
             .tags(tag(tag::SLOT, letter.to_string()));
-        if !groups.is_empty() && request.service_release().is_some_and(has_grace) {
+        if !place.groups.is_empty() && request.service_release().is_some_and(has_grace) {
             call = call.health_check_grace_period_seconds(grace_seconds(request));
         }
         call = match &self.options.capacity {

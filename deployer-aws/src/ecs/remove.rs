@@ -5,7 +5,7 @@ use deployer_core::{Error, ErrorKind, InstancePhase, ObserveApp, Outcome, Remove
 use crate::site::Site;
 
 impl Site {
-    /// Deletes the application's slots. Its volumes are on file systems that it does not own, and stay.
+    /// Deletes the application's slots and names. Its volumes are on file systems that it does not own, and stay.
     pub(super) async fn remove_app(&self, request: &RemoveApp) -> Result<Outcome> {
         let observed = self.observe_app(&ObserveApp::new(request.app.clone())).await?;
         let using = observed.instances.iter().find(|instance| instance.phase != InstancePhase::Exited);
@@ -16,10 +16,8 @@ impl Site {
                 .with_context("id", instance.id.to_string()));
         }
         let slots = self.slots(&request.app).await?;
-        if slots.is_empty() {
-            return Ok(Outcome::AlreadyThere);
-        }
         self.delete_slots(&request.app, &slots).await?;
-        Ok(Outcome::Changed)
+        let named = self.remove_registries(&request.app).await?;
+        Ok(if slots.is_empty() && !named { Outcome::AlreadyThere } else { Outcome::Changed })
     }
 }

@@ -41,6 +41,8 @@ pub(crate) struct Slot {
     pub(crate) pending: u32,
     /// The target groups that its tasks are registered with, and the port of each.
     pub(crate) groups: Vec<(String, u16)>,
+    /// The registry in which its tasks have their names.
+    pub(crate) registry: Option<String>,
     /// The latest thing that ECS says about it.
     pub(crate) event: Option<String>,
     /// How many tasks of the deployment have failed.
@@ -229,6 +231,7 @@ fn slot(app: &AppName, service: &Service) -> Option<Slot> {
         pending,
         failures,
         groups: groups.collect(),
+        registry: service.service_registries().first().and_then(|one| one.registry_arn()).map(str::to_owned),
         event: event.and_then(|event| event.message()).map(str::to_owned),
     })
 }

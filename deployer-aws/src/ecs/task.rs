@@ -1,9 +1,10 @@
 //! Tasks as ECS tells of them.
 
-use aws_sdk_ecs::types::{Connectivity, DesiredStatus, HealthStatus, Task, TaskField, TaskStopCode};
+use aws_sdk_ecs::types::{Connectivity, Container, DesiredStatus, HealthStatus, Task, TaskField, TaskStopCode};
 use deployer_core::{AppName, Digest, ExitDetail, Result, Timestamp};
 use futures_util::future::try_join_all;
 
+use crate::discovery;
 use crate::failure::failed;
 use crate::naming::{self, tag};
 use crate::site::Site;
@@ -118,7 +119,7 @@ fn time(at: Option<&aws_sdk_ecs::primitives::DateTime>) -> Option<Timestamp> {
 
 fn known(task: &Task) -> Option<KnownTask> {
     let slot = task.group().and_then(|group| group.strip_prefix("service:")).map(str::to_owned);
-    let container = task.containers().first();
+    let container = container(task);
     let status = match (task.last_status().unwrap_or_default(), task.desired_status().unwrap_or_default()) {
         ("STOPPED" | "DELETED", _) => Status::Stopped,
         (_, "STOPPED") | ("DEACTIVATING" | "STOPPING" | "DEPROVISIONING", _) => Status::Stopping,
@@ -152,10 +153,18 @@ fn known(task: &Task) -> Option<KnownTask> {
     })
 }
 
+/// The container of the service.
+fn container(task: &Task) -> Option<&Container> {
+    task.containers().iter().find(|container| container.name() != Some(discovery::SEARCH))
+}
+
 /// How a task ended, in ECS's words:
 /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-error-codes.html>.
 fn end(task: &Task) -> (ExitDetail, bool) {
-    let container = task.containers().iter().find(|one| one.exit_code().is_some()).or(task.containers().first());
+    let failed = |one: &&Container| one.exit_code().is_some_and(|code| code != 0);
+    // What runs before the service's own container has ended well, or is why there was none.
+    let container = container(task).filter(|own| own.exit_code().is_some());
+    let container = container.or(task.containers().iter().find(failed)).or(task.containers().first());
     let reason = container.and_then(|container| container.reason()).unwrap_or_default();
     let stopped = task.stopped_reason().unwrap_or_default();
     let words = [reason, stopped].into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>();

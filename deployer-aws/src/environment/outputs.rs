@@ -7,7 +7,7 @@ use deployer_core::{Error, ErrorKind, Result};
 use super::Environment;
 use super::stack::{resource, status};
 use super::template::output;
-use crate::options::{Architecture, AwsOptions, Capacity, CapacityProvider};
+use crate::options::{Architecture, AwsOptions, Capacity, CapacityProvider, Namespace};
 
 /// What a program needs of an environment to deploy to it.
 #[derive(Clone, Debug)]
@@ -21,8 +21,6 @@ pub struct EnvironmentOutputs {
     pub address: String,
     /// The hosted zone of that name, for alias records of Route 53.
     pub hosted_zone: String,
-    /// The Cloud Map namespace in which instances find services, by ARN.
-    pub namespace: Option<String>,
 }
 
 impl Environment {
@@ -56,6 +54,8 @@ fn read(outputs: &HashMap<&str, &str>) -> Result<EnvironmentOutputs, &'static st
         .with_task_role(get(output::TASK_ROLE)?)
         .with_listener(get(output::LISTENER)?)
         .with_log_group(get(output::LOG_GROUP)?);
+    // The zone has the environment's name, as the cluster has.
+    options.namespace = get(output::NAMESPACE).ok().map(|arn| Namespace::new(arn, &options.cluster));
     options.capacity = capacity(&get(output::CAPACITY)?).ok_or(output::CAPACITY)?;
     options.architecture = match get(output::ARCHITECTURE)?.as_str() {
         "X86_64" => Architecture::X86_64,
@@ -67,7 +67,6 @@ fn read(outputs: &HashMap<&str, &str>) -> Result<EnvironmentOutputs, &'static st
         table: get(output::TABLE)?,
         address: get(output::ADDRESS)?,
         hosted_zone: get(output::ZONE).unwrap_or_default(),
-        namespace: get(output::NAMESPACE).ok(),
     })
 }
 

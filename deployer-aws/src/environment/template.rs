@@ -335,7 +335,6 @@ fn cluster(writer: &mut Writer<'_>, place: &network::Place) {
             "Name": "containerInsights",
             "Value": if spec.container_insights { "enabled" } else { "disabled" },
         }],
-        "ServiceConnectDefaults": {"Namespace": attribute("Namespace", "Arn")},
     });
     let capacity = match &spec.machines {
         Machines::Fargate => {

@@ -27,9 +27,10 @@ const CLOUDWATCH: &str = "cloudwatch";
 const SECRETS: &str = "secretsmanager";
 const SSM: &str = "ssm";
 const CFN: &str = "cloudformation";
+const CLOUDMAP: &str = "servicediscovery";
 
 /// What is called for deployments.
-pub(super) const DEPLOYING: [Operation; 57] = [
+pub(super) const DEPLOYING: [Operation; 61] = [
     call(
         AUTOSCALING,
         "deregister_scalable_target",
@@ -67,6 +68,16 @@ pub(super) const DEPLOYING: [Operation; 57] = [
     ),
     call(CLOUDWATCH, "describe_alarms", &["cloudwatch:DescribeAlarms"], Scope::Metrics, "alarms as gates"),
     call(CLOUDWATCH, "get_metric_data", &["cloudwatch:GetMetricData"], Scope::Metrics, "counters as gates"),
+    call(
+        CLOUDMAP,
+        "create_service",
+        &["servicediscovery:CreateService", "servicediscovery:TagResource"],
+        Scope::Registries,
+        "a service's name",
+    ),
+    call(CLOUDMAP, "delete_service", &["servicediscovery:DeleteService"], Scope::Registries, "names that are gone"),
+    call(CLOUDMAP, "get_namespace", &["servicediscovery:GetNamespace"], Scope::Registries, "preflight: the namespace"),
+    call(CLOUDMAP, "list_services", &["servicediscovery:ListServices"], Scope::Names, "whose names there are"),
     call(
         DYNAMO,
         "batch_write_item",

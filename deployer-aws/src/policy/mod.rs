@@ -8,6 +8,8 @@ mod calls;
 mod resources;
 mod scope;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use deployer_core::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
@@ -162,30 +164,28 @@ pub fn environment(spec: &EnvironmentSpec, account: &Account) -> Result<Value> {
     Ok(document(&facts, needs.into_iter()))
 }
 
-/// A document with one statement for each service and scope, in the order of their names.
+/// A document with one statement for each set of resources: its characters are numbered.
 fn document<'a>(facts: &Facts, needs: impl Iterator<Item = (&'a [&'a str], Scope)>) -> Value {
-    let mut statements = std::collections::BTreeMap::<_, (Scope, std::collections::BTreeSet<&str>)>::new();
+    let mut statements = BTreeMap::<String, (Scope, Value, BTreeSet<&str>)>::new();
     for (actions, scope) in needs {
-        for action in actions {
-            let service = action.split(':').next().unwrap_or_default();
-            let key = (service, format!("{scope:?}"));
-            statements.entry(key).or_insert_with(|| (scope, Default::default())).1.insert(action);
-        }
-    }
-    let statements = statements.into_iter().filter_map(|((service, name), (scope, actions))| {
-        let resources = facts.resources(scope)?;
-        let mut sid: String = service.split('-').map(capital).collect();
-        sid.push_str(&name);
-        let mut statement = json!({"Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resources});
+        let Some(resources) = facts.resources(scope) else { continue };
+        let mut limits = json!({"Resource": resources});
         if let Some(condition) = facts.condition(scope) {
-            statement["Condition"] = condition;
+            limits["Condition"] = condition;
         }
-        Some(statement)
-    });
-    json!({"Version": "2012-10-17", "Statement": statements.collect::<Vec<_>>()})
-}
-
-fn capital(word: &str) -> String {
-    let mut letters = word.chars();
-    letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters).collect()
+        let (_, _, allowed) = statements.entry(limits.to_string()).or_insert_with(|| (scope, limits, BTreeSet::new()));
+        allowed.extend(actions);
+    }
+    let mut statements: Vec<_> = statements
+        .into_values()
+        .map(|(scope, limits, actions)| {
+            let mut statement = json!({"Sid": format!("{scope:?}"), "Effect": "Allow", "Action": actions});
+            if let (Value::Object(statement), Value::Object(limits)) = (&mut statement, limits) {
+                statement.extend(limits);
+            }
+            statement
+        })
+        .collect();
+    statements.sort_by(|one, other| one["Sid"].as_str().cmp(&other["Sid"].as_str()));
+    json!({"Version": "2012-10-17", "Statement": statements})
 }

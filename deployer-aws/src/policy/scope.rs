@@ -68,6 +68,10 @@ pub(super) enum Scope {
     MachineImages,
     Namespaces,
     HostedZones,
+    /// The namespace in which services have names, and what is in it.
+    Registries,
+    /// Listing what is in namespaces is allowed on all or none.
+    Names,
 }
 
 /// What is known of the resources.
@@ -79,6 +83,8 @@ pub(super) struct Facts {
     roles: Vec<String>,
     listener: Option<String>,
     log_group: Option<String>,
+    /// The namespace in which services have names, by ARN.
+    namespace: Option<String>,
     table: Option<String>,
     secrets: Vec<String>,
     repositories: String,
@@ -97,6 +103,7 @@ impl Facts {
             roles: std::iter::once(&options.execution_role).chain(&options.task_role).cloned().collect(),
             listener: options.listener.clone(),
             log_group: options.log_group.clone(),
+            namespace: options.namespace.as_ref().map(|namespace| namespace.arn.clone()),
             table: program.table.map(str::to_owned),
             secrets: program.secrets.to_vec(),
             repositories: program.repositories.to_owned(),
@@ -113,6 +120,7 @@ impl Facts {
             roles: Vec::new(),
             listener: None,
             log_group: Some(spec.log_group()),
+            namespace: None,
             table: Some(spec.name.clone()),
             secrets: Vec::new(),
             repositories: String::new(),
@@ -216,6 +224,8 @@ impl Facts {
             Scope::CapacityProviders => json!(ecs(&format!("capacity-provider/{name}-*"))),
             Scope::MachineImages => json!(format!("arn:{partition}:ssm:{region}::parameter/aws/service/ecs/*")),
             Scope::Namespaces => json!(self.arn("servicediscovery", "namespace/*")),
+            Scope::Registries => json!([self.namespace.as_ref()?, self.arn("servicediscovery", "service/*")]),
+            Scope::Names => self.namespace.as_ref().map(|_| json!("*"))?,
             Scope::HostedZones => json!(format!("arn:{partition}:route53:::hostedzone/*")),
         })
     }

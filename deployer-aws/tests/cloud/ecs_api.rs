@@ -232,6 +232,7 @@ impl Cloud {
         if percent("minimumHealthyPercent").unwrap_or(100) >= percent("maximumPercent").unwrap_or(200) {
             return Err(invalid("no deployment can go on with these percentages"));
         }
+        let registry = self.registry(request)?;
         let service = Service {
             name: name.clone(),
             status: Status::Active,
@@ -239,6 +240,7 @@ impl Cloud {
             tags: read_tags(request)?,
             deployments: Vec::new(),
             groups,
+            registry,
             grace: grace.unwrap_or_default() * 1_000,
             created: self.now,
             deleted: None,
@@ -278,6 +280,11 @@ impl Cloud {
             if let Some(service) = self.services.get_mut(&name) {
                 service.groups = groups;
             }
+        }
+        let registry = self.registry(request)?;
+        if let Some(service) = self.services.get_mut(&name).filter(|_| request["serviceRegistries"].is_array()) {
+            anew |= service.registry != registry;
+            service.registry = registry;
         }
         if let (Some(service), Some(count)) = (self.services.get_mut(&name), request["desiredCount"].as_u64()) {
             service.desired = u32::try_from(count).unwrap_or_default();
@@ -496,6 +503,7 @@ impl Cloud {
             "taskDefinition": service.deployments.first().map(|one| one.definition.clone()),
             "deployments": deployments, "events": events, "createdAt": seconds(service.created),
             "clusterArn": arn("ecs", &format!("cluster/{CLUSTER}")),
+            "serviceRegistries": service.registry.iter().map(|arn| json!({"registryArn": arn})).collect::<Vec<_>>(),
         });
         if tags {
             shown["tags"] = write_tags(&service.tags);

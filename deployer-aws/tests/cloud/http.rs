@@ -16,7 +16,7 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_runtime_api::http::StatusCode;
-use deployer_aws::{AwsBackend, AwsOptions};
+use deployer_aws::{AwsBackend, AwsOptions, Namespace};
 use deployer_core::{AppName, Backend, CallInfo, Clock, Deployer, ErrorKind, Intercept, Next};
 use deployer_testkit::{At, Fault, World};
 use tokio::sync::watch;
@@ -24,8 +24,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::cbor;
 use super::elb_api::Form;
+use super::names_api::{NAMESPACE, ZONE};
 use super::strike::{Strike, Strikes};
-use super::{CLUSTER, Cloud, LISTENER, LOG_GROUP, Refusal};
+use super::{CLUSTER, Cloud, LISTENER, LOG_GROUP, Refusal, arn};
 
 /// When the simulated AWS begins, in milliseconds since 1970.
 pub(crate) const EPOCH_MILLIS: u64 = 1_767_225_600_000;
@@ -244,14 +245,19 @@ impl Wire {
     }
 
     pub(crate) fn options(&self) -> AwsOptions {
-        let propagation = self.cloud(|cloud| cloud.profile.propagation);
-        AwsOptions::new(CLUSTER, "vpc-1", "arn:aws:iam::123456789012:role/execution")
+        let (propagation, named) = self.cloud(|cloud| (cloud.profile.propagation, cloud.profile.names));
+        let mut options = AwsOptions::new(CLUSTER, "vpc-1", "arn:aws:iam::123456789012:role/execution")
             .with_subnets(["subnet-1", "subnet-2"])
             .with_security_groups(["sg-1"])
             .with_listener(LISTENER)
             .with_log_group(LOG_GROUP)
             .with_propagation(Duration::from_millis(propagation))
-            .with_poll(Duration::from_secs(2))
+            .with_poll(Duration::from_secs(2));
+        if named {
+            let arn = arn("servicediscovery", &format!("namespace/{NAMESPACE}"));
+            options = options.with_namespace(Namespace::new(arn, ZONE));
+        }
+        options
     }
 }
 
@@ -301,7 +307,9 @@ impl Asked {
         }
         match request.headers().get("x-amz-target") {
             Some(target) => {
-                let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
+                let operation = target.rsplit('.').next().unwrap_or_default();
+                let names = target.starts_with("Route53AutoNaming");
+                let operation = if names { operation.replace("Service", "Name") } else { operation.to_owned() };
                 Self { operation, invocation, format: Format::Json, body }
             }
             None => {
@@ -380,6 +388,9 @@ impl Cloud {
         let known = match request.format {
             Format::Json if request.operation.contains("Scal") || request.operation.contains("Scheduled") => {
                 self.autoscaling(&request.operation, &body()).map(|answer| answer.map(|body| body.to_string()))
+            }
+            Format::Json if request.operation.contains("Name") => {
+                self.cloudmap(&request.operation, &body()).map(|answer| answer.map(|body| body.to_string()))
             }
             Format::Json => self.ecs(&request.operation, &body()).map(|answer| answer.map(|body| body.to_string())),
             Format::Cbor => {

@@ -1,6 +1,6 @@
 //! A simulated AWS that answers the requests of the SDK's own clients: ECS, Elastic Load Balancing, CloudWatch with its
-//! logs and Application Auto Scaling, as far as `deployer-aws` uses them. Its time is virtual, it refuses what AWS refuses, and it keeps its own account of what
-//! runs, where traffic goes and which requests were lost.
+//! logs, Application Auto Scaling and Cloud Map, as far as `deployer-aws` uses them. Its time is virtual, it refuses what AWS
+//! refuses, and it keeps its own account of what runs, where traffic goes and which requests were lost.
 //!
 //! What it knows of AWS is what AWS documents; how long things take is a guess, and none of its numbers says anything about
 //! real time.
@@ -12,6 +12,7 @@ mod ecs_api;
 mod elb_api;
 pub(crate) mod http;
 pub(crate) mod metrics_api;
+pub(crate) mod names_api;
 mod pace;
 pub(crate) mod play;
 pub(crate) mod proof;
@@ -27,6 +28,7 @@ use std::collections::BTreeMap;
 
 use balancer::{Group, Rule};
 use metrics_api::{Alarm, Counted};
+use names_api::Name;
 use pace::Buckets;
 use scaling_api::ScalableTarget;
 use services::Service;
@@ -61,6 +63,8 @@ pub(crate) struct Profile {
     pub(crate) rush: u32,
     /// Whether the published rates of requests hold.
     pub(crate) rates: bool,
+    /// Whether services have names.
+    pub(crate) names: bool,
 }
 
 impl Default for Profile {
@@ -75,6 +79,7 @@ impl Default for Profile {
             usual: 3,
             rush: 0,
             rates: false,
+            names: false,
         }
     }
 }
@@ -123,6 +128,8 @@ pub(crate) struct Cloud {
     pub(crate) counted: Counted,
     /// Application Auto Scaling's targets, by the name of the ECS service.
     pub(crate) targets: BTreeMap<String, ScalableTarget>,
+    /// The names in the namespace.
+    pub(crate) names: BTreeMap<String, Name>,
     /// When users came in a rush.
     rush: Option<u64>,
     /// What was asked for that a careful program does not ask for.

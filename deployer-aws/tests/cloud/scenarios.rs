@@ -60,6 +60,12 @@ impl Scenario {
         self
     }
 
+    /// In a namespace in which services have names.
+    fn named(mut self) -> Self {
+        self.profile.names = true;
+        self
+    }
+
     fn where_draining_counts(mut self) -> Self {
         self.profile.draining_counts = true;
         self
@@ -180,6 +186,12 @@ pub(crate) fn all() -> Vec<Scenario> {
             .without_traffic(),
         Scenario::new("hook", deploy(both("v2", "succeed"))).serving(both("v1", "succeed")),
         Scenario::new("hook/fails", deploy(both("v2", "fail"))).serving(both("v1", "succeed")).ending("rolled-back"),
+        Scenario::new("named", deploy(both("v2", "succeed"))).serving(only("v1", &blue_green)).named(),
+        Scenario::new("named/exits", deploy(broken("exit", &blue_green)))
+            .serving(only("v1", &blue_green))
+            .named()
+            .ending("rolled-back"),
+        Scenario::new("named/destroy", Act::Destroy).serving(both("v1", "succeed")).without_traffic().named(),
         Scenario::new("destroy", Act::Destroy).serving(both("v1", "succeed")).without_traffic(),
     ]
 }

@@ -20,6 +20,8 @@ pub(crate) struct Service {
     pub(crate) deployments: Vec<Deployment>,
     /// Target group, container and port.
     pub(crate) groups: Vec<(String, String, u16)>,
+    /// The registry in which its tasks have a name.
+    pub(crate) registry: Option<String>,
     /// How long the load balancer's checks are not held against a task.
     pub(crate) grace: u64,
     pub(crate) created: u64,

@@ -21,6 +21,10 @@ _REAL_REGISTRY = re.compile(r"^\d{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com(\.cn
 _NANOSECONDS = 10**9
 _MEBIBYTE = 1024 * 1024
 
+# What the network of a task is held with, and where tasks ask for names, if anywhere.
+_PAUSE_IMAGE = "busybox:1.36"
+name_server = None
+
 _client = None
 _client_lock = threading.Lock()
 
@@ -93,6 +97,21 @@ def create(task, definition, container, override, environment, image, network_of
         raise StartFailed(f"CannotCreateContainerError: {error.explanation or error}") from error
 
 
+def pause(task):
+    """Creates the container whose network the others of a task share."""
+    try:
+        return engine().containers.create(
+            _PAUSE_IMAGE, ["sleep", "2147483647"], name=f"ministack-ecs-{task['taskArn'].rsplit('/', 1)[-1][:12]}",
+            labels=container_reaper.own_labels("ecs"), init=True, **_names(),
+        )
+    except docker.errors.APIError as error:
+        raise StartFailed(f"CannotCreateContainerError: {error.explanation or error}") from error
+
+
+def _names():
+    return {"dns": [name_server]} if name_server else {}
+
+
 def _settings(task, definition, container, override, environment, network_of):
     linux = container.get("linuxParameters") or {}
     settings = {
@@ -124,7 +143,7 @@ def _settings(task, definition, container, override, environment, network_of):
     elif definition["networkMode"] in ("host", "none"):
         settings["network_mode"] = definition["networkMode"]
     else:
-        settings["extra_hosts"] = {"host.docker.internal": "host-gateway"}
+        settings.update(_names(), extra_hosts={"host.docker.internal": "host-gateway"})
     if definition["networkMode"] == "bridge":
         settings["ports"] = {
             f"{mapping['containerPort']}/{mapping.get('protocol', 'tcp')}": mapping.get("hostPort") or None

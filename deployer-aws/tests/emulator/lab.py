@@ -27,6 +27,9 @@ ECR: registry.py
 - images that are unknown, that have several tags, or that are pushed again; sizes; pages
 CloudWatch Logs: log_events.py
 - FilterLogEvents has pages; ministack drops all after the first
+Cloud Map: names.py
+- names are taken once, and not given up while they have instances; listings have filters and pages
+- tasks of ECS are registered, and find each other by DNS
 Step Functions: step_functions.py
 - the integration `aws-sdk:elasticloadbalancingv2` works
 
@@ -49,6 +52,7 @@ import ministack.app
 import ecs
 import load_balancers
 import log_events
+import names
 import proxy
 import registry
 import step_functions
@@ -73,7 +77,7 @@ async def _app(scope, receive, send):
 def main():
     # Many threads have little to do each: a short turn keeps answers quick while the load balancers are busy.
     sys.setswitchinterval(0.0005)
-    for part in (load_balancers, log_events, registry, step_functions, ecs):
+    for part in (load_balancers, log_events, registry, names, step_functions, ecs):
         part.install()
     proxy.start()
     ministack.app.app = _app

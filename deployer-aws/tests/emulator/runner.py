@@ -11,6 +11,7 @@ from ministack.services import ecs as stock
 from ministack.services import ecs_metadata
 
 import containers
+import names
 import targets
 from containers import StartFailed
 from ecs_records import lock, now
@@ -36,6 +37,7 @@ class Runner:
         self.ids = {}
         self.exited = set()
         self.log_threads = []
+        self.network_of = None
         self.drain_until = None
         self.first_checks = {}
 
@@ -172,12 +174,11 @@ class Runner:
 
     def _start_container(self, container, environment, image):
         record = self._record(container)
-        shares = None
-        if self.definition["networkMode"] == "awsvpc" and self.ids:
-            shares = next(iter(self.ids.values()))
         try:
+            if self.definition["networkMode"] == "awsvpc" and not self.network_of:
+                self._start_pause()
             made = containers.create(
-                self.task, self.definition, container, self._override(container), environment, image, shares
+                self.task, self.definition, container, self._override(container), environment, image, self.network_of
             )
             self.ids[container["name"]] = made.id
             self.task["_docker_ids"].append(made.id)
@@ -201,12 +202,20 @@ class Runner:
             follower.start()
             self.log_threads.append(follower)
 
+    def _start_pause(self):
+        """The network of a task with several containers is that of one more, which does nothing and ends last."""
+        if len(self.definition["containerDefinitions"]) > 1:
+            made = containers.pause(self.task)
+            self.task["_docker_ids"].append(made.id)
+            made.start()
+            self.network_of = made.id
+
     def _await_exit(self, name, docker_id):
         self.events.put(("exit", (name, *containers.wait_for_exit(docker_id))))
 
     def _record_address(self):
-        """Notes the address of the task, which is that of its first container."""
-        details = containers.inspect(next(iter(self.ids.values())))
+        """Notes the address of the task, which is that of the container whose network all have."""
+        details = containers.inspect(self.network_of or next(iter(self.ids.values())))
         networks = list(((details or {}).get("NetworkSettings") or {}).get("Networks", {}).values())
         address = networks[0].get("IPAddress") if networks else None
         if not address:
@@ -231,9 +240,11 @@ class Runner:
             return
         for entry in self.task["_load_balancers"]:
             targets.register(entry["targetGroupArn"], self.task["_container_ip"], entry["containerPort"])
+        names.register(self.task)
 
     def _deregister(self):
-        """Takes the task out of its target groups; returns for how long it has to drain."""
+        """Takes the task out of its target groups and its names away; returns for how long it has to drain."""
+        names.deregister(self.task)
         delays = [0.0]
         for entry in self.task["_load_balancers"]:
             if self.task.get("_container_ip"):
@@ -383,7 +394,8 @@ class Runner:
             with lock:
                 self.task["lastStatus"] = "DEPROVISIONING"
                 self.task["executionStoppedAt"] = now()
-        for docker_id in reversed(self.ids.values()):
+        pauses = [self.network_of] if self.network_of else []
+        for docker_id in [*reversed(self.ids.values()), *pauses]:
             try:
                 containers.remove(docker_id)
             except Exception as error:

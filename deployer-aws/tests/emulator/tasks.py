@@ -51,6 +51,7 @@ def launch(cluster, definition, *, group, started_by, tags, launch_type, provide
         "_metadata_tokens": [],
         "_deployment_id": deployment_id,
         "_load_balancers": [entry for entry in load_balancers if entry.get("targetGroupArn")],
+        "_registries": list(data.get("serviceRegistries") or []),
     }
     stock._tasks[task_arn] = task
     if tags:

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use deployer_aws::policy::{self, Account, Deploying};
-use deployer_aws::{AwsOptions, EnvironmentNetwork, EnvironmentSpec, Machines, Nat};
+use deployer_aws::{AwsOptions, EnvironmentNetwork, EnvironmentSpec, Machines, Namespace, Nat};
 use serde_json::Value;
 
 /// Methods of clients that call nothing.
@@ -27,6 +27,7 @@ fn options() -> AwsOptions {
         .with_task_role("arn:aws:iam::123456789012:role/staging-TaskRole-1")
         .with_listener(format!("{elb}:listener/app/stagi-LoadB-1/0123456789abcdef/fedcba9876543210"))
         .with_log_group("/deployer/staging")
+        .with_namespace(Namespace::new("arn:aws:servicediscovery:eu-central-1:123456789012:namespace/ns-1", "staging"))
 }
 
 fn deploying() -> Value {
@@ -67,6 +68,7 @@ fn what_is_not_worked_with_is_not_allowed() {
         ("autoscaling", "scaling"),
         ("secretsmanager:", "secret"),
         ("ssm:", "parameter"),
+        ("servicediscovery:", "namespace"),
     ] {
         assert!(!policy.contains(absent), "{absent} without a {why}");
     }

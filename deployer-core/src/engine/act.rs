@@ -151,7 +151,8 @@ impl Act {
                 .with_context("found", list(&current))
                 .with_context("expected", expected.iter().map(list).collect::<Vec<_>>().join(" or "))
                 .with_help("find out who moves weights by hand, then deploy again")
-                .with_retry(Retry::Never));
+                // What was seen may be old: another look has to say so too.
+                .with_retry(Retry::After(self.backend.orchestrator.capabilities().poll)));
         }
         let call = self.calls.frame(&self.key, SHORT);
         let request = SetWeights::new(call, self.app.clone(), service.clone(), wanted, routing.version);

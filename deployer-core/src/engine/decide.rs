@@ -17,6 +17,8 @@ use crate::plan::{Action, Observed, Step, StepId};
 
 /// How long instances may take to be gone once the platform was told to stop them.
 const STOP_TIMEOUT: Duration = Duration::from_secs(600);
+/// How often a call is made at most that had nothing to do by what the platform answered, which may have been old.
+const MISTAKES: u32 = 5;
 /// How often in a row a gate may be impossible to ask.
 const GATE_ERRORS: u32 = 3;
 
@@ -211,7 +213,7 @@ fn consider(view: &View<'_>, step: &Step, decision: &mut Decision) {
             // Begun by a process that is gone: the call is made again, and finds what the first one did.
             None => decision.commands.push(Command::Act { step: step.id, attempt: attempt + 1 }),
             Some(waiting) => {
-                let wait = Wait { view, step, waiting, since: *since };
+                let wait = Wait { view, step, waiting, attempt: *attempt, since: *since };
                 wait.consider(decision);
             }
         },
@@ -224,6 +226,8 @@ struct Wait<'a> {
     view: &'a View<'a>,
     step: &'a Step,
     waiting: &'a Waiting,
+    /// How often its call was made.
+    attempt: u32,
     since: Timestamp,
 }
 
@@ -293,7 +297,9 @@ impl Wait<'_> {
             Action::Reduce { revision, keep, .. } => {
                 let left = self.view.observed.count(revision);
                 if left <= *keep {
-                    self.finish(decision, Vec::new(), None);
+                    self.reduced(decision);
+                } else if self.was_mistaken(revision, *keep) {
+                    decision.commands.push(Command::Act { step: self.step.id, attempt: self.attempt + 1 });
                 } else if elapsed >= STOP_TIMEOUT {
                     let summary = format!("{left} instances of {revision} are still there, {keep} should be");
                     let failure = self.failure(ErrorKind::Timeout, summary);
@@ -313,6 +319,26 @@ impl Wait<'_> {
             },
             _ => {}
         }
+    }
+
+    /// No more instances are there than shall be. Where the call had nothing to stop, it may have decided that by an old
+    /// answer, and so may one look: two of them are believed.
+    fn reduced(&self, decision: &mut Decision) {
+        let since = self.waiting.holds_since.unwrap_or(self.view.seen);
+        if self.waiting.outcome != Outcome::AlreadyThere || self.view.seen.since(since) >= self.view.poll {
+            self.finish(decision, Vec::new(), None);
+        } else {
+            self.wake(decision, since + self.view.poll);
+        }
+    }
+
+    /// Whether a call had nothing to stop, and yet instances run on that should have been.
+    fn was_mistaken(&self, revision: &RevisionId, keep: u32) -> bool {
+        let mut leaving = self.view.observed.instances(revision).skip(keep as usize);
+        self.waiting.outcome == Outcome::AlreadyThere
+            && self.attempt < MISTAKES
+            && self.view.seen.since(self.waiting.since) >= self.view.poll
+            && leaving.any(|instance| instance.phase != InstancePhase::Stopping)
     }
 
     /// Whether a change of the load balancer does not hold for all requests yet.

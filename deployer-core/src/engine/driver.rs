@@ -35,6 +35,8 @@ const SIGNALS_TIMEOUT: Duration = Duration::from_secs(4);
 const BLIND: Duration = Duration::from_secs(60);
 /// How long removing a task may take. The driver waits for it, and has a lease to renew meanwhile.
 const TASK: Duration = Duration::from_secs(4);
+/// How often it is looked at most until two looks agree on what there is.
+const LOOKS_FOR_PLAN: u32 = 5;
 /// How many lines of output are kept as evidence.
 const EVIDENCE_LINES: u32 = 20;
 
@@ -270,10 +272,12 @@ impl Driver {
                 self.write(entries, JournalEvent::StepStarted { step, attempt })?;
                 if self.state.plan.step(step).is_some_and(|step| makes_call(&step.action)) {
                     self.watch.running.insert(step);
+                    self.watch.waiting.remove(&step);
                     acts.push((step, attempt));
                     Ok(false)
                 } else {
-                    self.watch.begin(step, self.calls.now(), &self.state.plan, &self.observed);
+                    let (now, outcome) = (self.calls.now(), Outcome::AlreadyThere);
+                    self.watch.begin(step, outcome, now, &self.state.plan, &self.observed);
                     // What it waits for may be true already, but that has to be looked at first.
                     self.unseen = true;
                     Ok(true)
@@ -353,18 +357,33 @@ impl Driver {
         self.write(entries, JournalEvent::Diverted { reason, plan })
     }
 
-    /// Looks until the world answers: a plan is never made from a guess.
+    /// Looks until the world answers, and answers twice the same: a plan is never made from a guess, nor from one answer
+    /// that may be old. The look before this one counts, if it is not of the same moment.
     async fn observe_for_plan(&mut self) -> Result<Observed> {
-        let mut pause = BACKOFF;
+        let poll = self.backend.orchestrator.capabilities().poll;
+        let (mut seen, mut seen_at) = (self.observed.fingerprint(), self.seen_at);
+        let (mut pause, mut looks) = (BACKOFF, 0);
         loop {
-            let request = ObserveApp::new(self.state.record.app.clone()).with_probe(self.probes.clone());
-            match observe(&self.backend, &self.calls, request).await {
-                Ok(observed) => return Ok(observed),
+            let early = (seen_at + poll).since(self.calls.now());
+            self.calls.clock.sleep(early).await;
+            let at = self.calls.now();
+            match self.observe_all().await {
+                Ok(observed) => {
+                    looks += 1;
+                    let now = observed.fingerprint();
+                    // Somebody may be at work beside it all the time.
+                    if now == seen || looks == LOOKS_FOR_PLAN {
+                        return Ok(observed);
+                    }
+                    (seen, seen_at) = (now, at);
+                }
                 Err(error) if error.retry() == Retry::Never => return Err(error),
-                Err(error) => tracing::warn!(%error, "the world cannot be observed, trying again"),
+                Err(error) => {
+                    tracing::warn!(%error, "the world cannot be observed, trying again");
+                    self.calls.clock.sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(5));
+                }
             }
-            self.calls.clock.sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(5));
             self.renew_lease().await?;
         }
     }
@@ -501,7 +520,7 @@ impl Driver {
                 match result {
                     Ok(outcome) => {
                         if self.waits(&planned.action) {
-                            self.watch.begin(step, now, &self.state.plan, &self.observed);
+                            self.watch.begin(step, outcome, now, &self.state.plan, &self.observed);
                             return Ok(());
                         }
                         self.write(entries, JournalEvent::StepFinished { step, outcome, detail: Vec::new() })

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::calls::Attempts;
-use crate::backend::Counters;
+use crate::backend::{Counters, Outcome};
 use crate::error::Error;
 use crate::model::{InstanceId, RevisionId, Timestamp};
 use crate::plan::{Action, Observed, Plan, StepId};
@@ -33,6 +33,8 @@ pub(super) struct Watch {
 pub(super) struct Waiting {
     /// Since when this process watches it.
     pub(super) since: Timestamp,
+    /// What its call did, if it makes one.
+    pub(super) outcome: Outcome,
     /// Since when its condition has held without a break, as far as it must hold for a time.
     pub(super) holds_since: Option<Timestamp>,
     /// Since when too few instances have been ready without a break.
@@ -69,7 +71,7 @@ impl Watch {
     }
 
     /// Begins to watch a step, from what was seen last: what happens from here on is seen as a change.
-    pub(super) fn begin(&mut self, step: StepId, now: Timestamp, plan: &Plan, observed: &Observed) {
+    pub(super) fn begin(&mut self, step: StepId, outcome: Outcome, now: Timestamp, plan: &Plan, observed: &Observed) {
         self.waiting.entry(step).or_insert_with(|| {
             let held = plan.step(step).and_then(|step| match &step.action {
                 Action::Hold { revision, .. } => Some(revision),
@@ -78,6 +80,7 @@ impl Watch {
             let crashes = held.into_iter().flat_map(|revision| observed.instances(revision));
             Waiting {
                 since: now,
+                outcome,
                 holds_since: None,
                 unready_since: None,
                 crashes: crashes.map(|instance| (instance.id.clone(), instance.crashes)).collect(),
@@ -108,6 +111,10 @@ impl Watch {
                     if seen != waiting.progress.0 {
                         waiting.progress = (seen, now);
                     }
+                }
+                Action::Reduce { revision, keep, .. } => {
+                    let few = observed.count(revision) <= *keep;
+                    waiting.holds_since = few.then(|| waiting.holds_since.unwrap_or(now));
                 }
                 Action::Hold { revision, instances, .. } => {
                     let enough = observed.ready(revision) >= *instances;

@@ -1,0 +1,100 @@
+//! Services find each other by name: tasks on the emulator, which has a DNS server for them, that ask each other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_servicediscovery::types::OperationTargetType;
+use deployer_aws::{AwsOptions, Namespace};
+use deployer_core::{
+    AppName, AppSpec, DeployOptions, Deployer, DeploymentId, ErrorKind, EventKind, Hook, HookPoint, JournalEvent,
+    ServiceSpec, Strategy, Verdict,
+};
+use deployer_testkit::MemoryStore;
+
+use crate::stage::{Stage, broken, config};
+
+fn cloudmap() -> aws_sdk_servicediscovery::Client {
+    aws_sdk_servicediscovery::Client::new(&config())
+}
+
+/// A namespace of this zone.
+async fn namespace(zone: &str) -> Namespace {
+    let cloudmap = cloudmap();
+    let made = cloudmap.create_private_dns_namespace().name(zone).vpc("vpc-00000001").send().await;
+    let operation = made.map_err(broken("the namespace")).unwrap().operation_id.unwrap();
+    let made = cloudmap.get_operation().operation_id(operation).send().await.unwrap().operation.unwrap();
+    let id = made.targets.unwrap()[&OperationTargetType::Namespace].clone();
+    let arn = cloudmap.get_namespace().id(id).send().await.unwrap().namespace.unwrap().arn.unwrap();
+    Namespace::new(arn, zone).with_search_image("busybox:1.36")
+}
+
+fn deployer(stage: &Stage, options: AwsOptions) -> Deployer {
+    Deployer::new(stage.backend(&config(), options, Arc::new(MemoryStore::new())).unwrap())
+}
+
+fn service(stage: &Stage, version: &str) -> ServiceSpec {
+    ServiceSpec::image(&stage.image).with_command(["/shop", "web"]).with_env("VERSION", version).with_replicas(1)
+}
+
+/// An API, and a front that asks it in a hook, by its name in the file and by its whole name.
+fn shop(stage: &Stage, zone: &str, version: &str) -> AppSpec {
+    let script = format!("wget -qO- http://api:8080/version && wget -qO- http://api.shop.{zone}:8080/version");
+    let ask = Hook::new("ask", HookPoint::PreDeploy, ["/bin/sh", "-c", &script]).with_timeout(Duration::from_secs(60));
+    let api = service(stage, version).with_strategy(Strategy::Recreate);
+    let front = service(stage, version).with_hook(ask).with_dependency("api").unwrap();
+    AppSpec::new("shop").unwrap().with_service("api", api).unwrap().with_service("front", front).unwrap()
+}
+
+/// What hooks wrote while it was deployed.
+async fn written(deployer: &Deployer, spec: AppSpec) -> Vec<String> {
+    let mut deployment = deployer.deploy(spec, DeployOptions::default());
+    let mut lines = Vec::new();
+    while let Some(event) = deployment.next_event().await {
+        if let EventKind::Journal { entry } = event.kind
+            && let JournalEvent::StepFinished { detail, .. } = &entry.event
+        {
+            lines.extend(detail.iter().cloned());
+        }
+    }
+    let verdict = deployment.finished().await.unwrap().verdict.unwrap();
+    assert!(matches!(verdict, Verdict::Promoted { .. }), "{verdict}");
+    lines
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_find_each_other_by_name() {
+    let name = format!("names-{}", DeploymentId::fresh().as_str().get(24..).unwrap());
+    let stage = Stage::new(&name).await.unwrap();
+    let zone = format!("{name}.internal");
+    let namespace = namespace(&zone).await;
+    let there = deployer(&stage, stage.options().with_namespace(namespace.clone()));
+
+    assert_eq!(written(&there, shop(&stage, &zone, "v1")).await, ["v1", "v1"]);
+    assert_eq!(written(&there, shop(&stage, &zone, "v2")).await, ["v2", "v2"]);
+
+    // Whoever has the name before keeps it.
+    let id = namespace.arn.rsplit('/').next().unwrap();
+    cloudmap().create_service().name("theirs.stall").namespace_id(id).send().await.unwrap();
+    let stall = AppSpec::new("stall").unwrap().with_service("theirs", service(&stage, "v1")).unwrap();
+    let mut refused = there.deploy(stall, DeployOptions::default());
+    while refused.next_event().await.is_some() {}
+    let verdict = refused.finished().await.unwrap().verdict.unwrap();
+    assert!(verdict.to_string().contains("theirs.stall: somebody else has a service of this name"), "{verdict}");
+
+    let mut gone = there.destroy(&AppName::new("shop").unwrap(), false);
+    while gone.next_event().await.is_some() {}
+    gone.finished().await.unwrap();
+    let left = cloudmap().list_services().send().await.unwrap().services.unwrap_or_default();
+    let of_shop = left.iter().filter_map(|service| service.name()).filter(|name| name.ends_with(".shop"));
+    let of_zone: Vec<&str> = of_shop.collect();
+    assert_eq!(of_zone, [""; 0]);
+
+    let mut elsewhere = namespace.clone();
+    elsewhere.zone = "other.internal".to_owned();
+    let wrong = deployer(&stage, stage.options().with_namespace(elsewhere));
+    let error = wrong.plan(&shop(&stage, &zone, "v1"), &DeployOptions::default()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    let report = error.report().to_string();
+    assert!(report.contains("environment.namespace") && report.contains(&zone), "{report}");
+    stage.clear().await.unwrap();
+}
