@@ -54,7 +54,7 @@ fn mapping(mut node: Node, short: Option<&'static str>) -> Node {
     node.value = match (node.value, short) {
         (Value::Scalar(scalar), Some(key)) => {
             let value = Node::new(Value::Scalar(scalar), node.at);
-            Value::Map(vec![Entry { key: key.to_owned(), key_at: node.at, value }])
+            Value::Map(vec![Entry::new(key, node.at, value)])
         }
         (other, _) => other,
     };
@@ -87,18 +87,23 @@ fn by_name(mut node: Node, entry: impl Fn(Scalar, Position) -> Entry) -> Node {
 /// `NAME=value`, or a name alone.
 fn pair(scalar: Scalar, at: Position) -> Entry {
     let Some((name, value)) = scalar.text.split_once('=') else {
-        return Entry { key: scalar.text, key_at: at, value: Node::new(Value::Null, at) };
+        let shown = scalar.template.map(|template| template.text);
+        return Entry { template: shown, ..Entry::new(scalar.text, at, Node::new(Value::Null, at)) };
     };
     let value_at = match (scalar.offset, &scalar.template) {
         (Some(offset), None) => at.plus(offset + name.chars().count() + 1),
         _ => at,
     };
-    let template = scalar.template.map(|template| Template {
-        text: template.text.split_once('=').map_or(template.text.as_str(), |(_, value)| value).to_owned(),
-        ..template
-    });
+    let (mut shown, mut template) = (None, None);
+    if let Some(whole) = scalar.template {
+        // A `=` may also stand in a default or come from a variable. Then both show the whole.
+        let (before, after) = whole.text.split_once('=').unwrap_or((&whole.text, &whole.text));
+        let parts = if before.contains('$') { (whole.text.as_str(), whole.text.as_str()) } else { (before, after) };
+        shown = Some(parts.0.to_owned());
+        template = Some(Template { text: parts.1.to_owned(), variables: whole.variables });
+    }
     let value = Scalar { text: value.to_owned(), offset: None, template };
-    Entry { key: name.to_owned(), key_at: at, value: Node::new(Value::Scalar(value), value_at) }
+    Entry { template: shown, ..Entry::new(name, at, Node::new(Value::Scalar(value), value_at)) }
 }
 
 /// A name, with what the short form sets.
@@ -106,9 +111,10 @@ fn named(scalar: Scalar, at: Position, listed: Listed) -> Entry {
     let value = match listed {
         Listed::Bare => Value::Null,
         Listed::Dependency => Value::Map(vec![
-            Entry { key: "condition".to_owned(), key_at: at, value: Node::scalar("service_started", at) },
-            Entry { key: "required".to_owned(), key_at: at, value: Node::scalar("true", at) },
+            Entry::new("condition", at, Node::scalar("service_started", at)),
+            Entry::new("required", at, Node::scalar("true", at)),
         ]),
     };
-    Entry { key: scalar.text, key_at: at, value: Node::new(value, at) }
+    let shown = scalar.template.map(|template| template.text);
+    Entry { template: shown, ..Entry::new(scalar.text, at, Node::new(value, at)) }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use super::node::{Merging, Node, Template, Value};
 use super::report::Report;
-use super::variables::Variables;
+use super::variables::{Origin, Variables};
 
 /// How deep `${A:-${B:-...}}` may be nested.
 const MAX_DEPTH: usize = 32;
@@ -267,7 +267,9 @@ fn walk(node: &mut Node, path: &str, variables: &Variables, expander: &mut Expan
                     let mut used = Vec::new();
                     for name in expanded.used {
                         let Some((value, origin)) = variables.value_and_origin(&name) else { continue };
-                        report.hide(&name, value);
+                        if *origin != Origin::ProjectName {
+                            report.hide(&name, value);
+                        }
                         if used.len() < MAX_ORIGINS {
                             used.push((name, origin.clone()));
                         }

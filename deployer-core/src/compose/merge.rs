@@ -82,7 +82,7 @@ impl Merger<'_> {
                 *known = entry;
                 continue;
             }
-            self.path.push(entry.key);
+            self.path.push(entry.shown().to_owned());
             let earlier = std::mem::replace(&mut known.value, Node::new(Value::Null, entry.key_at));
             let at = entry.value.at;
             known.value = self.nodes(earlier, entry.value);

@@ -95,6 +95,19 @@ pub(super) struct Entry {
     pub(super) key: String,
     pub(super) key_at: Position,
     pub(super) value: Node,
+    /// The key before variables were put in, if it was an item of a list.
+    pub(super) template: Option<String>,
+}
+
+impl Entry {
+    pub(super) fn new(key: impl Into<String>, key_at: Position, value: Node) -> Self {
+        Self { key: key.into(), key_at, value, template: None }
+    }
+
+    /// The key as messages may show it.
+    pub(super) fn shown(&self) -> &str {
+        self.template.as_ref().unwrap_or(&self.key)
+    }
 }
 
 impl Node {
@@ -125,7 +138,7 @@ impl Node {
         let Value::Map(entries) = &mut self.value else { return None };
         let index = entries.iter().position(|entry| entry.key == key).unwrap_or_else(|| {
             let value = Self::new(Value::Null, at);
-            entries.push(Entry { key: key.to_owned(), key_at: at, value });
+            entries.push(Entry::new(key, at, value));
             entries.len() - 1
         });
         Some(&mut entries[index].value)

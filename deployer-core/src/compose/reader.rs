@@ -203,19 +203,15 @@ impl ComposeReader {
     }
 
     fn dir(&self, report: &mut Report, dir: &Path) -> Option<AppSpec> {
-        let mut given = self.given();
+        let given = self.given();
         if self.compose_variables {
-            // `COMPOSE_FILE` may be in `.env`. Then that file counts, even if the Compose file has another beside it.
-            if given.get("COMPOSE_FILE").is_none() {
-                let location = locate(report, dir)?;
-                let own = self.env_files(report, &location, &given)?;
-                if own.get("COMPOSE_FILE").is_some() {
-                    given.fill(own);
-                }
-            }
-            if let Some(files) = settings::files(&given) {
+            // If the files are elsewhere, `.env` of this directory counts before the one beside them.
+            let location = locate(report, dir)?;
+            let mut variables = given.clone();
+            variables.fill(self.env_files(report, &location, &given)?);
+            if let Some(files) = settings::files(&variables) {
                 let files: Vec<PathBuf> = files.iter().map(|file| dir.join(file)).collect();
-                return self.files(report, &files, given);
+                return self.files(report, &files, variables);
             }
         }
         let files = discover::files(report, dir)?;

@@ -40,10 +40,20 @@ struct Mark {
     notes: Vec<Note>,
 }
 
-/// The message with the variable's name instead of its value.
-fn without(message: String, value: &str, name: &str) -> String {
-    let there = value.len() <= message.len() && message.contains(value);
-    if there { message.replace(value, &format!("${{{name}}}")) } else { message }
+/// The text with the names of variables instead of their values.
+fn hidden_in(hidden: &BTreeMap<String, Rc<str>>, mut text: String) -> String {
+    for (name, value) in hidden {
+        if value.len() > text.len() {
+            continue;
+        }
+        let name = format!("${{{name}}}");
+        text = text.replace(&**value, &name);
+        // Messages quote what was written as Rust does.
+        if text.contains('\\') {
+            text = text.replace(&value.escape_debug().to_string(), &name);
+        }
+    }
+    text
 }
 
 /// Where the variables of this node come from.
@@ -75,12 +85,6 @@ impl Report {
         if self.settled.contains(&problem.path) {
             return;
         }
-        // A value that is there several times, by an alias or `extends`, is wrong once.
-        if let Some(place) = &problem.place
-            && !self.told.insert((place.clone(), problem.message.clone()))
-        {
-            return;
-        }
         let (kept, more) = match problem.severity {
             Severity::Error => (&mut self.errors, &mut self.more_errors),
             Severity::Warning => (&mut self.warnings, &mut self.more_warnings),
@@ -89,14 +93,13 @@ impl Report {
             *more += 1;
             return;
         }
-        for (name, value) in &self.hidden {
-            problem.path = without(problem.path, value, name);
-            problem.message = without(problem.message, value, name);
-            // Messages quote what was written as Rust does.
-            if value.len() <= problem.message.len() && problem.message.contains('\\') {
-                problem.message = without(problem.message, &value.escape_debug().to_string(), name);
-            }
+        // A value that is there several times, by an alias or `extends`, is wrong once.
+        if let Some(place) = &problem.place
+            && !self.told.insert((place.clone(), problem.message.clone()))
+        {
+            return;
         }
+        problem.message = hidden_in(&self.hidden, problem.message);
         kept.push(problem);
     }
 
@@ -190,7 +193,7 @@ impl Report {
                 if let Some(mark) = self.marks.get(&problem.path[..end]) {
                     problem.place = Some(self.place(mark.at));
                     problem.notes.extend(mark.notes.iter().cloned());
-                    problem.path = format!("{}{}", mark.path, &problem.path[end..]);
+                    problem.path = format!("{}{}", mark.path, hidden_in(&self.hidden, problem.path[end..].to_owned()));
                     break;
                 }
                 match problem.path[..end].rfind(['.', '[']) {

@@ -280,7 +280,7 @@ impl<'t, 'b> Builder<'t, 'b> {
         match &mut frame.kind {
             Kind::List(items) => items.push(node),
             Kind::Map { entries, seen, merges, key } => match key.take() {
-                Some(Key::Text(text, key_at)) => entries.push(Entry { key: text, key_at, value: node }),
+                Some(Key::Text(text, key_at)) => entries.push(Entry::new(text, key_at, node)),
                 Some(Key::Merge) => merges.push(node),
                 Some(Key::Refused) => {}
                 None if merge => *key = Some(Key::Merge),
