@@ -8,7 +8,7 @@ use super::rules::{ItemKey, Listed, Rule};
 /// Brings both values into the form that the rule merges. What has no such form stays as it is.
 pub(super) fn common(base: Node, over: Node, rule: Rule) -> (Node, Node) {
     match rule {
-        Rule::Replace => (base, over),
+        Rule::Replace | Rule::Merged(_) => (base, over),
         Rule::Items(key) => (list(base, key), list(over, key)),
         Rule::Mapping { short, .. } => (mapping(base, short), mapping(over, short)),
         Rule::Pairs | Rule::Names(_) if is_list(&base) && is_list(&over) => (base, over),

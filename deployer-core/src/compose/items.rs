@@ -7,6 +7,7 @@ use super::rules::{ItemKey, Rule};
 pub(super) fn key(item: &Node, rule: Rule) -> Option<String> {
     let key = match rule {
         Rule::Items(key) => key,
+        Rule::Merged(key) => ItemKey::Key(key),
         Rule::Pairs => ItemKey::Pair,
         Rule::Names(_) => ItemKey::Text,
         Rule::Replace | Rule::Mapping { .. } => return None,

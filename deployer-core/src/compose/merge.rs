@@ -51,7 +51,7 @@ impl Merger<'_> {
         };
         let value = match (base.value, over.value) {
             (Value::Scalar(_), Value::Scalar(scalar)) => return Node::new(Value::Scalar(scalar), over.at),
-            (Value::List(earlier), Value::List(later)) => Value::List(lists(earlier, later, rule)),
+            (Value::List(earlier), Value::List(later)) => Value::List(self.lists(earlier, later, rule)),
             (Value::Map(earlier), Value::Map(later)) if another_kind(&earlier, &later, rule) => {
                 return Node::new(Value::Map(later), over.at);
             }
@@ -93,21 +93,28 @@ impl Merger<'_> {
         }
         entries
     }
-}
-
-/// Appends the later items, or puts them in the place of those that are the same thing.
-fn lists(mut items: Vec<Node>, later: Vec<Node>, rule: Option<Rule>) -> Vec<Node> {
-    let key = |item: &Node| rule.and_then(|rule| items::key(item, rule));
-    let mut known: HashMap<String, usize> =
-        items.iter().enumerate().filter_map(|(index, item)| Some((key(item)?, index))).collect();
-    for item in later {
-        // Only once: what is there twice in one list is for the reader to judge.
-        match key(&item).and_then(|key| known.remove(&key)) {
-            Some(index) => items[index] = item,
-            None => items.push(item),
+    /// Appends the later items, or puts them in the place of those that are the same thing.
+    fn lists(&mut self, mut items: Vec<Node>, later: Vec<Node>, rule: Option<Rule>) -> Vec<Node> {
+        let key = |item: &Node| rule.and_then(|rule| items::key(item, rule));
+        let mut known: HashMap<String, usize> =
+            items.iter().enumerate().filter_map(|(index, item)| Some((key(item)?, index))).collect();
+        for item in later {
+            // Only once: what is there twice in one list is for the reader to judge.
+            let Some(index) = key(&item).and_then(|key| known.remove(&key)) else {
+                items.push(item);
+                continue;
+            };
+            if !matches!(rule, Some(Rule::Merged(_))) {
+                items[index] = item;
+                continue;
+            }
+            self.path.push("[]".to_owned());
+            let earlier = std::mem::replace(&mut items[index], Node::new(Value::Null, item.at));
+            items[index] = self.nodes(earlier, item);
+            self.path.pop();
         }
+        items
     }
-    items
 }
 
 /// Whether both mappings say of which kind they are, and it is not the same.
@@ -334,9 +341,9 @@ mod tests {
             ),
             ("{networks: {n: {external: true}}}", "{networks: {n: !override {}}}", "{networks: {n: {}}}"),
             (
-                "{networks: {n: {ipam: {config: [{subnet: s}, {subnet: t}]}}}}",
-                "{networks: {n: {ipam: {config: [{subnet: s, gateway: g}]}}}}",
-                "{networks: {n: {ipam: {config: [{subnet: s, gateway: g}, {subnet: t}]}}}}",
+                "{networks: {n: {ipam: {config: [{subnet: s, aux_addresses: {a: 1}}, {subnet: t}]}}}}",
+                "{networks: {n: {ipam: {config: [{subnet: s, gateway: g, aux_addresses: {b: 2}}, {subnet: u}]}}}}",
+                "{networks: {n: {ipam: {config: [{subnet: s, aux_addresses: {a: 1, b: 2}, gateway: g}, {subnet: t}, {subnet: u}]}}}}",
             ),
             ("{networks: {n: }}", "{networks: {n: {internal: true}}}", "{networks: {n: {internal: true}}}"),
         ] {

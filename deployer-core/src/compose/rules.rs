@@ -11,6 +11,8 @@ pub(super) enum Rule {
     Names(Listed),
     /// A list, or one value that stands for a list of one. An item takes the place of an earlier one with the same key.
     Items(ItemKey),
+    /// A list of mappings. An item is merged into an earlier one that has the same value of this key.
+    Merged(&'static str),
     /// A mapping for which text may stand, namely the value of `short`. If both have another value of `kind`, the later
     /// one stands alone.
     Mapping { short: Option<&'static str>, kind: Option<&'static str> },
@@ -57,7 +59,7 @@ const NAMED: Rule = Rule::Items(ItemKey::Key("name"));
 /// `ports` are not here: only when ranges are written out can be told which are the same.
 const RULES: &[(&[&str], Rule)] = &[
     (&["configs", "*", "labels"], Rule::Pairs),
-    (&["networks", "*", "ipam", "config"], Rule::Items(ItemKey::Key("subnet"))),
+    (&["networks", "*", "ipam", "config"], Rule::Merged("subnet")),
     (&["networks", "*", "labels"], Rule::Pairs),
     (&["secrets", "*", "labels"], Rule::Pairs),
     (&["volumes", "*", "labels"], Rule::Pairs),

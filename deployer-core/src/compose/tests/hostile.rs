@@ -186,8 +186,11 @@ proptest! {
     ) {
         let dir = given(&[("a.yaml", &file(&one)), ("b.yaml", &file(&other)), ("c.yaml", &other)]);
         let at = |name: &str| dir.path().join(name);
-        let _ = ComposeReader::new().read_files([at("a.yaml"), at("b.yaml")]);
-        let _ = ComposeReader::new().read_files([at("b.yaml"), at("c.yaml"), at("a.yaml")]);
+        for names in [&["a.yaml", "b.yaml"][..], &["b.yaml", "c.yaml", "a.yaml"]] {
+            if let Err(problems) = ComposeReader::new().read_files(names.iter().map(|name| at(name))) {
+                prop_assert!(problems.has_errors());
+            }
+        }
     }
 
     #[test]

@@ -81,3 +81,11 @@ fn no_path_shows_a_value() {
     assert!(problems.errors().count() >= 3, "{problems}");
     assert!(!format!("{problems}{problems:?}").contains("hunter"), "{problems}");
 }
+
+#[test]
+fn values_that_messages_would_quote_are_hidden_too() {
+    let text = "services: {web: {image: x, networks: ['${SECRET}']}}\n";
+    let reader = ComposeReader::new().with_env("SECRET", "hun\"ter\n2");
+    let problems = reader.read_str(text, "f", "/nowhere").unwrap_err();
+    assert_eq!(problems.0[0].message, "the network \"${SECRET}\" is not declared");
+}
