@@ -258,7 +258,7 @@ mod tests {
             ("{ports: [80]}", "{ports: [81]}", "{ports: [80, 81]}"),
             ("{cap_add: [A]}", "{cap_add: [A, B]}", "{cap_add: [A, B]}"),
             ("{profiles: [a]}", "{profiles: [a, b]}", "{profiles: [a, b]}"),
-            ("{links: [a, b]}", "{links: ['b:c']}", "{links: [a, b, 'b:c']}"),
+            ("{links: [a, b]}", "{links: ['b:c', a=d]}", "{links: [a=d, b, 'b:c']}"),
             ("{external_links: [a]}", "{external_links: [a]}", "{external_links: [a, a]}"),
             ("{label_file: a}", "{label_file: b}", "{label_file: [a, b]}"),
             (

@@ -88,7 +88,7 @@ const RULES: &[(&[&str], Rule)] = &[
     (&["services", "*", "healthcheck", "test"], Rule::Replace),
     (&["services", "*", "label_file"], TEXTS),
     (&["services", "*", "labels"], Rule::Pairs),
-    (&["services", "*", "links"], TEXTS),
+    (&["services", "*", "links"], Rule::Items(ItemKey::Pair)),
     (&["services", "*", "logging"], LOGGING),
     (&["services", "*", "models"], Rule::Names(Listed::Bare)),
     (&["services", "*", "networks"], Rule::Names(Listed::Bare)),
