@@ -2,7 +2,7 @@
 //!
 //! Such files hold passwords, so no fault quotes a value.
 
-use super::interpolate::{Expander, Lookup};
+use super::template::{Expander, Lookup};
 
 /// How the values of a file are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -140,7 +140,10 @@ impl Resolver<'_, '_> {
             let known = self.books[book].services.iter().map(|entry| entry.key.as_str());
             match keys::nearest(&name, known) {
                 Some(known) => self.loader.report.error_with_help(&name_at, message, format!("did you mean {known}?")),
-                None => self.loader.report.error(&name_at, message),
+                None => {
+                    let help = "only one file is searched; name another with `file`";
+                    self.loader.report.error_with_help(&name_at, message, help);
+                }
             }
             return None;
         };

@@ -41,17 +41,13 @@ fn model(loader: &mut Loader<'_>, item: &Cursor<'_>, trail: &[Location]) -> Opti
         let path = fields.require(loader.report, "path")?;
         (loader.report.one_or_more(&path), fields.get("project_directory"), fields.get("env_file"))
     };
-    let mut files = Vec::new();
-    for path in &paths {
-        files.push((path, loader.locate(path)?));
-    }
+    // Each path to its end, because all problems are to be found at once.
+    let files: Vec<_> = paths.iter().map(|path| Some((path, file(loader, path, trail)?))).collect();
+    let files: Vec<(&Cursor<'_>, Location)> = files.into_iter().collect::<Option<_>>()?;
     let Some((_, first)) = files.first() else {
         loader.report.error(item, "no file is named");
         return None;
     };
-    for (path, file) in &files {
-        refuse_circle(loader, path, file, trail)?;
-    }
     let directory = match directory {
         Some(cursor) => loader.locate(&cursor)?,
         None => first.parent(),
@@ -73,9 +69,11 @@ fn model(loader: &mut Loader<'_>, item: &Cursor<'_>, trail: &[Location]) -> Opti
     model
 }
 
-fn refuse_circle(loader: &mut Loader<'_>, cursor: &Cursor<'_>, file: &Location, trail: &[Location]) -> Option<()> {
+/// The file that is named at the cursor. None, reported, if it is being read already.
+fn file(loader: &mut Loader<'_>, cursor: &Cursor<'_>, trail: &[Location]) -> Option<Location> {
+    let file = loader.locate(cursor)?;
     if let Some(start) = trail.iter().position(|known| known.absolute == file.absolute) {
-        let circle: Vec<String> = trail[start..].iter().chain([file]).map(Location::shown).collect();
+        let circle: Vec<String> = trail[start..].iter().chain([&file]).map(Location::shown).collect();
         let help = "move what both need into a file of its own";
         loader.report.error_with_help(cursor, format!("files include each other: {}", circle.join(" -> ")), help);
         return None;
@@ -84,7 +82,7 @@ fn refuse_circle(loader: &mut Loader<'_>, cursor: &Cursor<'_>, file: &Location, 
         loader.report.error(cursor, format!("files include each other deeper than {MAX_DEPTH} levels"));
         return None;
     }
-    Some(())
+    Some(file)
 }
 
 /// The variables for the included files: those of the including one, then those of `env_file`, or of `.env` in the
@@ -98,14 +96,17 @@ fn scope(loader: &mut Loader<'_>, at: Position, directory: &Location, files: Opt
             env_file::read(loader.report, &file, Presence::Optional, &variables, &mut own).then_some(())?;
         }
         Some(cursor) => {
+            let mut good = true;
             for item in loader.report.one_or_more(&cursor) {
                 // A usual way to say that there is none.
                 if item.scalar().is_some_and(|scalar| scalar.text == "/dev/null") {
                     continue;
                 }
-                let file = loader.locate(&item)?;
-                env_file::read(loader.report, &file, Presence::Required, &variables, &mut own).then_some(())?;
+                good &= loader
+                    .locate(&item)
+                    .is_some_and(|file| env_file::read(loader.report, &file, Presence::Required, &variables, &mut own));
             }
+            good.then_some(())?;
         }
     }
     variables.fill(own);

@@ -6,7 +6,7 @@ use super::cursor::Cursor;
 use super::node::{Node, Value};
 use super::report::Report;
 use super::sources::{Location, Scope, Sources};
-use super::{extends, include, interpolate, load, merge, source};
+use super::{extends, include, interpolate, load, merge, source, template};
 
 /// How many Compose files are read for one application.
 pub(super) const MAX_FILES: usize = 100;
@@ -26,7 +26,7 @@ pub(super) struct Loader<'r> {
 
 impl<'r> Loader<'r> {
     pub(super) fn new(report: &'r mut Report, sources: Sources) -> Self {
-        Self { report, sources, budget: Budget::default(), text_left: interpolate::MAX_BYTES, depth: 0, complete: true }
+        Self { report, sources, budget: Budget::default(), text_left: template::MAX_BYTES, depth: 0, complete: true }
     }
 
     /// Makes a tree of a file's text. None, reported, if it cannot be read.

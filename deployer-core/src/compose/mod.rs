@@ -71,6 +71,7 @@ mod settings;
 mod source;
 mod sources;
 mod strategy;
+mod template;
 mod variables;
 mod volumes;
 mod words;

@@ -3,7 +3,7 @@
 //! reason is beside them.
 
 use crate::compose::dotenv::{self, Format};
-use crate::compose::interpolate::Expander;
+use crate::compose::template::Expander;
 
 /// What becomes of a text: the result, or a word of the complaint.
 type Outcome = Result<&'static str, &'static str>;

@@ -300,6 +300,14 @@ fn wrong_includes_are_refused() {
     for (include, expected) in [
         ("x", &["compose.yaml:2:10: include: \"x\" is not a list"][..]),
         ("[none.yaml]", &["compose.yaml:2:11: include[0]: there is no file none.yaml"]),
+        (
+            "[{path: [none.yaml, '~/x', a.yaml, nil.yaml], env_file: [no.env, nil.env]}]",
+            &["compose.yaml:2:30: include[0].path[1]: `~` depends on who deploys"],
+        ),
+        (
+            "[{path: bad/compose.yaml, env_file: [no.env, nil.env]}]",
+            &["no.env: the file does not exist", "nil.env: the file does not exist"],
+        ),
         ("[{path: []}]", &["compose.yaml:2:11: include[0]: no file is named"]),
         ("[{env_file: x}]", &["compose.yaml:2:11: include[0]: `path` is missing"]),
         ("[[a.yaml]]", &["compose.yaml:2:11: include[0]: a mapping is needed here, not a list"]),
