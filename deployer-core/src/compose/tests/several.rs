@@ -96,6 +96,21 @@ fn values_can_be_reset_and_overridden() {
 }
 
 #[test]
+fn tags_of_an_extended_service_are_its_own() {
+    let dir = given(&[
+        ("a.yaml", "services: {web: {image: w, expose: [1]}}\n"),
+        (
+            "b.yaml",
+            "services:\n  mid: {image: m, expose: !override [2], labels: !reset [a=b]}\n  web: {extends: mid, labels: [c=d]}\n",
+        ),
+    ]);
+    let app = ComposeReader::new().read_files([dir.path().join("a.yaml"), dir.path().join("b.yaml")]).unwrap();
+    let workload = &app.spec.services["web"].workload;
+    assert_eq!(workload.ports, [Port::internal(1), Port::internal(2)]);
+    assert_eq!(workload.labels.keys().collect::<Vec<_>>(), ["c"]);
+}
+
+#[test]
 fn the_files_of_a_directory_are_found_by_their_names() {
     let image = |tag: &str| format!("services: {{web: {{image: '{tag}'}}}}");
     let read = |files: &[(&str, &str)]| {
