@@ -28,7 +28,7 @@ mod manual {}
 
 pub use alb::AlbBalancer;
 pub use backend::{AwsBackend, config_from_env};
-pub use ecr::{EcrOptions, EcrRegistry};
+pub use ecr::{EcrOptions, EcrRegistry, Severity};
 pub use ecs::EcsOrchestrator;
 pub use environment::{
     DriftedProperty, DriftedResource, Environment, EnvironmentDrift, EnvironmentNetwork, EnvironmentOutputs,

@@ -2,6 +2,7 @@
 
 mod push;
 mod repository;
+mod scan;
 mod token;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,8 @@ use deployer_core::{Digest, Error, ErrorKind, PinnedImage, PruneImages, PublishI
 use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
+use self::scan::Scanned;
+pub use self::scan::Severity;
 use self::token::Token;
 use crate::failure::{failed, is};
 
@@ -36,12 +39,14 @@ pub struct EcrOptions {
     pub prefix: String,
     /// The registry's host, if it is not the one that ECR tells, as with an emulator.
     pub host: Option<String>,
+    /// How bad what ECR finds in an image may be; without it, nobody asks.
+    pub worst_finding: Option<Severity>,
 }
 
 impl Default for EcrOptions {
     /// Repositories `deployer/app/service` in the account's registry.
     fn default() -> Self {
-        Self { prefix: "deployer".to_owned(), host: None }
+        Self { prefix: "deployer".to_owned(), host: None, worst_finding: None }
     }
 }
 
@@ -57,6 +62,14 @@ impl EcrOptions {
     #[must_use]
     pub fn with_host(mut self, host: impl Into<String>) -> Self {
         self.host = Some(host.into());
+        self
+    }
+
+    /// Sets how bad what ECR finds in an image may be. Images of the registry are awaited to be scanned when they are resolved
+    /// or published, so before anything is started, and refused for what is worse.
+    #[must_use]
+    pub fn with_worst_finding(mut self, worst: Severity) -> Self {
+        self.worst_finding = Some(worst);
         self
     }
 }
@@ -186,6 +199,7 @@ impl Registry for EcrRegistry {
             }
         };
         let digest = self.digest(repository, image.build()).await?.ok_or_else(not_found)?;
+        self.check_scan(&Scanned { repository, digest: &digest }, &*request.progress).await?;
         let location = format!("{host}/{repository}@{digest}");
         self.saw(&location);
         Ok(PinnedImage::new(reference, location, digest))

@@ -12,6 +12,7 @@ use futures_util::StreamExt as _;
 
 use super::EcrRegistry;
 use super::repository::tag_of;
+use super::scan::Scanned;
 
 const OPERATION: &str = "registry.publish";
 
@@ -62,6 +63,7 @@ impl EcrRegistry {
         // Its tag says what is in it: what was pushed before need not be again.
         let id = aws_sdk_ecr::types::ImageIdentifier::builder().image_tag(&tag).build();
         if let Some(digest) = self.digest(&repository, id).await? {
+            self.check_scan(&Scanned { repository: &repository, digest: &digest }, &*request.progress).await?;
             return Ok(pinned(digest));
         }
         let name = format!("{host}/{repository}");
@@ -87,10 +89,10 @@ impl EcrRegistry {
                 .with_operation(OPERATION)
                 .with_resource(format!("{name}:{tag}"))
         })?;
+        self.check_scan(&Scanned { repository: &repository, digest: &digest }, &*request.progress).await?;
         Ok(pinned(digest))
     }
 
-    /// The TCP ports that an image says it listens on.
     /// What an image that was built says of itself.
     async fn config_of(&self, id: &str) -> Result<ImageConfig> {
         let image = self.0.docker.inspect_image(id).await.map_err(|error| match error {
@@ -106,6 +108,7 @@ impl EcrRegistry {
     }
 }
 
+/// The TCP ports that an image says it listens on.
 fn exposed_ports(config: &ImageConfig) -> Vec<u16> {
     let exposed = config.exposed_ports.iter().flatten();
     let mut ports: Vec<u16> = exposed.filter_map(|port| port.strip_suffix("/tcp")?.parse().ok()).collect();

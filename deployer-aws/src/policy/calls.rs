@@ -30,7 +30,7 @@ const CFN: &str = "cloudformation";
 const CLOUDMAP: &str = "servicediscovery";
 
 /// What is called for deployments.
-pub(super) const DEPLOYING: [Operation; 61] = [
+pub(super) const DEPLOYING: [Operation; 62] = [
     call(
         AUTOSCALING,
         "deregister_scalable_target",
@@ -118,6 +118,13 @@ pub(super) const DEPLOYING: [Operation; 61] = [
         &["ecr:CreateRepository", "ecr:TagResource"],
         Scope::Repositories,
         "a repository for each service",
+    ),
+    call(
+        ECR,
+        "describe_image_scan_findings",
+        &["ecr:DescribeImageScanFindings"],
+        Scope::Repositories,
+        "what was found in an image",
     ),
     call(ECR, "describe_repositories", &["ecr:DescribeRepositories"], Scope::AllRepositories, "where images are"),
     call(ECR, "get_authorization_token", &["ecr:GetAuthorizationToken"], Scope::Everything, "pushing images"),

@@ -164,28 +164,21 @@ pub fn environment(spec: &EnvironmentSpec, account: &Account) -> Result<Value> {
     Ok(document(&facts, needs.into_iter()))
 }
 
-/// A document with one statement for each set of resources: its characters are numbered.
+/// A document with one statement for each set of resources. Statements have no names: the characters of a policy are numbered.
 fn document<'a>(facts: &Facts, needs: impl Iterator<Item = (&'a [&'a str], Scope)>) -> Value {
-    let mut statements = BTreeMap::<String, (Scope, Value, BTreeSet<&str>)>::new();
+    let mut statements = BTreeMap::<String, (Value, BTreeSet<&str>)>::new();
     for (actions, scope) in needs {
         let Some(resources) = facts.resources(scope) else { continue };
-        let mut limits = json!({"Resource": resources});
+        let mut statement = json!({"Effect": "Allow", "Resource": resources});
         if let Some(condition) = facts.condition(scope) {
-            limits["Condition"] = condition;
+            statement["Condition"] = condition;
         }
-        let (_, _, allowed) = statements.entry(limits.to_string()).or_insert_with(|| (scope, limits, BTreeSet::new()));
-        allowed.extend(actions);
+        let same = statements.entry(statement.to_string());
+        same.or_insert_with(|| (statement, BTreeSet::new())).1.extend(actions);
     }
-    let mut statements: Vec<_> = statements
-        .into_values()
-        .map(|(scope, limits, actions)| {
-            let mut statement = json!({"Sid": format!("{scope:?}"), "Effect": "Allow", "Action": actions});
-            if let (Value::Object(statement), Value::Object(limits)) = (&mut statement, limits) {
-                statement.extend(limits);
-            }
-            statement
-        })
-        .collect();
-    statements.sort_by(|one, other| one["Sid"].as_str().cmp(&other["Sid"].as_str()));
-    json!({"Version": "2012-10-17", "Statement": statements})
+    let statements = statements.into_values().map(|(mut statement, actions)| {
+        statement["Action"] = json!(actions);
+        statement
+    });
+    json!({"Version": "2012-10-17", "Statement": statements.collect::<Vec<_>>()})
 }

@@ -6,6 +6,7 @@ mod environments;
 mod names;
 mod policies;
 mod preflight;
+mod scans;
 mod secrets;
 mod stacks;
 #[path = "../stage/mod.rs"]
