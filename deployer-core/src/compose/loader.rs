@@ -65,7 +65,17 @@ impl<'r> Loader<'r> {
     /// read, the last of them these.
     pub(super) fn model(&mut self, trees: Vec<Node>, trail: &[Location]) -> Option<Node> {
         let mut model: Option<Node> = None;
+        let empty = trees.iter().all(|tree| tree.value == Value::Null);
+        if let Some(tree) = trees.first().filter(|_| empty) {
+            let help = "it needs at least `services:` with one service".to_owned();
+            self.report.problem("", tree.at, "the file is empty", help);
+            self.complete = false;
+        }
         for mut tree in trees {
+            // Such as an overriding file of which everything is a comment.
+            if tree.value == Value::Null {
+                continue;
+            }
             if !matches!(tree.value, Value::Map(_)) {
                 self.report.problem("", tree.at, "a Compose file is a mapping", "begin with `services:`".to_owned());
                 self.complete = false;

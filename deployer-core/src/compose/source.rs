@@ -22,7 +22,7 @@ pub(super) struct Fault {
     pub(super) help: Option<&'static str>,
 }
 
-/// Reads the one document in `text`. What its tree takes comes out of the budget.
+/// Reads the one document in `text`; without any it is null. What its tree takes comes out of the budget.
 ///
 /// # Errors
 /// Every fault that could be found. After one of syntax nothing more can be.
@@ -53,10 +53,7 @@ pub(super) fn parse(text: &str, file: usize, budget: &mut Budget) -> Result<Node
     if !builder.faults.is_empty() {
         return Err(builder.faults);
     }
-    match builder.root {
-        Some(root) => Ok(root),
-        None => fault("the file is empty", "it needs at least `services:` with one service"),
-    }
+    Ok(builder.root.unwrap_or_else(|| Node::new(Value::Null, start)))
 }
 
 /// The rest of the text is not worth reading.
@@ -398,7 +395,6 @@ mod tests {
     #[test]
     fn what_is_wrong_with_the_text_is_said() {
         for (text, expected) in [
-            ("", "1:1 : the file is empty"),
             ("a: 1\n---\nb: 2\n", "2:1 : the file has more than one document"),
             ("a: 1\nb: 2\na: 3\n", "3:1 : the key `a` is there twice"),
             ("a: {b: 1, b: 2}", "1:11 a: the key `b` is there twice"),

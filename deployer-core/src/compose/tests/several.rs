@@ -53,11 +53,19 @@ fn problems_are_at_the_place_in_the_file_that_they_come_from() {
 
 #[test]
 fn faults_in_all_files_are_found_at_once() {
-    let dir = given(&[("a.yaml", "services: [\n"), ("b.yaml", "- a\n"), ("c.yaml", "a: 1\na: 2\n")]);
+    let dir = given(&[
+        ("a.yaml", "services: [\n"),
+        ("b.yaml", "- a\n"),
+        ("c.yaml", "a: 1\na: 2\n"),
+        ("e.yaml", "# services: {}\n"),
+        ("f.yaml", "services: {a: {image: x}}\n"),
+    ]);
     let read = |names: &[&str]| ComposeReader::new().read_files(names.iter().map(|name| dir.path().join(name)));
     let found = told(&dir, &read(&["a.yaml", "c.yaml"]).unwrap_err());
     assert_eq!(found.len(), 2, "{found:?}");
     assert_eq!(told(&dir, &read(&["b.yaml"]).unwrap_err()), ["b.yaml:1:1: : a Compose file is a mapping"]);
+    assert_eq!(told(&dir, &read(&["e.yaml", "e.yaml"]).unwrap_err()), ["e.yaml:1:1: : the file is empty"]);
+    assert_eq!(read(&["e.yaml", "f.yaml", "e.yaml"]).unwrap().spec.services.len(), 1);
     let found = told(&dir, &read(&["x.yaml", "y.yaml"]).unwrap_err());
     assert_eq!(found, ["x.yaml: the file does not exist", "y.yaml: the file does not exist"]);
     assert_eq!(told(&dir, &read(&[]).unwrap_err()), [": no Compose file is named"]);
