@@ -16,13 +16,15 @@ use cloud::proof::Proof;
 use cloud::scenarios;
 use cloud::strike::Strikes;
 
-const USAGE: &str = "usage: scripts/proof-aws [--seed S] [--runs N] [--only WORD] [--replay 'SCENARIO | FAULTS']";
+const USAGE: &str =
+    "usage: scripts/proof-aws [--seed S] [--runs N] [--only WORD] [--fault WORD] [--replay 'SCENARIO | FAULTS']";
 
 #[derive(Debug, Default)]
 struct Options {
     seed: u64,
     runs: u64,
     only: String,
+    fault: String,
     replay: Option<(String, Strikes)>,
 }
 
@@ -36,6 +38,7 @@ fn options() -> Result<Options, String> {
             "--seed" => options.seed = number()?,
             "--runs" => options.runs = number()?,
             "--only" => options.only = value,
+            "--fault" => options.fault = value,
             "--replay" => {
                 let (scenario, strikes) = value.split_once(" | ").ok_or("--replay takes `SCENARIO | FAULTS`")?;
                 let strikes = strikes.parse().map_err(|error| format!("{error}"))?;
@@ -56,7 +59,7 @@ fn main() -> ExitCode {
         }
     };
     let scenarios = scenarios::all().into_iter().filter(|scenario| scenario.name.contains(&options.only)).collect();
-    let proof = Proof { scenarios, seed: options.seed, runs: options.runs };
+    let proof = Proof { scenarios, seed: options.seed, runs: options.runs, fault: options.fault };
     if let Some((scenario, strikes)) = &options.replay {
         let broken = proof.replay(scenario, strikes);
         broken.iter().for_each(|what| println!("violation: {what}"));

@@ -54,9 +54,10 @@ pub(crate) fn slot(app: &AppName, service: &ServiceName, slot: char) -> String {
     format!("{}-{slot}", stem(app, service))
 }
 
-/// The family of a revision's task definition: its name says which revision it is.
-pub(crate) fn family(app: &AppName, revision: &RevisionId) -> String {
-    format!("{}-{}", stem(app, revision.service()), revision.hash())
+/// The family of a revision's task definition where definitions are made with these settings: its name says which revision it
+/// is. Environments of one account have each their own.
+pub(crate) fn family(app: &AppName, revision: &RevisionId, settings: &str) -> String {
+    format!("{}-{}-{}", stem(app, revision.service()), digits(&[settings]), revision.hash())
 }
 
 /// The hash of the revision that a family is of.

@@ -168,8 +168,7 @@ impl Namespace {
     ///
     /// ECS does not let tasks of its own network search in a domain. So a container of this image runs before each instance
     /// and appends the domain to `/etc/resolv.conf`, which all containers of a task share. The image needs `/bin/sh`, `sed`
-    /// and `echo`; that of BusyBox does, by a location where ECS finds it. It counts for revisions that are deployed from
-    /// then on.
+    /// and `echo`; that of BusyBox does, by a location where ECS finds it.
     #[must_use]
     pub fn with_search_image(mut self, image: impl Into<String>) -> Self {
         self.search_image = Some(image.into());

@@ -16,7 +16,7 @@ use deployer_core::{
 use super::fargate;
 use crate::failure::{failed, is};
 use crate::naming::{self, tag};
-use crate::options::Architecture;
+use crate::options::{Architecture, AwsOptions};
 use crate::secrets;
 use crate::site::Site;
 
@@ -49,7 +49,7 @@ impl Site {
     /// The ARN of the revision's task definition, registered unless it has been before: by its family's name it is known
     /// which revision it is, whoever has registered it.
     pub(super) async fn definition(&self, release: &Release, revision: &RevisionId) -> Result<String> {
-        let family = naming::family(&release.app, revision);
+        let family = naming::family(&release.app, revision, &self.settings());
         if let Some((arn, _)) = self.find_definition(&family).await? {
             return Ok(arn);
         }
@@ -62,6 +62,13 @@ impl Site {
         let known = KnownDefinition { release: release.number, checked: service.container_check().is_some() };
         self.memory().definitions.insert(arn.to_owned(), known);
         Ok(arn.to_owned())
+    }
+
+    /// What of the options is in task definitions: with others, a revision has another one.
+    fn settings(&self) -> String {
+        let AwsOptions { execution_role, task_role, log_group, namespace, capacity, architecture, .. } = &self.options;
+        let names = namespace.as_ref().map(|namespace| (&namespace.zone, &namespace.search_image));
+        format!("{execution_role:?} {task_role:?} {log_group:?} {names:?} {} {architecture:?}", capacity.is_fargate())
     }
 
     /// A task definition by its family or ARN.

@@ -17,7 +17,7 @@ const RUNS: u64 = 250;
 fn whatever_strikes_at_a_request_changes_nothing_but_the_time() {
     let scenarios = scenarios::all();
     let seed = std::env::var("DEPLOYER_PROOF_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
-    let report = Proof { scenarios, seed, runs: RUNS }.run();
+    let report = Proof { scenarios, seed, runs: RUNS, fault: String::new() }.run();
     report.tables();
     assert!(report.violations.is_empty(), "{report}");
     assert_eq!(report.runs, RUNS);
@@ -39,7 +39,7 @@ fn what_has_broken_before_does_not_break_again() {
         "blue-green/draining-counts | call 36: weights moved by hand",
         "blue-green/draining-counts | call 38: weights moved by hand",
     ];
-    let proof = Proof { scenarios: scenarios::all(), seed: 1, runs: 0 };
+    let proof = Proof { scenarios: scenarios::all(), seed: 1, runs: 0, fault: String::new() };
     for line in found {
         let (scenario, strikes) = line.split_once(" | ").unwrap();
         let broken = proof.replay(scenario, &strikes.parse().unwrap());
