@@ -3,16 +3,23 @@
 use std::collections::BTreeMap;
 
 use super::cursor::{Cursor, Fields};
+use super::node::Position;
 use super::report::Report;
 use super::{Project, keys, service};
 use crate::model::{BuildSpec, SecretRef};
 
-pub(super) fn read(report: &mut Report, project: &Project<'_>, cursor: &Cursor<'_>) -> Option<BuildSpec> {
+/// Reads `build` of a service that is declared at `home`, which says where a missing context is.
+pub(super) fn read(
+    report: &mut Report,
+    project: &Project<'_>,
+    cursor: &Cursor<'_>,
+    home: Position,
+) -> Option<BuildSpec> {
     if cursor.scalar().is_some() {
         return Some(BuildSpec::new(context(report, project, cursor)?));
     }
     let fields = report.fields(cursor, &keys::BUILD)?;
-    let mut build = BuildSpec::new(project.dir);
+    let mut build = BuildSpec::new(&project.sources.dir(home).absolute);
     if let Some(cursor) = fields.get("context") {
         build.context = context(report, project, &cursor)?.into();
     }
@@ -46,7 +53,7 @@ fn args(report: &mut Report, project: &Project<'_>, fields: &Fields<'_>) -> BTre
     let Some(cursor) = fields.get("args") else { return BTreeMap::new() };
     let mut args = BTreeMap::new();
     for (name, value, at) in report.pairs(&cursor) {
-        match value.or_else(|| (project.variables)(&name).map(str::to_owned)) {
+        match value.or_else(|| project.variable(at.node.at, &name).map(str::to_owned)) {
             Some(value) => {
                 args.insert(name, value);
             }

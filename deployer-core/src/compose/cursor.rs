@@ -77,7 +77,7 @@ impl<'a> Cursor<'a> {
         let field = |entry: &'a super::node::Entry| Field {
             key: &entry.key,
             key_at: entry.key_at,
-            value: self.child(&entry.value, &entry.key),
+            value: self.child(&entry.value, entry.shown()),
         };
         entries.iter().map(field).collect()
     }

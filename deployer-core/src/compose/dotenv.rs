@@ -2,7 +2,7 @@
 //!
 //! Such files hold passwords, so no fault quotes a value.
 
-use super::interpolate::{Expander, Lookup};
+use super::template::{Expander, Lookup};
 
 /// How the values of a file are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,8 +13,14 @@ pub(super) enum Format {
     Raw,
 }
 
-/// The variables of a file, in its order. Without a value the line was a name alone.
-pub(super) type Variables = Vec<(String, Option<String>)>;
+/// A variable of a file.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Variable {
+    pub(super) name: String,
+    /// None if the name stands alone.
+    pub(super) value: Option<String>,
+    pub(super) line: usize,
+}
 
 /// What is wrong with a line.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,16 +29,23 @@ pub(super) struct Fault {
     pub(super) message: String,
 }
 
-/// Reads a file's text. Variables in values are taken from `lookup`, else from earlier lines.
+/// Reads the variables of a file's text, in its order. Variables in values are taken from `given`, else from earlier
+/// lines, else from `earlier` files.
 ///
 /// # Errors
 /// Every line that is wrong.
-pub(super) fn parse(text: &str, format: Format, lookup: Lookup<'_>) -> Result<Variables, Vec<Fault>> {
+pub(super) fn parse<'a>(
+    text: &str,
+    format: Format,
+    given: Lookup<'a>,
+    earlier: Lookup<'a>,
+) -> Result<Vec<Variable>, Vec<Fault>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut reader = Reader { rest: text, line: 1, format, lookup, variables: Vec::new(), left: MAX_TOTAL };
+    let (line, variables, left) = (1, Vec::new(), MAX_TOTAL);
+    let mut reader = Reader { rest: text, line, format, given, earlier, variables, left };
     let mut faults = Vec::new();
     while let Some(line) = reader.next_statement() {
-        if let Err(message) = reader.statement() {
+        if let Err(message) = reader.statement(line) {
             faults.push(Fault { line, message });
             reader.skip_line();
         }
@@ -50,8 +63,9 @@ struct Reader<'t, 'l> {
     rest: &'t str,
     line: usize,
     format: Format,
-    lookup: Lookup<'l>,
-    variables: Variables,
+    given: Lookup<'l>,
+    earlier: Lookup<'l>,
+    variables: Vec<Variable>,
     left: usize,
 }
 
@@ -88,7 +102,7 @@ impl<'t> Reader<'t, '_> {
         self.advance(end);
     }
 
-    fn statement(&mut self) -> Result<(), String> {
+    fn statement(&mut self, begin: usize) -> Result<(), String> {
         let end_of_line = self.rest.find('\n').unwrap_or(self.rest.len());
         let line = &self.rest[..end_of_line];
         if self.format == Format::Raw {
@@ -99,7 +113,7 @@ impl<'t> Reader<'t, '_> {
             };
             check_name(name.trim_end())?;
             self.advance(end_of_line);
-            return self.add(name.trim_end(), value);
+            return self.add(name.trim_end(), value, begin);
         }
         if let Some(rest) = line.strip_prefix("export")
             && rest.starts_with(is_space)
@@ -115,44 +129,39 @@ impl<'t> Reader<'t, '_> {
         check_name(name)?;
         if alone {
             self.advance(end);
-            return self.add(name, None);
+            return self.add(name, None, begin);
         }
         self.advance(end + 1);
         let space = self.rest.len() - self.rest.trim_start_matches(is_space).len();
-        let had_space = space > 0;
         self.advance(space);
         let value = match self.rest.chars().next() {
             Some(quote @ ('"' | '\'')) => self.quoted(quote)?,
-            _ => self.plain(had_space)?,
+            // Compose takes such a comment for the value, which nobody means.
+            Some('#') if space > 0 => {
+                self.skip_line();
+                String::new()
+            }
+            _ => self.plain()?,
         };
-        self.add(name, Some(value))
+        self.add(name, Some(value), begin)
     }
 
-    fn add(&mut self, name: &str, value: Option<String>) -> Result<(), String> {
+    fn add(&mut self, name: &str, value: Option<String>, line: usize) -> Result<(), String> {
         let size = value.as_ref().map_or(0, String::len);
         let Some(left) = self.left.checked_sub(size) else {
             self.left = 0;
             return Err("the values grow too large".to_owned());
         };
         self.left = left;
-        self.variables.push((name.to_owned(), value));
+        self.variables.push(Variable { name: name.to_owned(), value, line });
         Ok(())
     }
 
-    /// An unquoted value: to the end of the line, or to a `#` after white space.
-    fn plain(&mut self, had_space: bool) -> Result<String, String> {
+    /// An unquoted value: to the end of the line, or to a `#` after a space.
+    fn plain(&mut self) -> Result<String, String> {
         let end = self.rest.find('\n').unwrap_or(self.rest.len());
         let line = self.advance(end);
-        let mut space = had_space;
-        let mut comment = line.len();
-        for (index, c) in line.char_indices() {
-            if c == '#' && space {
-                comment = index;
-                break;
-            }
-            space = is_space(c);
-        }
-        self.expand(line[..comment].trim_end())
+        self.expand(line.split(" #").next().unwrap_or(line).trim_end())
     }
 
     /// A quoted value, which may go over several lines; only a comment may follow it.
@@ -172,11 +181,20 @@ impl<'t> Reader<'t, '_> {
                     None => value.push('\\'),
                 },
                 '\\' => match chars.next() {
+                    Some((_, 'a')) => value.push('\x07'),
+                    Some((_, 'b')) => value.push('\x08'),
+                    Some((_, 'f')) => value.push('\x0c'),
                     Some((_, 'n')) => value.push('\n'),
                     Some((_, 'r')) => value.push('\r'),
                     Some((_, 't')) => value.push('\t'),
+                    Some((_, 'v')) => value.push('\x0b'),
                     Some((_, '$')) => value.push_str("$$"),
-                    Some((_, other)) => value.push(other),
+                    Some((_, other @ ('"' | '\\'))) => value.push(other),
+                    Some((index, '0')) if octal(&self.rest[index + 1..]).is_some() => {
+                        value.extend(octal(&self.rest[index + 1..]));
+                        chars.nth(2);
+                    }
+                    Some((_, other)) => value.extend(['\\', other]),
                     None => value.push('\\'),
                 },
                 c => value.push(c),
@@ -197,8 +215,8 @@ impl<'t> Reader<'t, '_> {
             return Ok(value.to_owned());
         }
         let lookup = |name: &str| {
-            let earlier = || self.variables.iter().rev().find(|(known, _)| known == name);
-            (self.lookup)(name).or_else(|| earlier().and_then(|(_, value)| value.as_deref()))
+            let own = || self.variables.iter().rev().find(|known| known.name == name)?.value.as_deref();
+            (self.given)(name).or_else(own).or_else(|| (self.earlier)(name))
         };
         // A variable that is nowhere is empty, as in the Compose file itself.
         let mut expander = Expander::with_budget(&lookup, self.left);
@@ -208,12 +226,21 @@ impl<'t> Reader<'t, '_> {
     }
 }
 
+/// The character that three octal digits at the beginning stand for.
+fn octal(text: &str) -> Option<char> {
+    let digits = text.get(..3).filter(|digits| digits.bytes().all(|digit| (b'0'..b'8').contains(&digit)))?;
+    u8::from_str_radix(digits, 8).ok().map(char::from)
+}
+
 fn check_name(name: &str) -> Result<(), String> {
     if name.is_empty() {
         return Err("the name of the variable is missing".to_owned());
     }
-    match name.chars().find(|c| !(c.is_alphanumeric() || matches!(c, '_' | '.' | '-'))) {
-        Some(_) => Err("the name of the variable has a character that is no letter, digit, `_`, `.` or `-`".to_owned()),
+    match name.chars().find(|c| !(c.is_alphanumeric() || matches!(c, '_' | '.' | '-' | '[' | ']'))) {
+        Some(_) => {
+            Err("the name of the variable has a character that is no letter, digit, `_`, `.`, `-`, `[` or `]`"
+                .to_owned())
+        }
         None => Ok(()),
     }
 }
@@ -227,11 +254,11 @@ mod tests {
     }
 
     fn values(text: &str, format: Format) -> Vec<String> {
-        let show = |(name, value): (String, Option<String>)| match value {
+        let show = |Variable { name, value, .. }: Variable| match value {
             Some(value) => format!("{name}={value}"),
             None => name,
         };
-        parse(text, format, &lookup).unwrap().into_iter().map(show).collect()
+        parse(text, format, &lookup, &|_| None).unwrap().into_iter().map(show).collect()
     }
 
     #[test]
@@ -282,8 +309,8 @@ mod tests {
 
     #[test]
     fn every_wrong_line_is_named_without_its_value() {
-        let text = "A=1\nB C=secret\n=secret\nD=\"secret\" secret\nE=$\nF='secret\n";
-        let faults = parse(text, Format::Compose, &lookup).unwrap_err();
+        let text = "A=1\nB C=secret\n=secret\nD=\"secret\" secret\nE=${\nF='secret\n";
+        let faults = parse(text, Format::Compose, &lookup, &|_| None).unwrap_err();
         assert_eq!(faults.iter().map(|fault| fault.line).collect::<Vec<_>>(), [2, 3, 4, 5, 6]);
         assert!(!format!("{faults:?}").contains("secret"));
     }
@@ -294,7 +321,7 @@ mod tests {
         for level in 1..64 {
             text.push_str(&format!("A{level}=$A{0}$A{0}\n", level - 1));
         }
-        let faults = parse(&text, Format::Compose, &lookup).unwrap_err();
+        let faults = parse(&text, Format::Compose, &lookup, &|_| None).unwrap_err();
         assert!(faults[0].message.contains("too large"), "{faults:?}");
     }
 }

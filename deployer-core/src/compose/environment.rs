@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::cursor::{Cursor, Fields};
 use super::dotenv::{self, Format};
+use super::node::Position;
 use super::project::MAX_READS;
 use super::report::Report;
 use super::{Project, keys, load};
@@ -11,17 +12,12 @@ use crate::model::EnvValue;
 
 /// The files' variables in their order, overruled by `environment`.
 pub(super) fn read(report: &mut Report, project: &Project<'_>, service: &Fields<'_>) -> BTreeMap<String, EnvValue> {
-    let mut env = BTreeMap::new();
-    if let Some(cursor) = service.get("env_file") {
-        for item in report.one_or_more(&cursor) {
-            env.extend(file(report, project, &item));
-        }
-    }
+    let mut own = BTreeMap::new();
     if let Some(cursor) = service.get("environment") {
         for (name, value, at) in report.pairs(&cursor) {
-            match value.or_else(|| (project.variables)(&name).map(str::to_owned)) {
+            match value.or_else(|| project.variable(at.node.at, &name).map(str::to_owned)) {
                 Some(value) => {
-                    env.insert(name, EnvValue::Plain(value));
+                    own.insert(name, value);
                 }
                 None => {
                     let help = "give it a value here, or set the variable";
@@ -30,53 +26,75 @@ pub(super) fn read(report: &mut Report, project: &Project<'_>, service: &Fields<
             }
         }
     }
-    env
+    let mut env = BTreeMap::new();
+    if let Some(cursor) = service.get("env_file") {
+        for item in report.one_or_more(&cursor) {
+            file(report, project, &item, &own, &mut env);
+        }
+    }
+    env.extend(own);
+    env.into_iter().map(|(name, value)| (name, EnvValue::Plain(value))).collect()
 }
 
-fn file(report: &mut Report, project: &Project<'_>, cursor: &Cursor<'_>) -> Vec<(String, EnvValue)> {
+/// The value that a variable has in the files: that of the project, else that of `environment`.
+fn given<'a>(project: &'a Project<'_>, own: &'a BTreeMap<String, String>, at: Position, name: &str) -> Option<&'a str> {
+    project.variable(at, name).or_else(|| own.get(name).map(String::as_str))
+}
+
+/// Adds the variables of a file to those of earlier files.
+fn file(
+    report: &mut Report,
+    project: &Project<'_>,
+    cursor: &Cursor<'_>,
+    own: &BTreeMap<String, String>,
+    env: &mut BTreeMap<String, String>,
+) {
     let (mut format, mut required, mut at) = (Format::Compose, true, cursor.clone());
     if cursor.is_map() {
-        let Some(fields) = report.fields(cursor, &keys::ENV_FILE) else { return Vec::new() };
+        let Some(fields) = report.fields(cursor, &keys::ENV_FILE) else { return };
         required = fields.flag(report, "required").unwrap_or(true);
         if let Some(cursor) = fields.get("format")
             && report.parsed(&cursor, "`raw`", |text| (text == "raw").then_some(())).is_some()
         {
             format = Format::Raw;
         }
-        let Some(path) = fields.require(report, "path") else { return Vec::new() };
+        let Some(path) = fields.require(report, "path") else { return };
         at = path;
     }
-    let Some(path) = report.text(&at).and_then(|text| project.path(report, &at, &text)) else { return Vec::new() };
+    let Some(path) = report.text(&at).and_then(|text| project.path(report, &at, &text)) else { return };
     let Some(left) = project.reads_left.get().checked_sub(1) else {
         report.error(&at, format!("no more than {MAX_READS} files are read"));
-        return Vec::new();
+        return;
     };
     project.reads_left.set(left);
     let text = match load::text(path.as_ref()) {
         Ok(Some(text)) => text,
-        Ok(None) if !required => return Vec::new(),
+        Ok(None) if !required => return,
         Ok(None) => {
             report.error_with_help(&at, "the file does not exist", "or write `required: false`");
-            return Vec::new();
+            return;
         }
         Err(why) => {
             report.error(&at, why);
-            return Vec::new();
+            return;
         }
     };
-    match dotenv::parse(&text, format, project.variables) {
+    let at_node = at.node.at;
+    let found = dotenv::parse(&text, format, &|name| given(project, own, at_node, name), &|name| {
+        env.get(name).map(String::as_str)
+    });
+    match found {
         Ok(variables) => {
-            let value = |(name, value): (String, Option<String>)| {
-                let value = value.or_else(|| (project.variables)(&name).map(str::to_owned))?;
-                Some((name, EnvValue::Plain(value)))
-            };
-            variables.into_iter().filter_map(value).collect()
+            for dotenv::Variable { name, value, .. } in variables {
+                if let Some(value) = value.or_else(|| given(project, own, at_node, &name).map(str::to_owned)) {
+                    env.insert(name, value);
+                }
+            }
         }
         Err(faults) => {
             for fault in faults {
                 report.error(&at, format!("line {} of the file: {}", fault.line, fault.message));
             }
-            Vec::new()
         }
     }
 }

@@ -36,12 +36,17 @@ impl Section {
         Self { name, extensible: false, keys }
     }
 
-    fn fate(&self, key: &str) -> Option<Fate> {
+    pub(super) fn fate(&self, key: &str) -> Option<Fate> {
         self.keys.iter().find(|(known, _)| *known == key).map(|(_, fate)| *fate)
     }
 
     pub(super) fn supports(&self, key: &str) -> bool {
         self.fate(key) == Some(Supported)
+    }
+
+    #[cfg(test)]
+    pub(super) fn known(&self) -> impl Iterator<Item = &'static str> {
+        self.of_fate(|_| true)
     }
 
     #[cfg(test)]
@@ -71,13 +76,13 @@ impl Section {
 }
 
 const NOT_YET: &str = "remove it; it is not supported yet";
-const ONE_FILE: &str = "write the services out: only one file is read";
 const NO_ISOLATION: &str = "remove it; services run with the engine's defaults for isolation";
 const SECRET_HELP: &str = "give the value to the `Secrets` of the deployment, and name it under `x-deployer.secrets`";
 
 pub(super) const TOP: Section = Section::compose(
     "the file",
     &[
+        ("include", Supported),
         ("name", Supported),
         ("services", Supported),
         ("networks", Supported),
@@ -85,7 +90,6 @@ pub(super) const TOP: Section = Section::compose(
         ("secrets", Supported),
         ("version", Ignored("Compose files have had no version since 2020")),
         ("configs", Refused("put the content into the image, or mount a file")),
-        ("include", Refused(ONE_FILE)),
         ("models", Refused(NOT_YET)),
     ],
 );
@@ -102,6 +106,7 @@ pub(super) const SERVICE: Section = Section::compose(
         ("env_file", Supported),
         ("environment", Supported),
         ("expose", Supported),
+        ("extends", Supported),
         ("healthcheck", Supported),
         ("hostname", Supported),
         ("image", Supported),
@@ -151,7 +156,6 @@ pub(super) const SERVICE: Section = Section::compose(
         ("dns_opt", Refused(NOT_YET)),
         ("dns_search", Refused(NOT_YET)),
         ("domainname", Refused("use `hostname`")),
-        ("extends", Refused(ONE_FILE)),
         ("external_links", Refused("join an external network instead")),
         ("extra_hosts", Refused(NOT_YET)),
         ("gpus", Refused(NOT_YET)),
@@ -171,6 +175,7 @@ pub(super) const SERVICE: Section = Section::compose(
         ("pids_limit", Refused(NOT_YET)),
         ("platform", Refused("name an image for the platform of the engine")),
         ("post_start", Refused("use a hook of `x-deployer` at the point post-deploy")),
+        ("pre_start", Refused("use a hook of `x-deployer` at the point pre-deploy")),
         ("pre_stop", Refused("use a hook of `x-deployer` at the point pre-stop")),
         ("privileged", Refused(NO_ISOLATION)),
         ("provider", Refused(NOT_YET)),
@@ -188,6 +193,11 @@ pub(super) const SERVICE: Section = Section::compose(
         ("volumes_from", Refused("mount a named volume in both services")),
     ],
 );
+
+pub(super) const INCLUDE: Section =
+    Section::compose("an `include`", &[("env_file", Supported), ("path", Supported), ("project_directory", Supported)]);
+
+pub(super) const EXTENDS: Section = Section::compose("`extends`", &[("file", Supported), ("service", Supported)]);
 
 pub(super) const BUILD: Section = Section::compose(
     "`build`",
@@ -208,6 +218,7 @@ pub(super) const BUILD: Section = Section::compose(
         ("extra_hosts", Refused(NOT_YET)),
         ("isolation", Refused(NO_ISOLATION)),
         ("network", Refused(NOT_YET)),
+        ("no_cache_filter", Refused("use `no_cache`")),
         ("platforms", Refused("the image is built for the platform of the engine")),
         ("privileged", Refused(NO_ISOLATION)),
         ("provenance", Refused(NOT_YET)),

@@ -1,6 +1,6 @@
 //! Reads Compose files into an [`AppSpec`](crate::AppSpec).
 //!
-//! A [`ComposeReader`] takes a file that also works with the Compose tools, and finds everything that is wrong with it
+//! A [`ComposeReader`] takes files that also work with the Compose tools, and finds everything that is wrong with them
 //! at once, each [`Problem`](crate::Problem) with its line and column. No key is dropped silently: it is read, ignored
 //! with a warning, or refused. What Compose has no words for, such as routes, strategies and gates, stands under
 //! `x-deployer` of a service.
@@ -30,31 +30,49 @@
 //! ```
 //!
 //! The stages, one file each: `source` makes a tree of nodes with places from text, `interpolate` puts variables in,
-//! and the rest translates nodes into the model, with `keys` as the one table of what is supported.
+//! `include` and `extends` add what is written elsewhere, `merge` makes one tree of several by the table in `rules`, and
+//! `loader` does all that in order. The rest translates nodes into the model, beginning in `app`, with `keys` as the one
+//! table of what is supported.
 
+mod app;
+mod budget;
 mod build;
 mod cursor;
 mod deploy;
+mod discover;
 mod dotenv;
+mod env_file;
 mod environment;
+mod extends;
 mod extension;
 mod formats;
+mod forms;
 mod gates;
 mod health;
+mod include;
 mod interpolate;
+mod items;
 mod keys;
 mod load;
+mod loader;
+mod merge;
 mod node;
 mod ports;
+mod profiles;
 mod project;
 mod reader;
 mod render;
 mod report;
 mod resources;
+mod rules;
 mod scaling;
 mod service;
+mod settings;
 mod source;
+mod sources;
 mod strategy;
+mod template;
+mod variables;
 mod volumes;
 mod words;
 

@@ -4,24 +4,36 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use super::cursor::{Cursor, Fields};
-use super::keys;
+use super::project::MAX_ALL_PORTS;
 use super::report::Report;
+use super::{Project, keys};
 use crate::model::{AppProtocol, Port, Published, Transport};
 
 /// The most ports that one service may have after ranges are written out.
 const MAX_PORTS: usize = 1_000;
 
-pub(super) fn read(report: &mut Report, service: &Fields<'_>, model: &str) -> Vec<Port> {
+pub(super) fn read(report: &mut Report, project: &Project<'_>, service: &Fields<'_>, model: &str) -> Vec<Port> {
     let mut ports = Vec::new();
     let mut add = |report: &mut Report, cursor: &Cursor<'_>, found: Vec<Port>, once: bool| {
         if ports.len() + found.len() > MAX_PORTS {
             report.error(cursor, format!("a service has at most {MAX_PORTS} ports"));
             return;
         }
+        let Some(left) = project.ports_left.get().checked_sub(found.len()) else {
+            report.error(cursor, format!("all services together have at most {MAX_ALL_PORTS} ports"));
+            return;
+        };
+        project.ports_left.set(left);
         for port in found {
             // A port is often exposed and published, or exposed twice; that is one port.
             let known = |other: &Port| other.target == port.target && other.transport == port.transport;
             if once && ports.iter().any(known) {
+                continue;
+            }
+            // The same port in two files, where the later one counts.
+            if let Some(index) = ports.iter().position(|other| known(other) && other.published == port.published) {
+                report.mark(format!("{model}.ports[{index}]"), cursor);
+                ports[index] = port;
                 continue;
             }
             report.mark(format!("{model}.ports[{}]", ports.len()), cursor);

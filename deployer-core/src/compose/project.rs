@@ -2,26 +2,35 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use super::cursor::Cursor;
-use super::interpolate::Lookup;
+use super::node::Position;
 use super::report::Report;
+use super::sources::Sources;
 
 /// The surroundings of a service.
 pub(super) struct Project<'a> {
-    /// The absolute directory that relative paths begin at.
-    pub(super) dir: &'a Path,
-    pub(super) variables: Lookup<'a>,
+    /// The files, with their directories and variables.
+    pub(super) sources: &'a Sources,
     /// The names of external secrets, by the names that the file uses.
     pub(super) secrets: BTreeMap<String, String>,
     /// How many files may still be read.
     pub(super) reads_left: Cell<usize>,
+    /// How many ports the services may still have.
+    pub(super) ports_left: Cell<usize>,
     /// The services that are not left out.
     pub(super) services: BTreeSet<&'a str>,
+    /// The services that are left out because of their profiles, which are the values.
+    pub(super) left_out: BTreeMap<&'a str, Vec<String>>,
 }
 
 impl Project<'_> {
+    /// The value that a variable has for what is written there.
+    pub(super) fn variable(&self, at: Position, name: &str) -> Option<&str> {
+        self.sources.variables(at).get(name)
+    }
+
     /// The absolute path that is meant; none, reported, if there is no telling.
     pub(super) fn path(&self, report: &mut Report, cursor: &Cursor<'_>, text: &str) -> Option<String> {
         if text.starts_with('~') {
@@ -33,7 +42,7 @@ impl Project<'_> {
             report.error(cursor, "the path is empty");
             return None;
         }
-        match tidy(&self.dir.join(text)).into_os_string().into_string() {
+        match self.sources.dir(cursor.node.at).join(text).absolute.into_os_string().into_string() {
             Ok(path) => Some(path),
             Err(_) => {
                 report.error(cursor, "the project's directory is not named in UTF-8");
@@ -45,21 +54,8 @@ impl Project<'_> {
 
 /// How many files all services together may name.
 pub(super) const MAX_READS: usize = 1_000;
-
-/// The path without `.` and `..`. Links are not followed, as in Compose.
-pub(super) fn tidy(path: &Path) -> PathBuf {
-    let mut tidy = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::CurDir => {}
-            Component::ParentDir => {
-                tidy.pop();
-            }
-            other => tidy.push(other),
-        }
-    }
-    tidy
-}
+/// How many ports all services together may have after ranges are written out.
+pub(super) const MAX_ALL_PORTS: usize = 20_000;
 
 /// The name that Compose gives to a project in this directory: its last part, with only the characters that may be in
 /// the name of a project.
@@ -78,13 +74,6 @@ mod tests {
     fn names_are_made_from_directories() {
         for (dir, name) in [("/srv/Shop", "shop"), ("/srv/_my app.2", "myapp2"), ("/", ""), ("/srv/über", "ber")] {
             assert_eq!(name_of(Path::new(dir)), name, "{dir}");
-        }
-    }
-
-    #[test]
-    fn paths_are_tidied() {
-        for (path, expected) in [("/a/./b", "/a/b"), ("/a/../b", "/b"), ("/../..", "/"), ("/a//b/", "/a/b")] {
-            assert_eq!(tidy(Path::new(path)), Path::new(expected), "{path}");
         }
     }
 }

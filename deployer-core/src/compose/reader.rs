@@ -1,16 +1,18 @@
-//! The reader: from a file to an application, stage by stage.
+//! The reader: what a program says, and from files to an application, stage by stage.
 
-use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::cursor::{Cursor, Field, Fields};
-use super::dotenv::{self, Format};
-use super::interpolate::{self, Expander};
-use super::node::{Node, Position, Value};
+use super::app::{self, Wanted};
+use super::cursor::Cursor;
+use super::env_file::{self, Presence};
+use super::loader::Loader;
+use super::node::{Node, Position};
 use super::report::Report;
-use super::{Project, keys, load, project, resources, service, source};
-use crate::model::{AppName, AppSpec, Problem, Problems, ServiceName};
+use super::sources::{Location, Sources};
+use super::variables::{Origin, Variables};
+use super::{discover, keys, load, project, settings};
+use crate::model::{AppName, AppSpec, Problem, Problems};
 
 /// Reads Compose files.
 ///
@@ -23,8 +25,9 @@ use crate::model::{AppName, AppSpec, Problem, Problems, ServiceName};
 pub struct ComposeReader {
     env: BTreeMap<String, String>,
     project_name: Option<String>,
-    env_file: Option<PathBuf>,
-    profiles: BTreeSet<String>,
+    env_files: Vec<PathBuf>,
+    wanted: Wanted,
+    compose_variables: bool,
 }
 
 impl std::fmt::Debug for ComposeReader {
@@ -32,8 +35,9 @@ impl std::fmt::Debug for ComposeReader {
         f.debug_struct("ComposeReader")
             .field("env", &self.env.keys())
             .field("project_name", &self.project_name)
-            .field("env_file", &self.env_file)
-            .field("profiles", &self.profiles)
+            .field("env_files", &self.env_files)
+            .field("wanted", &self.wanted)
+            .field("compose_variables", &self.compose_variables)
             .finish()
     }
 }
@@ -76,37 +80,102 @@ impl ComposeReader {
         self
     }
 
-    /// Reads variables from this file instead of from `.env` beside the Compose file. It has to exist.
+    /// Reads variables from this file instead of from `.env` beside the Compose file. It has to exist. Of several files
+    /// the later ones win.
     #[must_use]
     pub fn with_env_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.env_file = Some(path.into());
+        self.env_files.push(path.into());
         self
     }
 
     /// Includes the services of this profile; `*` includes those of all.
     #[must_use]
     pub fn with_profile(mut self, profile: impl Into<String>) -> Self {
-        self.profiles.insert(profile.into());
+        self.wanted.profiles.insert(profile.into());
         self
     }
 
-    /// Reads a Compose file, and `.env` and the files under `env_file` that belong to it.
+    /// Names a service explicitly, which enables its profiles. The other services stay part of the application.
+    #[must_use]
+    pub fn with_service(mut self, service: impl Into<String>) -> Self {
+        self.wanted.services.insert(service.into());
+        self
+    }
+
+    /// Lets the variables count by which users of Compose say what is read, where the program does not say it itself:
+    /// `COMPOSE_FILE` with `COMPOSE_PATH_SEPARATOR`, in [`read_dir`](Self::read_dir); `COMPOSE_PROFILES`;
+    /// `COMPOSE_ENV_FILES`, and `COMPOSE_DISABLE_ENV_FILE`. Like all variables they come from
+    /// [`with_env`](Self::with_env), and all but the last two also from `.env`.
+    ///
+    /// ```
+    /// use deployer_core::compose::ComposeReader;
+    ///
+    /// # fn main() -> Result<(), deployer_core::Problems> {
+    /// let text = "services: {web: {image: w}, mail: {image: m, profiles: [dev]}}";
+    /// let reader = ComposeReader::new().with_env("COMPOSE_PROFILES", "dev").with_compose_variables();
+    /// assert_eq!(reader.read_str(text, "compose.yaml", "/srv/shop")?.spec.services.len(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_compose_variables(mut self) -> Self {
+        self.compose_variables = true;
+        self
+    }
+
+    /// Reads a Compose file, and what belongs to it: `.env`, the files under `include`, `extends` and `env_file`.
     ///
     /// # Errors
     /// Every problem at once, warnings among them, if one of them is an error.
     pub fn read_file(&self, path: impl AsRef<Path>) -> Result<ComposeApp, Problems> {
-        let path = path.as_ref();
-        let name = path.display().to_string();
-        let refuse = |message: &str| Err(Problems(vec![Problem::error(name.as_str(), message)]));
-        match load::text(path) {
-            Ok(Some(text)) => self.read_str(&text, &name, path.parent().unwrap_or(Path::new(""))),
-            Ok(None) => refuse("the file does not exist"),
-            Err(why) => refuse(&why),
-        }
+        self.read_files([path])
+    }
+
+    /// Reads several Compose files, each overriding those before it, and what belongs to them. Relative paths in all of
+    /// them begin at the directory of the first.
+    ///
+    /// # Errors
+    /// Every problem at once, warnings among them, if one of them is an error.
+    ///
+    /// ```
+    /// use deployer_core::compose::ComposeReader;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = |name: &str| dir.path().join(name);
+    /// std::fs::write(path("compose.yaml"), "services: {web: {image: 'web:1', environment: {A: 1, B: 1}}}")?;
+    /// std::fs::write(path("production.yaml"), "services: {web: {image: 'web:2', environment: [B=2]}}")?;
+    /// let app = ComposeReader::new().read_files([path("compose.yaml"), path("production.yaml")])?;
+    /// let web = &app.spec.services["web"];
+    /// assert_eq!(web.image, deployer_core::ImageSource::Reference("web:2".into()));
+    /// assert_eq!(web.workload.env.len(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn read_files<P: AsRef<Path>>(&self, paths: impl IntoIterator<Item = P>) -> Result<ComposeApp, Problems> {
+        let mut report = Report::default();
+        let files: Vec<PathBuf> = paths.into_iter().map(|path| path.as_ref().to_owned()).collect();
+        let spec = self.files(&mut report, &files, self.given());
+        finish(report, spec)
+    }
+
+    /// Reads the Compose file of a directory: `compose.yaml`, else `compose.yml`, `docker-compose.yml` or
+    /// `docker-compose.yaml`, and the file that overrides it, if there is one: `compose.override.yml`, else
+    /// `compose.override.yaml`, `docker-compose.override.yml` or `docker-compose.override.yaml`. Directories above are
+    /// not searched.
+    ///
+    /// With [`with_compose_variables`](Self::with_compose_variables), `COMPOSE_FILE` names the files instead.
+    ///
+    /// # Errors
+    /// Every problem at once, warnings among them, if one of them is an error.
+    pub fn read_dir(&self, dir: impl AsRef<Path>) -> Result<ComposeApp, Problems> {
+        let mut report = Report::default();
+        let spec = self.dir(&mut report, dir.as_ref());
+        finish(report, spec)
     }
 
     /// Reads the text of a Compose file. `file_name` is how problems name it; relative paths, `.env` and the files
-    /// under `env_file` are looked for in `project_dir`.
+    /// under `include`, `extends` and `env_file` are looked for in `project_dir`.
     ///
     /// # Errors
     /// Every problem at once, warnings among them, if one of them is an error.
@@ -117,179 +186,161 @@ impl ComposeReader {
         project_dir: impl AsRef<Path>,
     ) -> Result<ComposeApp, Problems> {
         let mut report = Report::default();
-        report.files.push(file_name.into());
-        let spec = self.read(&mut report, text, project_dir.as_ref());
-        match spec {
-            Some(spec) if !report.has_errors() => Ok(ComposeApp { spec, warnings: report.finish() }),
-            _ => Err(report.finish()),
-        }
+        let (name, dir) = (file_name.into(), project_dir.as_ref());
+        let path = dir.join(Path::new(&name).file_name().unwrap_or_default());
+        let input = Input { name, path, text: text.to_owned() };
+        let spec = self.read(&mut report, &[input], dir, self.given());
+        finish(report, spec)
     }
 
-    fn read(&self, report: &mut Report, text: &str, dir: &Path) -> Option<AppSpec> {
-        let start = Position { file: 0, line: 1, column: 1 };
-        let mut root = match source::parse(text, 0) {
-            Ok(root) => root,
-            Err(faults) => {
-                for fault in faults {
-                    report.problem(&fault.path, fault.at, fault.message, fault.help.map(str::to_owned));
-                }
-                return None;
-            }
-        };
-        let dir = match std::path::absolute(if dir.as_os_str().is_empty() { Path::new(".") } else { dir }) {
-            Ok(dir) => project::tidy(&dir),
-            Err(error) => {
-                report.problem("", start, format!("the project's directory cannot be found: {error}"), None);
-                return None;
-            }
-        };
+    /// The variables that the program gives.
+    fn given(&self) -> Variables {
+        let mut given = Variables::default();
+        for (name, value) in &self.env {
+            given.set(name, value.as_str(), Origin::Program);
+        }
+        given
+    }
 
-        let mut variables = self.dotenv(report, &dir)?;
-        variables.extend(self.env.clone());
-        // The name is put in first, because all other values may refer to it.
-        let name = self.name(report, &mut root, &variables, &dir);
-        if let Some(name) = &name {
-            variables.insert("COMPOSE_PROJECT_NAME".to_owned(), name.to_string());
-        }
-        let lookup = |name: &str| variables.get(name).map(String::as_str);
-        let mut expander = Expander::new(&lookup);
-        if let Value::Map(entries) = &mut root.value {
-            for entry in entries.iter_mut().filter(|entry| entry.key != "name") {
-                interpolate::apply(&mut entry.value, &entry.key, &mut expander, report);
+    fn dir(&self, report: &mut Report, dir: &Path) -> Option<AppSpec> {
+        let given = self.given();
+        if self.compose_variables {
+            // If the files are elsewhere, `.env` of this directory counts before the one beside them.
+            let location = locate(report, dir)?;
+            let mut variables = given.clone();
+            variables.fill(self.env_files(report, &location, &given)?);
+            if let Some(files) = settings::files(&variables) {
+                let files: Vec<PathBuf> = files.iter().map(|file| dir.join(file)).collect();
+                return self.files(report, &files, variables);
             }
         }
+        let files = discover::files(report, dir)?;
+        self.files(report, &files, given)
+    }
+
+    fn files(&self, report: &mut Report, paths: &[PathBuf], given: Variables) -> Option<AppSpec> {
+        let Some(first) = paths.first() else {
+            report.add(Problem::error("", "no Compose file is named"));
+            return None;
+        };
+        let mut inputs = Vec::new();
+        for path in paths {
+            let name = path.display().to_string();
+            match load::text(path) {
+                Ok(Some(text)) => inputs.push(Input { name, path: path.clone(), text }),
+                Ok(None) => report.add(Problem::error(name, "the file does not exist")),
+                Err(why) => report.add(Problem::error(name, why)),
+            }
+        }
+        if inputs.len() < paths.len() {
+            return None;
+        }
+        self.read(report, &inputs, first.parent().unwrap_or(Path::new("")), given)
+    }
+
+    fn read(&self, report: &mut Report, inputs: &[Input], dir: &Path, mut given: Variables) -> Option<AppSpec> {
+        let dir = locate(report, dir)?;
+        let own = self.env_files(report, &dir, &given)?;
+        given.fill(own);
+        let mut wanted = self.wanted.clone();
+        if self.compose_variables && wanted.profiles.is_empty() {
+            wanted.profiles.extend(settings::profiles(&given));
+        }
+
+        let mut loader = Loader::new(report, Sources::new(given));
+        let mut trees = Vec::new();
+        for input in inputs {
+            trees.push(loader.parse(input.name.clone(), &input.text, dir.clone(), Sources::MAIN));
+        }
+        let mut trees: Vec<Node> = trees.into_iter().collect::<Option<_>>()?;
+        // The name is put in first, because all other values may refer to it.
+        let name = self.name(&mut loader, &mut trees, &dir);
+        if let Some(name) = &name {
+            let variables = loader.sources.variables_mut(Sources::MAIN);
+            variables.set("COMPOSE_PROJECT_NAME", name.as_str(), Origin::ProjectName);
+        }
+        let trail: Option<Vec<Location>> = inputs.iter().map(|input| locate(loader.report, &input.path)).collect();
+        let root = loader.model(trees, &trail?)?;
+        let Loader { sources, complete, .. } = loader;
+
         let top = report.fields(&Cursor::root(&root), &keys::TOP)?;
-        let spec = self.app(report, &top, name, &dir, &lookup)?;
+        let spec = app::read(report, &top, name, &sources, &wanted).filter(|_| complete)?;
         let (Ok(problems) | Err(problems)) = spec.validate();
         report.adopt(problems);
         Some(spec)
     }
 
-    /// The variables of `.env`; none if it cannot be read, because without them all values would look wrong. Its
-    /// problems have no place: the line that a place shows could hold a password.
-    fn dotenv(&self, report: &mut Report, dir: &Path) -> Option<BTreeMap<String, String>> {
-        let path = self.env_file.clone().unwrap_or_else(|| dir.join(".env"));
-        let name = if self.env_file.is_some() { path.display().to_string() } else { ".env".to_owned() };
-        let mut refuse = |message: String| report.add(Problem::error(name.as_str(), message));
-        let text = match load::text(&path) {
-            Ok(Some(text)) => text,
-            Ok(None) if self.env_file.is_none() => return Some(BTreeMap::new()),
-            Ok(None) => {
-                refuse("the file does not exist".to_owned());
-                return None;
-            }
-            Err(why) => {
-                refuse(why);
-                return None;
-            }
-        };
-        match dotenv::parse(&text, Format::Compose, &|name| self.env.get(name).map(String::as_str)) {
-            Ok(variables) => Some(variables.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()),
-            Err(faults) => {
-                faults.into_iter().for_each(|fault| refuse(format!("line {}: {}", fault.line, fault.message)));
-                None
-            }
+    /// The variables of the files that were named, else of `.env` in the directory.
+    fn env_files(&self, report: &mut Report, dir: &Location, given: &Variables) -> Option<Variables> {
+        let mut own = Variables::default();
+        let mut files = Vec::new();
+        for file in &self.env_files {
+            files.push(locate(report, file)?);
         }
+        let mut presence = Presence::Required;
+        if self.compose_variables && files.is_empty() {
+            files.extend(settings::env_files(given).map(|file| dir.join(file)));
+        }
+        if files.is_empty() && !(self.compose_variables && settings::no_env_file(given)) {
+            presence = Presence::Optional;
+            files.push(dir.join(".env"));
+        }
+        let read = |file: Location| env_file::read(report, &file, presence, given, &mut own);
+        // Not `all`, which would end at the first file with problems.
+        let good = files.into_iter().map(read).fold(true, |all, one| all & one);
+        good.then_some(own)
     }
 
-    /// The application's name: the caller's, else that of the variable `COMPOSE_PROJECT_NAME`, else the file's, else
-    /// the directory's.
-    fn name(
-        &self,
-        report: &mut Report,
-        root: &mut Node,
-        variables: &BTreeMap<String, String>,
-        dir: &Path,
-    ) -> Option<AppName> {
-        let lookup = |name: &str| variables.get(name).map(String::as_str);
-        let Value::Map(entries) = &mut root.value else {
-            report.problem("", root.at, "a Compose file is a mapping", "begin with `services:`".to_owned());
-            return None;
-        };
-        let mut written = None;
+    /// The application's name: the caller's, else that of the variable `COMPOSE_PROJECT_NAME`, else the last that a file
+    /// has, else the directory's.
+    fn name(&self, loader: &mut Loader<'_>, trees: &mut [Node], dir: &Location) -> Option<AppName> {
         let mut at = Position { file: 0, line: 1, column: 1 };
-        if let Some(entry) = entries.iter_mut().find(|entry| entry.key == "name") {
-            interpolate::apply(&mut entry.value, "name", &mut Expander::new(&lookup), report);
-            at = entry.value.at;
-            written = Some(entry.value.clone());
+        let mut written = None;
+        for tree in trees {
+            let Some(mut entry) = tree.take("name") else { continue };
+            loader.interpolate(&mut entry.value, "name");
+            let cursor = Cursor { node: &entry.value, path: "name".to_owned() };
+            if !cursor.is_null() {
+                at = entry.value.at;
+                written = loader.report.text(&cursor);
+            }
         }
-        let written = written.as_ref().map(|node| Cursor { node, path: "name".to_owned() });
-        let written = written.filter(|cursor| !cursor.is_null()).and_then(|cursor| report.text(&cursor));
-        let given = || variables.get("COMPOSE_PROJECT_NAME").filter(|name| !name.is_empty()).cloned();
-        let name = self.project_name.clone().or_else(given).or(written).unwrap_or_else(|| project::name_of(dir));
-        match AppName::new(name) {
+        let given = loader.sources.variables_in(Sources::MAIN).get("COMPOSE_PROJECT_NAME");
+        let given = given.filter(|name| !name.is_empty()).map(str::to_owned);
+        let name = self.project_name.clone().or(given).or(written);
+        match AppName::new(name.unwrap_or_else(|| project::name_of(&dir.absolute))) {
             Ok(name) => Some(name),
             Err(error) => {
-                report.problem("name", at, error.message(), "write `name:` at the top of the file".to_owned());
+                let help = "write `name:` at the top of the file".to_owned();
+                loader.report.problem("name", at, error.message(), help);
                 None
             }
         }
     }
+}
 
-    fn app<'a>(
-        &self,
-        report: &mut Report,
-        top: &Fields<'a>,
-        name: Option<AppName>,
-        dir: &'a Path,
-        variables: interpolate::Lookup<'a>,
-    ) -> Option<AppSpec> {
-        // Without a name the rest is read all the same, because all problems are to be found at once.
-        let named = name.is_some();
-        let mut spec = AppSpec::new(name.map_or_else(|| "unnamed".to_owned(), String::from)).ok()?;
-        if let Some(cursor) = top.get("networks") {
-            spec.networks = resources::networks(report, &cursor);
-        }
-        if let Some(cursor) = top.get("volumes") {
-            spec.volumes = resources::volumes(report, &cursor);
-        }
-        let secrets = top.get("secrets").map(|cursor| resources::secrets(report, &cursor)).unwrap_or_default();
-        let services = top.get("services").map(|cursor| {
-            report.mark("services", &cursor);
-            report.entries(&cursor)
-        });
-        if services.is_none() {
-            report.mark_at("services", "services", top.cursor.node.at);
-        }
-        let (services, left_out): (Vec<_>, Vec<_>) =
-            services.unwrap_or_default().into_iter().partition(|field| self.enabled(report, field));
-        for field in left_out {
-            let message = format!("{} is left out: none of its profiles is enabled", field.key);
-            report.warn_at(&field.value.path, field.key_at, message, None);
-        }
-        let project = Project {
-            dir,
-            variables,
-            secrets,
-            reads_left: Cell::new(project::MAX_READS),
-            services: services.iter().map(|field| field.key).collect(),
-        };
-        let mut complete = true;
-        for field in &services {
-            let name = match ServiceName::new(field.key) {
-                Ok(name) => name,
-                Err(error) => {
-                    report.problem(&field.value.path, field.key_at, error.message(), None);
-                    complete = false;
-                    continue;
-                }
-            };
-            match service::read(report, &project, field) {
-                Some(service) => {
-                    spec.services.insert(name, service);
-                }
-                None => complete = false,
-            }
-        }
-        // What is checked between services would be wrong if one is missing.
-        (complete && named).then_some(spec)
+/// The text of a Compose file that the program names.
+struct Input {
+    /// How problems name it.
+    name: String,
+    path: PathBuf,
+    text: String,
+}
+
+fn finish(report: Report, spec: Option<AppSpec>) -> Result<ComposeApp, Problems> {
+    match spec {
+        Some(spec) if !report.has_errors() => Ok(ComposeApp { spec, warnings: report.finish() }),
+        _ => Err(report.finish()),
     }
+}
 
-    /// Whether the service has no profiles, or one that is enabled.
-    fn enabled(&self, report: &mut Report, field: &Field<'_>) -> bool {
-        let profiles = field.value.entries().into_iter().find(|field| field.key == "profiles");
-        let Some(profiles) = profiles.filter(|field| !field.value.is_null()) else { return true };
-        let names = report.texts(&profiles.value);
-        names.is_empty() || self.profiles.contains("*") || names.iter().any(|name| self.profiles.contains(name))
+fn locate(report: &mut Report, path: &Path) -> Option<Location> {
+    match Location::new(path) {
+        Ok(location) => Some(location),
+        Err(error) => {
+            let name = path.display().to_string();
+            report.add(Problem::error(name, format!("the directory cannot be found: {error}")));
+            None
+        }
     }
 }

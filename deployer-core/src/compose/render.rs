@@ -58,7 +58,7 @@ fn one(out: &mut String, problem: &Problem, text: Option<&str>) {
     let _ = writeln!(out, "{severity}: {path}{}", printable(&problem.message));
     if let Some(place) = &problem.place {
         gutter = place.line.to_string().len();
-        let _ = writeln!(out, "{:gutter$}--> {place}", "");
+        let _ = writeln!(out, "{:gutter$}--> {}", "", printable(&place.to_string()));
         let index = usize::try_from(place.line).unwrap_or(usize::MAX).saturating_sub(1);
         if let Some(line) = text.and_then(|text| text.lines().nth(index)) {
             let column = usize::try_from(place.column).unwrap_or(usize::MAX).saturating_sub(1);
@@ -70,6 +70,10 @@ fn one(out: &mut String, problem: &Problem, text: Option<&str>) {
     }
     if let Some(help) = &problem.help {
         let _ = writeln!(out, "{:gutter$} = help: {}", "", printable(help));
+    }
+    // The line of a note is not shown: in `.env` it may hold a password.
+    for note in &problem.notes {
+        let _ = writeln!(out, "{:gutter$} = note: {}", "", printable(&note.to_string()));
     }
 }
 

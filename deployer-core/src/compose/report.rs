@@ -1,12 +1,13 @@
 //! Collects every problem with its place, and remembers which node made which part of the model.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::rc::Rc;
 
 use super::cursor::Cursor;
 use super::node::Position;
-use crate::model::{Place, Problem, Problems};
+use crate::model::{Note, Place, Problem, Problems, Severity};
 
-/// How many problems are kept. A file with more is not read by a person to the end.
+/// How many errors are kept, and how many warnings. A file with more is not read by a person to the end.
 const MAX_PROBLEMS: usize = 200;
 
 /// The problems of one read.
@@ -14,19 +15,51 @@ const MAX_PROBLEMS: usize = 200;
 pub(super) struct Report {
     /// The names of the files that were read, by [`Position::file`].
     pub(super) files: Vec<String>,
-    problems: Vec<Problem>,
-    more: usize,
+    errors: Vec<Problem>,
+    warnings: Vec<Problem>,
+    more_errors: usize,
+    more_warnings: usize,
     unset: BTreeSet<String>,
+    /// What was said of which place.
+    told: HashSet<(Place, String)>,
     /// The values of which enough was said.
     settled: BTreeSet<String>,
     marks: BTreeMap<String, Mark>,
+    /// The values that were put in for variables, which may be secret.
+    hidden: BTreeMap<String, Rc<str>>,
 }
+
+/// The shortest value that is not shown. Shorter ones are no secrets, but parts of many words.
+const MIN_SECRET: usize = 4;
 
 /// The node that made a part of the model.
 #[derive(Clone, Debug)]
 struct Mark {
     path: String,
     at: Position,
+    notes: Vec<Note>,
+}
+
+/// The text with the names of variables instead of their values.
+fn hidden_in(hidden: &BTreeMap<String, Rc<str>>, mut text: String) -> String {
+    for (name, value) in hidden {
+        if value.len() > text.len() {
+            continue;
+        }
+        let name = format!("${{{name}}}");
+        text = text.replace(&**value, &name);
+        // Messages quote what was written as Rust does.
+        if text.contains('\\') {
+            text = text.replace(&value.escape_debug().to_string(), &name);
+        }
+    }
+    text
+}
+
+/// Where the variables of this node come from.
+fn notes(cursor: &Cursor<'_>) -> Vec<Note> {
+    let template = cursor.scalar().and_then(|scalar| scalar.template.as_ref());
+    template.iter().flat_map(|template| &template.variables).map(|(name, origin)| origin.note(name)).collect()
 }
 
 impl Report {
@@ -48,11 +81,33 @@ impl Report {
         self.add(problem);
     }
 
-    pub(super) fn add(&mut self, problem: Problem) {
+    pub(super) fn add(&mut self, mut problem: Problem) {
         if self.settled.contains(&problem.path) {
             return;
         }
-        if self.is_full() { self.more += 1 } else { self.problems.push(problem) }
+        let (kept, more) = match problem.severity {
+            Severity::Error => (&mut self.errors, &mut self.more_errors),
+            Severity::Warning => (&mut self.warnings, &mut self.more_warnings),
+        };
+        if kept.len() >= MAX_PROBLEMS {
+            *more += 1;
+            return;
+        }
+        // A value that is there several times, by an alias or `extends`, is wrong once.
+        if let Some(place) = &problem.place
+            && !self.told.insert((place.clone(), problem.message.clone()))
+        {
+            return;
+        }
+        problem.message = hidden_in(&self.hidden, problem.message);
+        kept.push(problem);
+    }
+
+    /// Keeps the value of this variable out of all messages.
+    pub(super) fn hide(&mut self, name: &str, value: &Rc<str>) {
+        if value.len() >= MIN_SECRET && !self.hidden.contains_key(name) {
+            self.hidden.insert(name.to_owned(), Rc::clone(value));
+        }
     }
 
     /// Drops what else may be found wrong with this value, because it would only follow from what was reported.
@@ -60,19 +115,41 @@ impl Report {
         self.settled.insert(path.to_owned());
     }
 
-    /// Whether further problems are only counted.
+    /// Whether further errors are only counted.
     pub(super) fn is_full(&self) -> bool {
-        self.problems.len() >= MAX_PROBLEMS
+        self.errors.len() >= MAX_PROBLEMS
     }
 
     /// Adds an error at this node.
     pub(super) fn error(&mut self, cursor: &Cursor<'_>, message: impl Into<String>) {
-        self.problem(&cursor.path, cursor.node.at, message, None);
+        let problem = Problem::error(cursor.path.as_str(), message);
+        self.add_at(cursor, problem);
     }
 
     /// Adds an error at this node, with what to do about it.
     pub(super) fn error_with_help(&mut self, cursor: &Cursor<'_>, message: impl Into<String>, help: impl Into<String>) {
-        self.problem(&cursor.path, cursor.node.at, message, help.into());
+        let problem = Problem::error(cursor.path.as_str(), message).with_help(help);
+        self.add_at(cursor, problem);
+    }
+
+    /// Adds an error at this node, with another place that belongs to it.
+    pub(super) fn error_with_note(
+        &mut self,
+        cursor: &Cursor<'_>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+        (note, at): (&str, Position),
+    ) {
+        let note = Note::new(note).at(self.place(at));
+        let problem = Problem::error(cursor.path.as_str(), message).with_help(help).with_note(note);
+        self.add_at(cursor, problem);
+    }
+
+    /// Adds a problem of this node, with where its variables come from.
+    fn add_at(&mut self, cursor: &Cursor<'_>, mut problem: Problem) {
+        problem.place = Some(self.place(cursor.node.at));
+        problem.notes.extend(notes(cursor));
+        self.add(problem);
     }
 
     /// Adds a warning at this place.
@@ -84,7 +161,8 @@ impl Report {
 
     /// Adds a warning at this node.
     pub(super) fn warn(&mut self, cursor: &Cursor<'_>, message: impl Into<String>, help: impl Into<String>) {
-        self.warn_at(&cursor.path, cursor.node.at, message, Some(help.into()));
+        let problem = Problem::warning(cursor.path.as_str(), message).with_help(help);
+        self.add_at(cursor, problem);
     }
 
     /// Warns of a variable without a value, once for each.
@@ -98,12 +176,13 @@ impl Report {
 
     /// Notes that the part of the model at `model_path` was made from this node.
     pub(super) fn mark(&mut self, model_path: impl Into<String>, cursor: &Cursor<'_>) {
-        self.mark_at(model_path, &cursor.path, cursor.node.at);
+        let mark = Mark { path: cursor.path.clone(), at: cursor.node.at, notes: notes(cursor) };
+        self.marks.insert(model_path.into(), mark);
     }
 
     /// Notes that the part of the model at `model_path` was made from what is written there.
     pub(super) fn mark_at(&mut self, model_path: impl Into<String>, path: &str, at: Position) {
-        self.marks.insert(model_path.into(), Mark { path: path.to_owned(), at });
+        self.marks.insert(model_path.into(), Mark { path: path.to_owned(), at, notes: Vec::new() });
     }
 
     /// Adds problems that were found in the model, each with the path and place in the file that made the part.
@@ -113,7 +192,8 @@ impl Report {
             loop {
                 if let Some(mark) = self.marks.get(&problem.path[..end]) {
                     problem.place = Some(self.place(mark.at));
-                    problem.path = format!("{}{}", mark.path, &problem.path[end..]);
+                    problem.notes.extend(mark.notes.iter().cloned());
+                    problem.path = format!("{}{}", mark.path, hidden_in(&self.hidden, problem.path[end..].to_owned()));
                     break;
                 }
                 match problem.path[..end].rfind(['.', '[']) {
@@ -126,18 +206,22 @@ impl Report {
     }
 
     pub(super) fn has_errors(&self) -> bool {
-        self.more > 0 || self.problems.iter().any(|problem| problem.severity == crate::model::Severity::Error)
+        !self.errors.is_empty()
     }
 
     /// All problems, in the order of the files.
-    pub(super) fn finish(mut self) -> Problems {
+    pub(super) fn finish(self) -> Problems {
+        let mut problems = self.errors;
+        problems.extend(self.warnings);
         let order =
             |problem: &Problem| problem.place.as_ref().map(|place| (place.file.clone(), place.line, place.column));
-        self.problems.sort_by_key(order);
-        if self.more > 0 {
-            let message = format!("there are {} more problems", self.more);
-            self.problems.push(Problem::error("", message).with_help("correct these first"));
+        problems.sort_by_key(order);
+        if self.more_errors > 0 {
+            let message = format!("there are {} more problems", self.more_errors + self.more_warnings);
+            problems.push(Problem::error("", message).with_help("correct these first"));
+        } else if self.more_warnings > 0 {
+            problems.push(Problem::warning("", format!("there are {} more warnings", self.more_warnings)));
         }
-        Problems(self.problems)
+        Problems(problems)
     }
 }

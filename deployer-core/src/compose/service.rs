@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::cursor::{Cursor, Field, Fields};
+use super::node::Position;
 use super::report::Report;
 use super::{Project, build, deploy, environment, extension, health, keys, ports, volumes, words};
 use crate::model::{Condition, ImageSource, Restart, ServiceName, ServiceSpec};
@@ -13,7 +14,7 @@ pub(super) fn read(report: &mut Report, project: &Project<'_>, field: &Field<'_>
     report.mark_at(model.as_str(), &field.value.path, field.key_at);
     let service = report.fields(&field.value, &keys::SERVICE)?;
     // A service without an image is read to its end, because all problems are to be found at once.
-    let image = image(report, project, &service, &model);
+    let image = image(report, project, &service, &model, field.key_at);
     let no_image = image.is_none();
     let mut spec = ServiceSpec::image("");
     if let Some(image) = image {
@@ -24,7 +25,7 @@ pub(super) fn read(report: &mut Report, project: &Project<'_>, field: &Field<'_>
     workload.entrypoint = service.get("entrypoint").and_then(|cursor| command(report, &cursor));
     workload.command = service.get("command").and_then(|cursor| command(report, &cursor));
     workload.env = environment::read(report, project, &service);
-    workload.ports = ports::read(report, &service, &model);
+    workload.ports = ports::read(report, project, &service, &model);
     workload.mounts = volumes::read(report, project, &service, &model);
     workload.networks = networks(report, &service, &model);
     workload.check = service.get("healthcheck").and_then(|cursor| {
@@ -60,7 +61,13 @@ pub(super) fn read(report: &mut Report, project: &Project<'_>, field: &Field<'_>
     if no_image { None } else { Some(spec) }
 }
 
-fn image(report: &mut Report, project: &Project<'_>, service: &Fields<'_>, model: &str) -> Option<ImageSource> {
+fn image(
+    report: &mut Report,
+    project: &Project<'_>,
+    service: &Fields<'_>,
+    model: &str,
+    home: Position,
+) -> Option<ImageSource> {
     let reference = service.get("image");
     if let Some(cursor) = &reference {
         report.mark(format!("{model}.image"), cursor);
@@ -69,7 +76,7 @@ fn image(report: &mut Report, project: &Project<'_>, service: &Fields<'_>, model
     match (service.get("build"), reference) {
         (Some(cursor), reference) => {
             report.mark(format!("{model}.build"), &cursor);
-            let mut build = build::read(report, project, &cursor)?;
+            let mut build = build::read(report, project, &cursor, home)?;
             build.tag = reference.flatten();
             Some(ImageSource::Build(build))
         }
@@ -157,12 +164,19 @@ fn depends_on(
 ) -> BTreeMap<ServiceName, Condition> {
     let mut dependencies = BTreeMap::new();
     let Some(cursor) = service.get("depends_on") else { return dependencies };
-    let mut add = |report: &mut Report, name: &str, at: &Cursor<'_>, condition| match ServiceName::new(name) {
-        Ok(name) => {
-            report.mark(format!("{model}.depends_on.{name}"), at);
-            dependencies.insert(name, condition);
+    let mut add = |report: &mut Report, name: &str, at: &Cursor<'_>, condition| {
+        if let Some(profiles) = project.left_out.get(name) {
+            let message = format!("{name} is left out: none of its profiles is enabled: {}", profiles.join(", "));
+            report.error_with_help(at, message, "enable one, or say `required: false` of the dependency");
+            return;
         }
-        Err(error) => report.error(at, error.message()),
+        match ServiceName::new(name) {
+            Ok(name) => {
+                report.mark(format!("{model}.depends_on.{name}"), at);
+                dependencies.insert(name, condition);
+            }
+            Err(error) => report.error(at, error.message()),
+        }
     };
     if !cursor.is_map() {
         for item in report.items(&cursor) {
@@ -180,7 +194,10 @@ fn depends_on(
                 None => continue,
             }
             if fields.flag(report, "required") == Some(false) && !project.services.contains(key) {
-                let message = format!("there is no service {key}; nothing waits for it");
+                let message = match project.left_out.contains_key(key) {
+                    true => format!("{key} is left out; nothing waits for it"),
+                    false => format!("there is no service {key}; nothing waits for it"),
+                };
                 report.warn_at(&value.path, key_at, message, None);
                 continue;
             }

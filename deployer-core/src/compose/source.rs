@@ -4,16 +4,13 @@ use std::collections::{HashMap, HashSet};
 
 use granit_parser::{Event, Parser, ScalarStyle, Span, Tag, options};
 
-use super::node::{Entry, Node, Position, Scalar, Value};
+use super::budget::Budget;
+use super::node::{Entry, Merging, Node, Position, Scalar, Value};
 
 /// The longest file that is read.
 pub(super) const MAX_FILE_BYTES: usize = 1 << 20;
 /// How deep a tree may be. It bounds the recursion of every later stage.
 const MAX_DEPTH: usize = 64;
-/// How many nodes a tree may have after aliases are resolved.
-const MAX_NODES: usize = 100_000;
-/// How much text a tree may hold after aliases are resolved.
-const MAX_TEXT_BYTES: usize = 4 << 20;
 
 /// What is wrong with the text itself.
 #[derive(Debug)]
@@ -25,11 +22,11 @@ pub(super) struct Fault {
     pub(super) help: Option<&'static str>,
 }
 
-/// Reads the one document in `text`.
+/// Reads the one document in `text`; without any it is null. What its tree takes comes out of the budget.
 ///
 /// # Errors
 /// Every fault that could be found. After one of syntax nothing more can be.
-pub(super) fn parse(text: &str, file: usize) -> Result<Node, Vec<Fault>> {
+pub(super) fn parse(text: &str, file: usize, budget: &mut Budget) -> Result<Node, Vec<Fault>> {
     let start = Position { file, line: 1, column: 1 };
     let fault = |message: &str, help| {
         Err(vec![Fault { at: start, path: String::new(), message: message.to_owned(), help: Some(help) }])
@@ -39,7 +36,7 @@ pub(super) fn parse(text: &str, file: usize) -> Result<Node, Vec<Fault>> {
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let options = options! { block_nesting_limit: MAX_DEPTH, flow_nesting_limit: MAX_DEPTH };
-    let mut builder = Builder::new(text, file);
+    let mut builder = Builder::new(text, file, budget);
     for event in Parser::new_from_str_with_options(text, options) {
         let taken = match event {
             Ok((event, span)) => builder.take(event, span),
@@ -56,24 +53,20 @@ pub(super) fn parse(text: &str, file: usize) -> Result<Node, Vec<Fault>> {
     if !builder.faults.is_empty() {
         return Err(builder.faults);
     }
-    match builder.root {
-        Some(root) => Ok(root),
-        None => fault("the file is empty", "it needs at least `services:` with one service"),
-    }
+    Ok(builder.root.unwrap_or_else(|| Node::new(Value::Null, start)))
 }
 
 /// The rest of the text is not worth reading.
 struct Stop;
 
-struct Builder<'t> {
+struct Builder<'t, 'b> {
     text: &'t str,
     file: usize,
     stack: Vec<Frame>,
     root: Option<Node>,
     documents: usize,
     anchors: HashMap<usize, Node>,
-    nodes: usize,
-    bytes: usize,
+    budget: &'b mut Budget,
     faults: Vec<Fault>,
 }
 
@@ -81,6 +74,7 @@ struct Builder<'t> {
 struct Frame {
     at: Position,
     anchor: usize,
+    merging: Merging,
     kind: Kind,
 }
 
@@ -97,8 +91,8 @@ enum Key {
     Refused,
 }
 
-impl<'t> Builder<'t> {
-    fn new(text: &'t str, file: usize) -> Self {
+impl<'t, 'b> Builder<'t, 'b> {
+    fn new(text: &'t str, file: usize, budget: &'b mut Budget) -> Self {
         Self {
             text,
             file,
@@ -106,8 +100,7 @@ impl<'t> Builder<'t> {
             root: None,
             documents: 0,
             anchors: HashMap::new(),
-            nodes: 0,
-            bytes: 0,
+            budget,
             faults: Vec::new(),
         }
     }
@@ -176,16 +169,15 @@ impl<'t> Builder<'t> {
 
     fn open(&mut self, kind: Kind, anchor: usize, tag: Option<&Tag>, own: &str, span: &Span) -> Result<(), Stop> {
         let at = self.start_of(span);
-        if let Some(tag) = tag
-            && !tag.is_yaml_core_schema_tag(own)
-        {
-            self.refuse_tag(tag, at);
+        let mut merging = Merging::Merge;
+        if let Some(tag) = tag.filter(|tag| !tag.is_yaml_core_schema_tag(own)) {
+            merging = self.merging(tag, at);
         }
         self.count(at, 1, 0)?;
         if self.stack.len() >= MAX_DEPTH {
             return Err(self.too_deep(at));
         }
-        self.stack.push(Frame { at, anchor, kind });
+        self.stack.push(Frame { at, anchor, merging, kind });
         Ok(())
     }
 
@@ -211,7 +203,7 @@ impl<'t> Builder<'t> {
                 Value::Map(entries)
             }
         };
-        let node = Node { value, at: frame.at };
+        let node = Node { value, at: frame.at, merging: frame.merging };
         self.remember(frame.anchor, &node)?;
         self.place(node, false)
     }
@@ -247,15 +239,16 @@ impl<'t> Builder<'t> {
             self.fault(at, "the value contains a NUL character", None);
         }
         let mut plain = style == ScalarStyle::Plain;
+        let mut merging = Merging::Merge;
         match tag {
             None => {}
-            Some(tag) if tag.is_yaml_core_schema_tag("null") => return Ok(Node { value: Value::Null, at }),
+            Some(tag) if tag.is_yaml_core_schema_tag("null") => return Ok(Node::new(Value::Null, at)),
             Some(tag) if tag.is_yaml_core_schema_tag("str") || tag.original() == "!" => plain = false,
             Some(tag) if ["int", "float", "bool"].iter().any(|name| tag.is_yaml_core_schema_tag(name)) => {}
-            Some(tag) => self.refuse_tag(tag, at),
+            Some(tag) => merging = self.merging(tag, at),
         }
         if plain && matches!(text, "" | "~" | "null" | "Null" | "NULL") {
-            return Ok(Node { value: Value::Null, at });
+            return Ok(Node { value: Value::Null, at, merging });
         }
         let source = span.slice(self.text).unwrap_or_default();
         let offset = match style {
@@ -267,11 +260,16 @@ impl<'t> Builder<'t> {
             }
             _ => None,
         };
-        Ok(Node { value: Value::Scalar(Scalar { text: text.to_owned(), offset, template: None }), at })
+        let value = Value::Scalar(Scalar { text: text.to_owned(), offset, template: None });
+        Ok(Node { value, at, merging })
     }
 
     /// Puts a complete node where it belongs: it is the root, an item, a key or a value.
     fn place(&mut self, node: Node, merge: bool) -> Result<(), Stop> {
+        if node.merging != Merging::Merge && !self.awaits_value() {
+            let help = "`!reset` and `!override` stand before the value of a key";
+            self.fault(node.at, "there is nothing here that could be merged", Some(help));
+        }
         let Some(frame) = self.stack.last_mut() else {
             self.root = Some(node);
             return Ok(());
@@ -279,7 +277,7 @@ impl<'t> Builder<'t> {
         match &mut frame.kind {
             Kind::List(items) => items.push(node),
             Kind::Map { entries, seen, merges, key } => match key.take() {
-                Some(Key::Text(text, key_at)) => entries.push(Entry { key: text, key_at, value: node }),
+                Some(Key::Text(text, key_at)) => entries.push(Entry::new(text, key_at, node)),
                 Some(Key::Merge) => merges.push(node),
                 Some(Key::Refused) => {}
                 None if merge => *key = Some(Key::Merge),
@@ -305,18 +303,25 @@ impl<'t> Builder<'t> {
         Ok(())
     }
 
-    fn refuse_tag(&mut self, tag: &Tag, at: Position) {
-        let help = match tag.original().as_str() {
-            "!reset" | "!override" => Some("it says how files are merged, and only one file is read"),
-            _ => Some("remove it"),
-        };
-        self.fault(at, format!("the tag `{}` is not supported", tag.original()), help);
+    /// Whether what comes next is the value of a key.
+    fn awaits_value(&self) -> bool {
+        matches!(self.stack.last(), Some(Frame { kind: Kind::Map { key: Some(Key::Text(..) | Key::Refused), .. }, .. }))
+    }
+
+    /// What a tag says about merging. Others are refused.
+    fn merging(&mut self, tag: &Tag, at: Position) -> Merging {
+        match tag.original().as_str() {
+            "!reset" => Merging::Reset,
+            "!override" => Merging::Override,
+            other => {
+                self.fault(at, format!("the tag `{other}` is not supported"), Some("remove it"));
+                Merging::Merge
+            }
+        }
     }
 
     fn count(&mut self, at: Position, nodes: usize, bytes: usize) -> Result<(), Stop> {
-        self.nodes = self.nodes.saturating_add(nodes);
-        self.bytes = self.bytes.saturating_add(bytes);
-        if self.nodes <= MAX_NODES && self.bytes <= MAX_TEXT_BYTES {
+        if self.budget.take(nodes, bytes) {
             return Ok(());
         }
         self.fault(at, "the file grows too large when its aliases are resolved", None);
@@ -331,19 +336,11 @@ impl<'t> Builder<'t> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::show;
     use super::*;
 
-    /// The tree in a compact form: `{a: [1, 2]}`, quotes around scalars, `~` for null.
-    fn show(node: &Node) -> String {
-        match &node.value {
-            Value::Null => "~".to_owned(),
-            Value::Scalar(scalar) => format!("{:?}", scalar.text),
-            Value::List(items) => format!("[{}]", items.iter().map(show).collect::<Vec<_>>().join(", ")),
-            Value::Map(entries) => {
-                let entries = entries.iter().map(|entry| format!("{}: {}", entry.key, show(&entry.value)));
-                format!("{{{}}}", entries.collect::<Vec<_>>().join(", "))
-            }
-        }
+    fn parse(text: &str, file: usize) -> Result<Node, Vec<Fault>> {
+        super::parse(text, file, &mut Budget::default())
     }
 
     fn faults(text: &str) -> Vec<String> {
@@ -376,6 +373,15 @@ mod tests {
     }
 
     #[test]
+    fn tags_say_how_values_are_merged() {
+        let root = parse("a: !reset\nb: !reset []\nc: !override {d: 1}\ne: !override x\nf: 1\n", 0).unwrap();
+        let Value::Map(entries) = &root.value else { panic!("{root:?}") };
+        let found: Vec<Merging> = entries.iter().map(|entry| entry.value.merging).collect();
+        use Merging::{Merge, Override, Reset};
+        assert_eq!(found, [Reset, Reset, Override, Override, Merge]);
+    }
+
+    #[test]
     fn positions_count_characters_from_1() {
         let root = parse("ä: ü\nservices:\n  web:\n    image: \"nginx\"\n", 0).unwrap();
         let Value::Map(top) = &root.value else { panic!("{root:?}") };
@@ -389,12 +395,13 @@ mod tests {
     #[test]
     fn what_is_wrong_with_the_text_is_said() {
         for (text, expected) in [
-            ("", "1:1 : the file is empty"),
             ("a: 1\n---\nb: 2\n", "2:1 : the file has more than one document"),
             ("a: 1\nb: 2\na: 3\n", "3:1 : the key `a` is there twice"),
             ("a: {b: 1, b: 2}", "1:11 a: the key `b` is there twice"),
             ("a: &a [*a]", "1:8 a[0]: the alias refers to a value that contains it"),
-            ("a: !reset 1", "1:11 a: the tag `!reset` is not supported"),
+            ("a: !binary 1", "1:12 a: the tag `!binary` is not supported"),
+            ("a: [!reset 1]", "1:12 a[0]: there is nothing here that could be merged"),
+            ("!override a: 1", "1:11 : there is nothing here that could be merged"),
             ("a: {<<: 3}", "1:9 a: `<<` merges mappings, and this is none"),
             ("? [1, 2]\n: 3\n", "1:3 : a key is a plain value"),
             ("a: \"\\0\"", "1:4 a: the value contains a NUL character"),

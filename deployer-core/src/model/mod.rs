@@ -11,7 +11,7 @@ mod validate;
 mod workload;
 
 pub use name::{AppName, DeploymentId, Digest, InstanceId, ReleaseNumber, RevisionId, ServiceName};
-pub use problem::{Place, Problem, Problems, Severity};
+pub use problem::{Note, Place, Problem, Problems, Severity};
 pub use release::{GitState, PinnedImage, Provenance, Release, ServiceRelease};
 pub use rollout::{
     CanaryStep, Condition, GateCheck, GatePoint, GateSpec, Hook, HookPoint, OnInconclusive, Probe, Readiness, Route,

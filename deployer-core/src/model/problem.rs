@@ -49,13 +49,59 @@ pub struct Problem {
     /// Where in the file, if the spec came from one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
+    /// What else belongs to it, such as the other of two places.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<Note>,
+}
+
+/// Something that belongs to a [`Problem`], often at another place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Note {
+    /// What it is, one lower-case fragment.
+    pub message: String,
+    /// Where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
+}
+
+impl Note {
+    /// A note without a place.
+    #[must_use]
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), place: None }
+    }
+
+    /// Says where it is.
+    #[must_use]
+    pub fn at(mut self, place: Place) -> Self {
+        self.place = Some(place);
+        self
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.place {
+            Some(place) => write!(f, ": {place}"),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Problem {
     /// Something that makes the spec unusable.
     #[must_use]
     pub fn error(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, path: path.into(), message: message.into(), help: None, place: None }
+        Self {
+            severity: Severity::Error,
+            path: path.into(),
+            message: message.into(),
+            help: None,
+            place: None,
+            notes: Vec::new(),
+        }
     }
 
     /// Something to tell the user that does not stop the deployment.
@@ -77,6 +123,13 @@ impl Problem {
         self.place = Some(place);
         self
     }
+
+    /// Adds what else belongs to it.
+    #[must_use]
+    pub fn with_note(mut self, note: Note) -> Self {
+        self.notes.push(note);
+        self
+    }
 }
 
 impl fmt::Display for Problem {
@@ -91,6 +144,9 @@ impl fmt::Display for Problem {
         write!(f, "{severity}: {}: {}", self.path, self.message)?;
         if let Some(help) = &self.help {
             write!(f, " (help: {help})")?;
+        }
+        for note in &self.notes {
+            write!(f, " (note: {note})")?;
         }
         Ok(())
     }

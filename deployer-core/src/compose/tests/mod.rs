@@ -1,11 +1,20 @@
 //! Tests of the whole reader, and what the tests of the topics share.
 
+mod agreement;
 mod golden;
 mod hostile;
+mod merging;
+mod origins;
 mod refusals;
+mod selection;
+mod several;
+mod specification;
 
+use tempfile::TempDir;
+
+use super::node::{Node, Value};
 use super::{ComposeApp, ComposeReader};
-use crate::model::{Problems, ServiceSpec};
+use crate::model::{EnvValue, Problems, ServiceSpec};
 
 /// A directory that does not exist, so that nothing on this computer has a say.
 pub(super) const DIR: &str = "/nowhere/shop";
@@ -53,4 +62,47 @@ pub(super) fn lines(problems: &Problems) -> Vec<String> {
         format!("{path}: {}", problem.message)
     };
     problems.0.iter().map(line).collect()
+}
+
+/// The tree in a compact form: `{a: [1, 2]}`, quotes around scalars, `~` for null.
+pub(super) fn show(node: &Node) -> String {
+    match &node.value {
+        Value::Null => "~".to_owned(),
+        Value::Scalar(scalar) => format!("{:?}", scalar.text),
+        Value::List(items) => format!("[{}]", items.iter().map(show).collect::<Vec<_>>().join(", ")),
+        Value::Map(entries) => {
+            let entries = entries.iter().map(|entry| format!("{}: {}", entry.key, show(&entry.value)));
+            format!("{{{}}}", entries.collect::<Vec<_>>().join(", "))
+        }
+    }
+}
+
+/// A directory with these files.
+pub(super) fn given(files: &[(&str, &str)]) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    dir
+}
+
+/// The problems of files in a directory, as `place: path: message`, with files named as seen from there.
+pub(super) fn told(dir: &TempDir, problems: &Problems) -> Vec<String> {
+    let prefix = format!("{}/", dir.path().display());
+    let line = |problem: &crate::model::Problem| {
+        let place = problem.place.as_ref().map(|place| format!("{place}: ")).unwrap_or_default();
+        format!("{place}{}: {}", problem.path, problem.message).replace(&prefix, "")
+    };
+    problems.0.iter().map(line).collect()
+}
+
+/// The environment of a service, as `NAME=value`.
+pub(super) fn env(service: &ServiceSpec) -> String {
+    let one = |(name, value): (&String, &EnvValue)| match value {
+        EnvValue::Plain(value) => format!("{name}={value}"),
+        EnvValue::Secret(secret) => format!("{name}<{}", secret.name),
+    };
+    service.workload.env.iter().map(one).collect::<Vec<_>>().join(" ")
 }

@@ -20,6 +20,7 @@ fn every_supported_key_is_looked_at() {
         (&keys::HEALTHCHECK, "healthcheck: {"),
         (&keys::DEPENDENCY, "depends_on: {db: {"),
         (&keys::ENV_FILE, "env_file: [{"),
+        (&keys::EXTENDS, "extends: {service: db, "),
         (&keys::PORT, "ports: [{"),
         (&keys::MOUNT, "volumes: [{"),
         (&keys::MOUNT_TMPFS, "volumes: [{type: tmpfs, target: /x, tmpfs: {"),
@@ -137,8 +138,8 @@ fn the_shape_of_the_file_is_checked() {
         ),
         ("services: {web: {image: x}}\nsecrets: {s: {file: ./s}}\n", "secrets.s.file: `file` is not supported"),
         ("services: {web: {image: x}}\nconfigs: {s: {file: ./s}}\n", "configs: `configs` is not supported"),
-        ("services: {web: {image: x}}\ninclude: [a.yaml]\n", "include: `include` is not supported"),
-        ("services: {web: {image: \"$\"}}\n", "image: `$` is not followed by the name of a variable"),
+        ("services: {web: {image: x}}\ninclude: [a.yaml]\n", "include[0]: there is no file /nowhere/shop/a.yaml"),
+        ("services: {web: {image: \"${\"}}\n", "image: the `}` that closes `${` is missing"),
         ("services: {web: {image: \"${TAG:?say which}\"}}\n", "image: the variable TAG is required: say which"),
         (
             "services: {a: {image: x, depends_on: [b]}, b: {image: x, depends_on: [a]}}\n",

@@ -1,0 +1,179 @@
+//! Which files were read, and what the values in each of them depend on: a directory and variables.
+
+use std::path::{Component, Path, PathBuf};
+
+use super::node::Position;
+use super::variables::Variables;
+
+/// A file or directory: where it is, and how messages name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Location {
+    pub(super) absolute: PathBuf,
+    shown: PathBuf,
+}
+
+impl Location {
+    /// The place that the program named; a relative one is looked for in the working directory.
+    ///
+    /// # Errors
+    /// When there is no working directory.
+    pub(super) fn new(path: &Path) -> std::io::Result<Self> {
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        Ok(Self { absolute: tidy(&std::path::absolute(path)?), shown: short(path) })
+    }
+
+    /// What is meant by this path when it is written in a file that belongs to this directory.
+    pub(super) fn join(&self, path: impl AsRef<Path>) -> Self {
+        let path = path.as_ref();
+        Self { absolute: tidy(&self.absolute.join(path)), shown: short(&self.shown.join(path)) }
+    }
+
+    /// The directory that it is in.
+    pub(super) fn parent(&self) -> Self {
+        let parent = |path: &Path| path.parent().unwrap_or(path).to_owned();
+        // `..` has a parent that cannot be found by shortening it.
+        let shown = if self.shown.file_name().is_some() { parent(&self.shown) } else { self.shown.join("..") };
+        Self { absolute: parent(&self.absolute), shown }
+    }
+
+    /// How messages name it.
+    pub(super) fn shown(&self) -> String {
+        self.shown.display().to_string()
+    }
+}
+
+/// The path without `.` and `..`. Links are not followed, as in Compose.
+pub(super) fn tidy(path: &Path) -> PathBuf {
+    let mut tidy = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                tidy.pop();
+            }
+            other => tidy.push(other),
+        }
+    }
+    tidy
+}
+
+/// The path without `.`, and without `..` where a directory stands before it.
+fn short(path: &Path) -> PathBuf {
+    let mut short = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(short.components().next_back(), Some(Component::Normal(_))) => {
+                short.pop();
+            }
+            other => short.push(other),
+        }
+    }
+    short
+}
+
+/// A set of variables in [`Sources`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Scope(usize);
+
+/// The files that were read, by [`Position::file`].
+pub(super) struct Sources {
+    files: Vec<Source>,
+    scopes: Vec<Variables>,
+}
+
+/// What the values of a file depend on.
+struct Source {
+    dir: Location,
+    scope: Scope,
+}
+
+impl Sources {
+    /// No files yet, and the variables of the files that the program names.
+    pub(super) fn new(variables: Variables) -> Self {
+        Self { files: Vec::new(), scopes: vec![variables] }
+    }
+
+    /// The variables of the files that the program names.
+    pub(super) const MAIN: Scope = Scope(0);
+
+    /// Adds a file whose relative paths begin at `dir`, and answers its index.
+    pub(super) fn add(&mut self, dir: Location, scope: Scope) -> usize {
+        self.files.push(Source { dir, scope });
+        self.files.len() - 1
+    }
+
+    /// How many files there are.
+    pub(super) fn count(&self) -> usize {
+        self.files.len()
+    }
+
+    /// The scope with these variables.
+    pub(super) fn scope(&mut self, variables: Variables) -> Scope {
+        let known = self.scopes.iter().position(|known| *known == variables);
+        Scope(known.unwrap_or_else(|| {
+            self.scopes.push(variables);
+            self.scopes.len() - 1
+        }))
+    }
+
+    /// The directory that relative paths begin at which are written there.
+    pub(super) fn dir(&self, at: Position) -> &Location {
+        &self.files[at.file].dir
+    }
+
+    /// The scope of what is written there.
+    pub(super) fn scope_at(&self, at: Position) -> Scope {
+        self.files[at.file].scope
+    }
+
+    /// Whether the same text means the same at both places.
+    pub(super) fn alike(&self, one: Position, other: Position) -> bool {
+        let (one, other) = (&self.files[one.file], &self.files[other.file]);
+        one.dir.absolute == other.dir.absolute && one.scope == other.scope
+    }
+
+    pub(super) fn variables_in(&self, scope: Scope) -> &Variables {
+        &self.scopes[scope.0]
+    }
+
+    pub(super) fn variables_mut(&mut self, scope: Scope) -> &mut Variables {
+        &mut self.scopes[scope.0]
+    }
+
+    /// The variables that count for what is written there.
+    pub(super) fn variables(&self, at: Position) -> &Variables {
+        self.variables_in(self.scope_at(at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_tidied() {
+        for (path, expected) in [("/a/./b", "/a/b"), ("/a/../b", "/b"), ("/../..", "/"), ("/a//b/", "/a/b")] {
+            assert_eq!(tidy(Path::new(path)), Path::new(expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn messages_name_files_as_the_program_would() {
+        for (dir, path, expected) in [
+            ("", "compose.yaml", "compose.yaml"),
+            ("", "./a/compose.yaml", "a/compose.yaml"),
+            ("", "../a.yaml", "../a.yaml"),
+            ("shop", "../a.yaml", "a.yaml"),
+            ("../shop", "../a.yaml", "../a.yaml"),
+            ("shop", "/srv/a.yaml", "/srv/a.yaml"),
+            ("/srv/shop", "../a.yaml", "/srv/a.yaml"),
+        ] {
+            let location = Location::new(Path::new(dir)).unwrap().join(path);
+            assert_eq!(location.shown(), expected, "{dir} and {path}");
+        }
+        let above = Location::new(Path::new("..")).unwrap();
+        assert_eq!(above.join("compose.yaml").parent().shown(), "..");
+        assert_eq!(above.parent().shown(), "../..");
+    }
+}
