@@ -23,9 +23,13 @@ pub(crate) struct Args {
 /// What every subcommand takes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Global {
-    /// The Compose file [default: compose.yaml, compose.yml, docker-compose.yaml or docker-compose.yml]
+    /// The Compose file; each further one overrides those before it [default: what $COMPOSE_FILE names, else compose.yaml,
+    /// compose.yml, docker-compose.yml or docker-compose.yaml, with compose.override.yaml if it is there]
     #[arg(short, long, global = true, value_name = "PATH")]
-    pub(crate) file: Option<PathBuf>,
+    pub(crate) file: Vec<PathBuf>,
+    /// Deploy services of this profile as well; `*` is every profile
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) profile: Vec<String>,
     /// The application's name, whatever the Compose file says
     #[arg(short, long, global = true, value_name = "NAME")]
     pub(crate) project: Option<String>,
@@ -103,7 +107,7 @@ pub(crate) enum Command {
         /// The Compose file; here without its short form, since `-f` is `--follow`
         // Has the id of the global option and takes its place: both end up in `Global::file`.
         #[arg(long, value_name = "PATH")]
-        file: Option<PathBuf>,
+        file: Vec<PathBuf>,
         /// Only the last lines of each instance
         #[arg(long, value_name = "N")]
         tail: Option<u32>,

@@ -1,6 +1,6 @@
-//! From the arguments to an application: which Compose file, what it says, how the application is called.
+//! From the arguments to an application: which Compose files, what they say, how the application is called.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use deployer_core::AppName;
 use deployer_core::compose::{ComposeApp, ComposeReader};
@@ -9,40 +9,40 @@ use crate::args::Global;
 use crate::fault::{Fault, usage};
 
 /// Where a Compose file is looked for, in this order.
-const NAMES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"];
-
-/// The Compose file that is meant.
-pub(crate) fn path(global: &Global) -> Result<PathBuf, Fault> {
-    if let Some(file) = &global.file {
-        return Ok(file.clone());
-    }
-    NAMES.iter().map(PathBuf::from).find(|path| path.is_file()).ok_or_else(|| {
-        usage(
-            format!("there is no {} in this directory", NAMES.join(", nor ")),
-            "name the Compose file with --file, or an application that is deployed already with --project",
-        )
-    })
-}
+const NAMES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
 
 /// The directory that the Compose file is in.
-pub(crate) fn directory(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+pub(crate) fn directory(global: &Global) -> &Path {
+    let parent = global.file.first().and_then(|file| file.parent());
+    parent.filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Reads the Compose file. The environment of this process counts, as its users expect.
-pub(crate) fn read(global: &Global, path: &Path) -> Result<ComposeApp, Fault> {
-    let mut reader = ComposeReader::new().with_env_map(variables());
+/// Reads the Compose files. The environment of this process counts, as its users expect.
+pub(crate) fn read(global: &Global) -> Result<ComposeApp, Fault> {
+    let mut reader = ComposeReader::new().with_env_map(variables()).with_compose_variables();
     if let Some(name) = &global.project {
         reader = reader.with_project_name(name);
     }
-    Ok(reader.read_file(path)?)
+    for profile in &global.profile {
+        reader = reader.with_profile(profile);
+    }
+    if !global.file.is_empty() {
+        return Ok(reader.read_files(&global.file)?);
+    }
+    if std::env::var_os("COMPOSE_FILE").is_none() && !NAMES.iter().any(|name| Path::new(name).is_file()) {
+        return Err(usage(
+            format!("there is no {} in this directory", NAMES.join(", nor ")),
+            "name the Compose file with --file, or an application that is deployed already with --project",
+        ));
+    }
+    Ok(reader.read_dir(".")?)
 }
 
-/// The application's name: what `--project` says, else what the Compose file says.
+/// The application's name: what `--project` says, else what the Compose files say.
 pub(crate) fn app(global: &Global) -> Result<AppName, Fault> {
     match &global.project {
         Some(name) => Ok(AppName::new(name)?),
-        None => Ok(read(global, &path(global)?)?.spec.name),
+        None => Ok(read(global)?.spec.name),
     }
 }
 

@@ -82,6 +82,19 @@ fn options_stand_before_or_after_the_subcommand() {
 }
 
 #[test]
+fn further_files_override_the_first_and_profiles_are_chosen() {
+    let dir = project("compose.yaml", "name: shop\nservices:\n  web: { image: web:1 }\n");
+    let more = "services:\n  web: { image: web:2 }\n  mail: { image: mail:1, profiles: [mail] }\n";
+    std::fs::write(dir.path().join("more.yaml"), more).unwrap();
+    let can = |args: &[&str]| text(&deployer(dir.path(), args).stdout);
+    assert_eq!(can(&["check"]), "shop can be deployed: web\n");
+    let both = ["-f", "compose.yaml", "-f", "more.yaml", "--profile", "mail", "check"];
+    assert_eq!(can(&both), "shop can be deployed: mail, web\n");
+    std::fs::rename(dir.path().join("more.yaml"), dir.path().join("compose.override.yaml")).unwrap();
+    assert_eq!(can(&["--profile", "mail", "check"]), "shop can be deployed: mail, web\n");
+}
+
+#[test]
 fn without_a_compose_file_the_way_out_is_told() {
     let dir = tempfile::tempdir().unwrap();
     // `-f` of `logs` is `--follow`, so the name after it is a service's.

@@ -13,12 +13,11 @@ use crate::watch::{self, watch};
 use crate::{backend, compose, output};
 
 pub(crate) async fn deploy(global: &Global, message: Option<String>, supersede: bool) -> Result<Exit, Fault> {
-    let path = compose::path(global)?;
-    let app = compose::read(global, &path)?;
+    let app = compose::read(global)?;
     if !app.warnings.0.is_empty() {
         output::error(&problems_text(&app.warnings));
     }
-    let mut options = DeployOptions::default().with_git(deployer_local::git_state(compose::directory(&path)));
+    let mut options = DeployOptions::default().with_git(deployer_local::git_state(compose::directory(global)));
     if let Some(author) = backend::author() {
         options = options.with_author(author);
     }

@@ -16,8 +16,7 @@ use crate::verdict;
 use crate::{backend, compose, output};
 
 pub(crate) fn check(global: &Global) -> Result<Exit, Fault> {
-    let path = compose::path(global)?;
-    let app = compose::read(global, &path)?;
+    let app = compose::read(global)?;
     let services: Vec<&str> = app.spec.services.keys().map(AsRef::as_ref).collect();
     if global.json {
         output::json(&json!({ "app": app.spec.name, "services": services, "problems": app.warnings }))?;
@@ -35,7 +34,7 @@ pub(crate) fn check(global: &Global) -> Result<Exit, Fault> {
 }
 
 pub(crate) async fn plan(global: &Global) -> Result<Exit, Fault> {
-    let app = compose::read(global, &compose::path(global)?)?;
+    let app = compose::read(global)?;
     let deployer = backend::deployer(global).await?;
     let preview = deployer.plan(&app.spec, &DeployOptions::default()).await?;
     if global.json {
