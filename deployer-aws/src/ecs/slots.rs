@@ -82,8 +82,11 @@ impl Site {
         let names = match listed {
             Some(names) => names,
             None => {
-                let names = self.list_slots(app).await?;
-                self.memory().slots.insert(app.clone(), (Instant::now(), names.clone()));
+                let mut names = self.list_slots(app).await?;
+                let mut memory = self.memory();
+                // A list may be old: what was known before is described as well, which costs nothing if it is gone.
+                names.extend(memory.slots.remove(app).into_iter().flat_map(|(_, known)| known));
+                memory.slots.insert(app.clone(), (Instant::now(), names.clone()));
                 names
             }
         };
