@@ -1,6 +1,7 @@
 //! `include`: what other Compose files declare belongs to the application too.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use super::cursor::Cursor;
 use super::env_file::{self, Presence};
@@ -48,6 +49,8 @@ fn model(loader: &mut Loader<'_>, item: &Cursor<'_>, trail: &[Location]) -> Opti
         loader.report.error(item, "no file is named");
         return None;
     };
+    // Before files of variables are read for it.
+    loader.room(item)?;
     let directory = match directory {
         Some(cursor) => loader.locate(&cursor)?,
         None => first.parent(),
@@ -86,31 +89,32 @@ fn file(loader: &mut Loader<'_>, cursor: &Cursor<'_>, trail: &[Location]) -> Opt
 }
 
 /// The variables for the included files: those of the including one, then those of `env_file`, or of `.env` in the
-/// directory.
+/// directory. None, reported, if they cannot be read.
 fn scope(loader: &mut Loader<'_>, at: Position, directory: &Location, files: Option<Cursor<'_>>) -> Option<Scope> {
-    let mut variables = loader.sources.variables(at).clone();
-    let mut own = Variables::default();
-    match files {
-        None => {
-            let file = directory.join(".env");
-            env_file::read(loader.report, &file, Presence::Optional, &variables, &mut own).then_some(())?;
-        }
+    let (files, presence) = match files {
+        None => (vec![directory.join(".env")], Presence::Optional),
         Some(cursor) => {
-            let mut good = true;
-            for item in loader.report.one_or_more(&cursor) {
-                // A usual way to say that there is none.
-                if item.scalar().is_some_and(|scalar| scalar.text == "/dev/null") {
-                    continue;
-                }
-                good &= loader
-                    .locate(&item)
-                    .is_some_and(|file| env_file::read(loader.report, &file, Presence::Required, &variables, &mut own));
-            }
-            good.then_some(())?;
+            let mut items = loader.report.one_or_more(&cursor);
+            // A usual way to say that there is none.
+            items.retain(|item| item.scalar().is_none_or(|scalar| scalar.text != "/dev/null"));
+            let files: Vec<Option<Location>> = items.iter().map(|item| loader.locate(item)).collect();
+            (files.into_iter().collect::<Option<_>>()?, Presence::Required)
         }
+    };
+    let outer = loader.sources.scope_at(at);
+    let key = (files, outer);
+    if let Some(known) = loader.scopes.get(&key) {
+        return *known;
     }
-    variables.fill(own);
-    Some(loader.sources.scope(variables))
+    let outer = Rc::clone(loader.sources.variables_in(outer));
+    let mut own = Variables::default();
+    let mut good = true;
+    for file in &key.0 {
+        good &= env_file::read(loader.report, file, presence, &outer, &mut own);
+    }
+    let scope = good.then(|| loader.sources.scope(own.within(&outer)));
+    loader.scopes.insert(key, scope);
+    scope
 }
 
 /// Adds what the model declares to the tree. What both declare must be the same, unless the tree overrides or resets it.
@@ -153,17 +157,18 @@ fn add(loader: &mut Loader<'_>, tree: &mut Node, mut model: Node) {
 
 /// Whether both values mean the same. Those of services depend on the directory and the variables of their files.
 fn same(sources: &Sources, part: &str, one: &Node, other: &Node) -> bool {
+    let alike = |text: &str| part != "services" || sources.alike(text, one.at, other.at);
     match (&one.value, &other.value) {
         (Value::Null, Value::Null) => true,
-        (Value::Scalar(a), Value::Scalar(b)) => {
-            a.text == b.text && (part != "services" || sources.alike(one.at, other.at))
-        }
+        (Value::Scalar(a), Value::Scalar(b)) => a.text == b.text && alike(&a.text),
         (Value::List(a), Value::List(b)) => {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(sources, part, a, b))
         }
         (Value::Map(a), Value::Map(b)) => {
             a.len() == b.len()
-                && a.iter().zip(b).all(|(a, b)| a.key == b.key && same(sources, part, &a.value, &b.value))
+                && a.iter()
+                    .zip(b)
+                    .all(|(a, b)| a.key == b.key && alike(&a.key) && same(sources, part, &a.value, &b.value))
         }
         _ => false,
     }

@@ -1,6 +1,8 @@
 //! Loads files into one model: text becomes a tree, variables are put in, `include` and `extends` are resolved, and the
 //! trees of several files are merged.
 
+use std::collections::HashMap;
+
 use super::budget::Budget;
 use super::cursor::Cursor;
 use super::node::{Node, Value};
@@ -18,6 +20,9 @@ pub(super) struct Loader<'r> {
     pub(super) budget: Budget,
     /// How much text variables may add.
     text_left: usize,
+    /// The variables of included files, by the files that hold them and the variables that win; none if they cannot be
+    /// read.
+    pub(super) scopes: HashMap<(Vec<Location>, Scope), Option<Scope>>,
     /// How deep in `include` the files are that are being read.
     pub(super) depth: usize,
     /// Whether nothing is missing from the model.
@@ -26,7 +31,8 @@ pub(super) struct Loader<'r> {
 
 impl<'r> Loader<'r> {
     pub(super) fn new(report: &'r mut Report, sources: Sources) -> Self {
-        Self { report, sources, budget: Budget::default(), text_left: template::MAX_BYTES, depth: 0, complete: true }
+        let (budget, scopes) = (Budget::default(), HashMap::new());
+        Self { report, sources, budget, text_left: template::MAX_BYTES, scopes, depth: 0, complete: true }
     }
 
     /// Makes a tree of a file's text. None, reported, if it cannot be read.
@@ -47,16 +53,23 @@ impl<'r> Loader<'r> {
 
     /// Makes a tree of the file that is named at the cursor. None, reported, if it cannot be read.
     pub(super) fn file(&mut self, cursor: &Cursor<'_>, file: &Location, dir: Location, scope: Scope) -> Option<Node> {
-        let why = if self.sources.count() >= MAX_FILES {
-            format!("no more than {MAX_FILES} Compose files are read")
-        } else {
-            match load::text(&file.absolute) {
-                Ok(Some(text)) => return self.parse(file.shown(), &text, dir, scope),
-                Ok(None) => format!("there is no file {}", file.shown()),
-                Err(why) => format!("{}: {why}", file.shown()),
-            }
+        self.room(cursor)?;
+        let why = match load::text(&file.absolute) {
+            Ok(Some(text)) => return self.parse(file.shown(), &text, dir, scope),
+            Ok(None) => format!("there is no file {}", file.shown()),
+            Err(why) => format!("{}: {why}", file.shown()),
         };
         self.report.error(cursor, why);
+        self.complete = false;
+        None
+    }
+
+    /// Whether a further file may be read. None, reported, if not.
+    pub(super) fn room(&mut self, cursor: &Cursor<'_>) -> Option<()> {
+        if self.sources.count() < MAX_FILES {
+            return Some(());
+        }
+        self.report.error(cursor, format!("no more than {MAX_FILES} Compose files are read"));
         self.complete = false;
         None
     }

@@ -1,12 +1,13 @@
 //! Which files were read, and what the values in each of them depend on: a directory and variables.
 
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 use super::node::Position;
 use super::variables::Variables;
 
 /// A file or directory: where it is, and how messages name it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Location {
     pub(super) absolute: PathBuf,
     shown: PathBuf,
@@ -79,7 +80,7 @@ pub(super) struct Scope(usize);
 /// The files that were read, by [`Position::file`].
 pub(super) struct Sources {
     files: Vec<Source>,
-    scopes: Vec<Variables>,
+    scopes: Vec<Rc<Variables>>,
 }
 
 /// What the values of a file depend on.
@@ -91,7 +92,7 @@ struct Source {
 impl Sources {
     /// No files yet, and the variables of the files that the program names.
     pub(super) fn new(variables: Variables) -> Self {
-        Self { files: Vec::new(), scopes: vec![variables] }
+        Self { files: Vec::new(), scopes: vec![Rc::new(variables)] }
     }
 
     /// The variables of the files that the program names.
@@ -109,8 +110,8 @@ impl Sources {
     }
 
     /// The scope with these variables.
-    pub(super) fn scope(&mut self, variables: Variables) -> Scope {
-        let known = self.scopes.iter().position(|known| *known == variables);
+    pub(super) fn scope(&mut self, variables: Rc<Variables>) -> Scope {
+        let known = self.scopes.iter().position(|known| Rc::ptr_eq(known, &variables));
         Scope(known.unwrap_or_else(|| {
             self.scopes.push(variables);
             self.scopes.len() - 1
@@ -127,22 +128,22 @@ impl Sources {
         self.files[at.file].scope
     }
 
-    /// Whether the same text means the same at both places.
-    pub(super) fn alike(&self, one: Position, other: Position) -> bool {
-        let (one, other) = (&self.files[one.file], &self.files[other.file]);
-        one.dir.absolute == other.dir.absolute && one.scope == other.scope
+    /// Whether the same text means the same at both places, as a path and as the name of a variable.
+    pub(super) fn alike(&self, text: &str, one: Position, other: Position) -> bool {
+        self.dir(one).absolute == self.dir(other).absolute
+            && self.variables(one).get(text) == self.variables(other).get(text)
     }
 
-    pub(super) fn variables_in(&self, scope: Scope) -> &Variables {
+    pub(super) fn variables_in(&self, scope: Scope) -> &Rc<Variables> {
         &self.scopes[scope.0]
     }
 
     pub(super) fn variables_mut(&mut self, scope: Scope) -> &mut Variables {
-        &mut self.scopes[scope.0]
+        Rc::make_mut(&mut self.scopes[scope.0])
     }
 
     /// The variables that count for what is written there.
-    pub(super) fn variables(&self, at: Position) -> &Variables {
+    pub(super) fn variables(&self, at: Position) -> &Rc<Variables> {
         self.variables_in(self.scope_at(at))
     }
 }

@@ -32,26 +32,39 @@ impl Origin {
 }
 
 /// Variables by name.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub(super) struct Variables(BTreeMap<String, (Rc<str>, Origin)>);
+#[derive(Clone, Default)]
+pub(super) struct Variables {
+    /// Those that win. They are shared, because many files may be included.
+    outer: Option<Rc<Variables>>,
+    own: BTreeMap<String, (Rc<str>, Origin)>,
+}
 
 impl Variables {
+    /// These variables, as far as `outer` has none of their names.
+    pub(super) fn within(self, outer: &Rc<Self>) -> Rc<Self> {
+        if self.own.is_empty() {
+            return Rc::clone(outer);
+        }
+        Rc::new(Self { outer: Some(Rc::clone(outer)), own: self.own })
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(|(value, _)| &**value)
+        self.value_and_origin(name).map(|(value, _)| &**value)
     }
 
     pub(super) fn value_and_origin(&self, name: &str) -> Option<&(Rc<str>, Origin)> {
-        self.0.get(name)
+        let outer = self.outer.as_ref().and_then(|outer| outer.value_and_origin(name));
+        outer.or_else(|| self.own.get(name))
     }
 
     pub(super) fn set(&mut self, name: impl Into<String>, value: impl Into<Rc<str>>, origin: Origin) {
-        self.0.insert(name.into(), (value.into(), origin));
+        self.own.insert(name.into(), (value.into(), origin));
     }
 
     /// Adds those of the others whose names are not there yet.
     pub(super) fn fill(&mut self, others: Self) {
-        for (name, variable) in others.0 {
-            self.0.entry(name).or_insert(variable);
+        for (name, variable) in others.own {
+            self.own.entry(name).or_insert(variable);
         }
     }
 }

@@ -111,6 +111,20 @@ fn files_that_include_many_files_end() {
 }
 
 #[test]
+fn files_that_include_one_file_often_end() {
+    let variables: String = (0..100_000).map(|n| format!("V{n}=\n")).collect();
+    let list = "a/x.yaml, ".repeat(10_000);
+    let dir = given(&[
+        ("compose.yaml", &format!("include: [{list}]\n")),
+        ("a/x.yaml", "services: {s: {image: x}}\n"),
+        ("a/.env", &format!("{variables}OWN=1\n")),
+        (".env", &variables),
+    ]);
+    let problems = ComposeReader::new().read_file(dir.path().join("compose.yaml")).unwrap_err();
+    assert_eq!(problems.0[0].message, "no more than 100 Compose files are read");
+}
+
+#[test]
 fn paths_may_lead_anywhere_but_only_to_files() {
     let dir =
         given(&[("a/compose.yaml", "services: {web: {extends: {file: ../../../../../../../dev/zero, service: x}}}\n")]);

@@ -295,6 +295,14 @@ fn what_is_included_twice_must_be_the_same() {
         ["c/compose.yaml:1:12: services.db: services.db is declared in an included file and elsewhere"]
     );
     assert_eq!(problems.0[0].notes[0].place.as_ref().unwrap().line, 3);
+    // Variables of the files in between matter only where they are used.
+    std::fs::write(dir.path().join("a/.env"), "B=1\n").unwrap();
+    assert_eq!(read(&["compose.yaml"]).unwrap().spec.services.len(), 2);
+    let named = "services: {db: {image: d, environment: {B: }}}\n";
+    std::fs::write(dir.path().join("c/compose.yaml"), named).unwrap();
+    assert!(read(&["compose.yaml"]).is_err());
+    std::fs::write(dir.path().join("c/compose.yaml"), named.replace("{B: }", "[B]")).unwrap();
+    assert!(read(&["compose.yaml"]).is_err());
     // The same text with another directory means something else.
     assert_eq!(read(&["twins.yaml"]).unwrap_err().0.len(), 1);
     // Tags say what is meant.
