@@ -1,6 +1,6 @@
 //! What all parts of the backend share: clients, options, and what is remembered between two looks.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -56,6 +56,8 @@ pub(crate) struct Memory {
     /// What was written down last of the scaling of slots, by application and name, and when. Whoever is in it has, or had,
     /// a slot that scales.
     pub(crate) scaled: HashMap<AppName, HashMap<String, (Instant, Option<Scaled>)>>,
+    /// The slots that were taken from Application Auto Scaling, by name.
+    pub(crate) let_alone: HashSet<String>,
     /// How the slots were when their tasks were looked at, by name.
     pub(crate) searched: HashMap<String, String>,
     /// Task definitions, by ARN. They never change.

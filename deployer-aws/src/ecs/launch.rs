@@ -67,7 +67,7 @@ impl Site {
     async fn hold_others(&self, request: &Launch, slots: Vec<Slot>) -> Result<Vec<Slot>> {
         let app = &request.release.app;
         let others =
-            serving(&slots, &request.service).filter(|slot| slot.is_scaled() && !slot.holds(&request.revision));
+            serving(&slots, &request.service).filter(|slot| self.may_scale(slot) && !slot.holds(&request.revision));
         let others: Vec<&Slot> = others.collect();
         if others.is_empty() {
             return Ok(slots);
@@ -85,7 +85,7 @@ impl Site {
             return Ok(Outcome::AlreadyThere);
         }
         let _changes = self.changing(app, Some(slot));
-        if slot.is_scaled() {
+        if self.may_scale(slot) {
             self.hold(app, slot).await?;
         }
         let call = self
@@ -184,7 +184,7 @@ impl Site {
             return Ok(Outcome::AlreadyThere);
         }
         let _changes = self.changing(&request.app, Some(slot));
-        if slot.is_scaled() {
+        if self.may_scale(slot) {
             self.hold(&request.app, slot).await?;
         }
         let call = self.update(slot).desired_count(count(request.keep));

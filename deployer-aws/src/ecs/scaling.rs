@@ -63,14 +63,17 @@ fn hash(scaling: &Scaling) -> String {
     Digest::of(&serde_json::to_vec(scaling).unwrap_or_default()).short().to_owned()
 }
 
-impl Slot {
-    /// Whether Application Auto Scaling may change the number of its tasks.
-    pub(super) fn is_scaled(&self) -> bool {
-        matches!(self.scaled, Some(Scaled::On(_)))
-    }
-}
-
 impl Site {
+    /// Whether Application Auto Scaling may change the number of a slot's tasks. One that is held may still be a target, if the
+    /// request to let it alone was lost.
+    pub(super) fn may_scale(&self, slot: &Slot) -> bool {
+        match &slot.scaled {
+            None => false,
+            Some(Scaled::On(_)) => true,
+            Some(Scaled::Held(..)) => !self.memory().let_alone.contains(&slot.name),
+        }
+    }
+
     /// Holds the slots of services of which another revision is to serve. Asks nothing where nothing scales.
     pub(super) async fn hold_for(&self, release: &Release) -> Result<bool> {
         let app = &release.app;
@@ -79,6 +82,8 @@ impl Site {
             return Ok(false);
         }
         let slots = self.slots_now(app).await?;
+        // Somebody else may have been at work since.
+        self.memory().let_alone.retain(|name| slots.iter().all(|slot| slot.name != *name));
         let stays = |slot: &&Slot| {
             let service = release.services.get(&slot.service);
             service.is_some_and(|service| slot.holds(&service.revision(&slot.service)))
@@ -147,6 +152,7 @@ impl Site {
             self.deregister(slot).await?;
         }
         let id = self.resource(slot);
+        self.memory().let_alone.remove(&slot.name);
         let call = self
             .autoscaling
             .register_scalable_target()
@@ -253,10 +259,12 @@ impl Site {
             .resource_id(&id)
             .scalable_dimension(ScalableDimension::EcsServiceDesiredCount);
         match call.send().await {
-            Ok(_) => Ok(()),
-            Err(error) if is(&error, &["ObjectNotFoundException"]) => Ok(()),
-            Err(error) => Err(failed("application-autoscaling:DeregisterScalableTarget", id, error)),
+            Ok(_) => {}
+            Err(error) if is(&error, &["ObjectNotFoundException"]) => {}
+            Err(error) => return Err(failed("application-autoscaling:DeregisterScalableTarget", id, error)),
         }
+        self.memory().let_alone.insert(slot.name.clone());
+        Ok(())
     }
 
     /// Writes down what Application Auto Scaling has to do with a slot.

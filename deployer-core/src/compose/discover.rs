@@ -22,6 +22,8 @@ pub(super) fn files(report: &mut Report, dir: &Path) -> Option<Vec<PathBuf>> {
 }
 
 fn first(report: &mut Report, dir: &Path, names: &[&str]) -> Option<PathBuf> {
+    // In the directory where the program runs they are called by their names alone.
+    let dir = if dir == Path::new(".") { Path::new("") } else { dir };
     let mut found = names.iter().map(|name| dir.join(name)).filter(|path| path.is_file());
     let first = found.next()?;
     for other in found {

@@ -180,4 +180,7 @@ pub(crate) struct EnvironmentChange {
     /// Serve clients inside the network only
     #[arg(long)]
     pub(crate) internal: bool,
+    /// Let instances reach each other, as services must that call each other by name
+    #[arg(long)]
+    pub(crate) connected: bool,
 }

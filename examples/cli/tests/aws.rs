@@ -111,12 +111,16 @@ async fn task_definition(cluster: &str) -> serde_json::Value {
     ecs("DescribeTaskDefinition", &json!({ "taskDefinition": definition })).await["taskDefinition"].take()
 }
 
-/// Asks the emulator's ECS, as anybody may.
+/// Asks the emulator, as anybody may.
 async fn ecs(operation: &str, body: &serde_json::Value) -> serde_json::Value {
+    ask(&format!("AmazonEC2ContainerServiceV20141113.{operation}"), body).await
+}
+
+async fn ask(target: &str, body: &serde_json::Value) -> serde_json::Value {
     let body = body.to_string();
     let mut stream = TcpStream::connect(EMULATOR).await.unwrap();
     let request = format!(
-        "POST / HTTP/1.0\r\nHost: {EMULATOR}\r\nX-Amz-Target: AmazonEC2ContainerServiceV20141113.{operation}\r\n\
+        "POST / HTTP/1.0\r\nHost: {EMULATOR}\r\nX-Amz-Target: {target}\r\n\
          Content-Type: application/x-amz-json-1.1\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
@@ -136,6 +140,17 @@ async fn address(listener: &str) -> SocketAddr {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     panic!("nobody listens for {listener}");
+}
+
+/// Pushes an image of this machine to a repository of the emulator, and answers by which name ECS finds it there.
+async fn pushed(image: &str, repository: &str) -> String {
+    ask("AmazonEC2ContainerRegistry_V20150921.CreateRepository", &json!({ "repositoryName": repository })).await;
+    let there = format!("{EMULATOR}/{repository}:stage");
+    for args in [["tag", image, &there].as_slice(), &["push", "-q", &there], &["rmi", &there]] {
+        let done = Command::new("docker").args(args).output().unwrap();
+        assert!(done.status.success(), "docker {args:?}: {}", text(&done.stderr));
+    }
+    there
 }
 
 fn application() -> tempfile::TempDir {
@@ -193,4 +208,39 @@ async fn an_application_lives_on_aws_under_requests() {
     shop.ends_with(0, "v1", &["destroy", "--yes"]).await;
     let told = shop.ends_with(0, "v1", &["environment", "delete", name]).await;
     assert!(told.contains(&format!("kept: {name} (AWS::DynamoDB::Table)")), "{told}");
+}
+
+/// Two services and the cache that both find by its name, from the quickstart's Compose file and what is different on ECS.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_application_of_the_quickstart_runs_on_aws() {
+    let id = DeploymentId::fresh().to_string();
+    let environment = format!("shop-{}", &id[id.len() - 8..]);
+    let directory = tempfile::tempdir().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    assert!(Command::new(root.join("scripts/shop")).status().unwrap().success());
+    for file in ["compose.yaml", "compose.aws.yaml", "shop.env", "shop", "Dockerfile"] {
+        std::fs::copy(root.join("examples/quickstart/app").join(file), directory.path().join(file)).unwrap();
+    }
+    let cache = pushed("redis:7-alpine", &format!("{environment}/redis")).await;
+    let variables = format!("ENVIRONMENT={environment}\nHOST={HOST}\nCACHE_IMAGE={cache}\n");
+    std::fs::write(directory.path().join(".env"), variables).unwrap();
+    let shop = Shop { environment, directory };
+    let name = shop.environment.as_str();
+    shop.ends_with(0, "v1", &["environment", "apply", name]).await;
+    let there = shop.ends_with(0, "v1", &["environment", "show", name, "--json"]).await;
+    let there: serde_json::Value = serde_json::from_str(&there).unwrap();
+    let address = address(there["listener"].as_str().unwrap()).await.to_string();
+    let files = ["-f", "compose.yaml", "-f", "compose.aws.yaml"];
+    let with = |words: &'static [&'static str]| [files.as_slice(), words].concat();
+
+    for version in ["v1", "v2"] {
+        shop.ends_with(0, version, &with(&["deploy"])).await;
+        assert_eq!(get(&address, HOST, "/version").await.trim(), version);
+        // The web service has asked the cache.
+        let front = get(&address, HOST, "/").await;
+        assert!(front.contains(version), "{front}");
+    }
+    assert_eq!(get(&address, HOST, "/migrations").await, "v1 1\nv2 1\n");
+    shop.ends_with(0, "v2", &with(&["destroy", "--yes"])).await;
+    shop.ends_with(0, "v2", &["environment", "delete", name]).await;
 }

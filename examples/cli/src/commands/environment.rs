@@ -49,7 +49,9 @@ pub(crate) async fn environment(global: &Global, command: EnvironmentCommand) ->
 }
 
 fn spec(change: &EnvironmentChange) -> EnvironmentSpec {
-    let spec = EnvironmentSpec::new(&change.name).with_internal(change.internal);
+    let spec = EnvironmentSpec::new(&change.name)
+        .with_internal(change.internal)
+        .with_traffic_between_instances(change.connected);
     let spec = change.secrets.iter().fold(spec, |spec, arn| spec.with_secret(arn));
     change.certificates.iter().fold(spec, |spec, arn| spec.with_certificate(arn))
 }
