@@ -14,7 +14,7 @@ use aws_sdk_servicediscovery::types::{
 use deployer_core::{AppName, Error, ErrorKind, Problem, Problems, Result, Retry, ServiceName};
 use futures_util::future::try_join_all;
 
-use crate::failure::{failed, is};
+use crate::failure::{failed, incomplete, is};
 use crate::naming::{self, tag};
 use crate::options::Namespace;
 use crate::site::Site;
@@ -22,7 +22,7 @@ use crate::site::Site;
 /// For how many seconds resolvers keep an answer.
 const TIME_TO_LIVE: i64 = 10;
 
-/// How long the list of a namespace is believed. What is made here is added to it.
+/// How long the list of a namespace is believed. What is made here makes it be asked for again.
 const LISTED: Duration = Duration::from_secs(60);
 
 /// The container that lets names be short. No service's container has an underscore in its name.
@@ -199,8 +199,4 @@ fn ours(registry: &Registry, name: &str, description: &str) -> Result<String> {
         .with_context("service", registry.arn.clone())
         .with_help("remove it, or deploy into another namespace")
         .with_retry(Retry::Never))
-}
-
-fn incomplete(error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::new(ErrorKind::Internal, "a part of a request is incomplete").with_source(error)
 }

@@ -47,6 +47,11 @@ where
     said.with_context("call", call).with_resource(resource)
 }
 
+/// A part of a request that the SDK does not take: a defect of this crate.
+pub(crate) fn incomplete(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::new(ErrorKind::Internal, "a part of a request is incomplete").with_source(error)
+}
+
 /// AWS's name for what is wrong.
 pub(crate) fn code<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Option<&str> {
     error.as_service_error().and_then(ProvideErrorMetadata::code)

@@ -14,7 +14,7 @@ use deployer_core::{
 };
 
 use super::fargate;
-use crate::failure::{failed, is};
+use crate::failure::{failed, incomplete, is};
 use crate::naming::{self, tag};
 use crate::options::{Architecture, AwsOptions};
 use crate::secrets;
@@ -238,10 +238,6 @@ pub(super) fn log_prefix(app: &deployer_core::AppName, service: &deployer_core::
 
 /// The label that asks for more than Fargate's 20 GiB of ephemeral storage.
 const EPHEMERAL_STORAGE: &str = "deployer.aws.ephemeral-storage-gib";
-
-fn incomplete(error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::new(ErrorKind::Internal, "a part of a request is incomplete").with_source(error)
-}
 
 fn seconds(time: Duration) -> i32 {
     let whole = time.as_secs() + u64::from(time.subsec_nanos() > 0);

@@ -10,7 +10,7 @@ use futures_util::future::{try_join_all, try_join3};
 
 use super::scaling::serving;
 use super::slots::Slot;
-use crate::failure::{failed, is};
+use crate::failure::{failed, incomplete, is};
 use crate::naming::{self, tag};
 use crate::options::Capacity;
 use crate::site::Site;
@@ -263,10 +263,6 @@ fn draining(name: &str) -> Error {
     Error::new(ErrorKind::Conflict, "an ECS service of that name is there, or still drains")
         .with_resource(name)
         .with_retry(deployer_core::Retry::Soon)
-}
-
-pub(super) fn incomplete(error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::new(ErrorKind::Internal, "a part of a request is incomplete").with_source(error)
 }
 
 pub(super) fn count(instances: u32) -> i32 {

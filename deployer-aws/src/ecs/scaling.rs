@@ -19,9 +19,9 @@ use deployer_core::{
 use futures_util::future::{try_join, try_join_all};
 use tokio::time::Instant;
 
-use super::launch::{count, incomplete};
+use super::launch::count;
 use super::slots::Slot;
-use crate::failure::{failed, is};
+use crate::failure::{failed, incomplete, is};
 use crate::gate::{balancer, group};
 use crate::naming::tag;
 use crate::site::Site;

@@ -76,6 +76,12 @@ async fn services_find_each_other_by_name() {
     let left = cloudmap().list_services().filters(of_zone).send().await.unwrap();
     assert_eq!(left.services().iter().filter_map(|service| service.name()).collect::<Vec<_>>(), ["theirs.stall"]);
 
+    let mut nowhere = namespace.clone();
+    nowhere.arn = format!("{}-gone", namespace.arn);
+    let wrong = deployer(&stage, stage.options().with_namespace(nowhere));
+    let error = wrong.plan(&shop(&stage, &zone, "v1"), &DeployOptions::default()).await.unwrap_err();
+    assert!(error.report().to_string().contains("there is no namespace"), "{error}");
+
     let mut elsewhere = namespace.clone();
     elsewhere.zone = "other.internal".to_owned();
     let wrong = deployer(&stage, stage.options().with_namespace(elsewhere));
