@@ -152,7 +152,13 @@ fn hook(report: &mut Report, cursor: &Cursor<'_>) -> Option<Hook> {
             _ => None,
         })
     });
-    let command = fields.require(report, "command").and_then(|cursor| service::command(report, &cursor));
+    let command = fields.require(report, "command").and_then(|cursor| {
+        let command = service::command(report, &cursor)?;
+        if command.is_empty() {
+            report.error(&cursor, "a hook needs a command");
+        }
+        Some(command)
+    });
     let timeout = fields.duration(report, "timeout");
     let hook = Hook::new(name?, point?, command?);
     Some(match timeout {
@@ -238,7 +244,7 @@ mod tests {
                 "hooks: [{name: x, point: before, command: x}]",
                 "x-deployer.hooks[0].point: \"before\" is not `pre-deploy`, `post-deploy` or `pre-stop`",
             ),
-            ("hooks: [{name: x, point: pre-stop, command: []}]", "x-deployer.hooks[0]: a hook needs a command"),
+            ("hooks: [{name: x, point: pre-stop, command: []}]", "x-deployer.hooks[0].command: a hook needs a command"),
             ("hooks: {name: x}", "x-deployer.hooks: a list is needed here, not a mapping"),
             ("secrets: {A: [x]}", "x-deployer.secrets.A: text is needed here, not a list"),
         ] {

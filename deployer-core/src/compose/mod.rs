@@ -37,6 +37,8 @@
 mod app;
 mod budget;
 mod build;
+mod check;
+mod container;
 mod cursor;
 mod deploy;
 mod discover;
@@ -45,6 +47,8 @@ mod env_file;
 mod environment;
 mod extends;
 mod extension;
+mod fates;
+mod files;
 mod formats;
 mod forms;
 mod gates;
@@ -79,6 +83,8 @@ mod words;
 #[cfg(test)]
 mod tests;
 
+pub use fates::{KeyFate, fates};
+pub use keys::Fate;
 use project::Project;
-pub use reader::{ComposeApp, ComposeReader};
+pub use reader::{ComposeApp, ComposeReader, SecretOrigin};
 pub use render::render;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::name::{AppName, Digest, ReleaseNumber, RevisionId, ServiceName};
-use super::rollout::{Probe, Readiness};
+use super::rollout::{HookPoint, Probe, Readiness};
 use super::spec::{NetworkSpec, Service, VolumeSpec};
 use super::time::Timestamp;
 use super::workload::{AppProtocol, CheckCommand, ContainerCheck, Port, Transport};
@@ -137,10 +137,16 @@ impl ServiceRelease {
         !self.routes.is_empty() || self.workload.ports.iter().any(|port| port.transport == Transport::Tcp)
     }
 
+    /// Whether it is there for its work before a deployment alone: it has no instances, but a hook at that point.
+    #[must_use]
+    pub fn is_task(&self) -> bool {
+        self.replicas == 0 && self.hooks.iter().any(|hook| hook.point == HookPoint::PreDeploy)
+    }
+
     /// Whether two revisions of it must never run at the same time.
     #[must_use]
     pub fn is_exclusive(&self) -> bool {
-        self.workload.exclusive_volumes().next().is_some()
+        !self.workload.exclusive_claims().is_empty()
     }
 }
 
