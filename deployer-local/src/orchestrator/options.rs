@@ -1,0 +1,98 @@
+//! The options of containers in the engine's words.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bollard::models::{
+    DeviceMapping, DeviceRequest, HostConfig, HostConfigLogConfig, ResourcesBlkioWeightDevice, ResourcesUlimits,
+    ThrottleDevice,
+};
+use deployer_core::ContainerOptions;
+
+/// Adds the options that are set.
+pub(super) fn apply(options: &ContainerOptions, config: HostConfig) -> HostConfig {
+    let io = &options.blkio_config;
+    HostConfig {
+        blkio_weight: io.weight,
+        blkio_weight_device: list(&io.weight_device, |path, weight| ResourcesBlkioWeightDevice {
+            path: Some(path.clone()),
+            weight: Some(usize::from(*weight)),
+        }),
+        blkio_device_read_bps: list(&io.device_read_bps, throttle),
+        blkio_device_read_iops: list(&io.device_read_iops, throttle),
+        blkio_device_write_bps: list(&io.device_write_bps, throttle),
+        blkio_device_write_iops: list(&io.device_write_iops, throttle),
+        cap_add: texts(&options.cap_add),
+        cap_drop: texts(&options.cap_drop),
+        cgroupns_mode: options.cgroup.as_ref().and_then(|mode| mode.parse().ok()),
+        cgroup_parent: options.cgroup_parent.clone(),
+        cpu_period: options.cpu_period,
+        cpu_quota: options.cpu_quota,
+        cpu_realtime_period: options.cpu_rt_period,
+        cpu_realtime_runtime: options.cpu_rt_runtime,
+        cpu_shares: options.cpu_shares.or(config.cpu_shares),
+        cpuset_cpus: options.cpuset.clone(),
+        device_cgroup_rules: texts(&options.device_cgroup_rules),
+        devices: some(options.devices.iter().map(|device| DeviceMapping {
+            path_on_host: Some(device.source.clone()),
+            path_in_container: Some(device.target.clone()),
+            cgroup_permissions: Some(device.permissions.clone()),
+        })),
+        device_requests: some(options.gpus.iter().map(|request| DeviceRequest {
+            driver: request.driver.clone(),
+            count: request.count,
+            device_ids: texts(&request.device_ids),
+            capabilities: Some(vec![request.capabilities.clone()]),
+            options: pairs(&request.options),
+        })),
+        dns: texts(&options.dns),
+        dns_options: texts(&options.dns_opt),
+        dns_search: texts(&options.dns_search),
+        extra_hosts: texts(&options.extra_hosts),
+        group_add: texts(&options.group_add),
+        ipc_mode: options.ipc.clone(),
+        log_config: options
+            .logging
+            .as_ref()
+            .map(|logging| HostConfigLogConfig { typ: logging.driver.clone(), config: pairs(&logging.options) }),
+        memory_swappiness: options.mem_swappiness,
+        oom_kill_disable: options.oom_kill_disable.then_some(true),
+        oom_score_adj: options.oom_score_adj,
+        pid_mode: options.pid.clone(),
+        pids_limit: options.pids_limit,
+        privileged: options.privileged.then_some(true),
+        runtime: options.runtime.clone(),
+        security_opt: texts(&options.security_opt),
+        shm_size: options.shm_size.map(|size| i64::try_from(size).unwrap_or(i64::MAX)),
+        storage_opt: pairs(&options.storage_opt),
+        sysctls: pairs(&options.sysctls),
+        ulimits: list(&options.ulimits, |name, limit| ResourcesUlimits {
+            name: Some(name.clone()),
+            soft: Some(limit.soft),
+            hard: Some(limit.hard),
+        }),
+        userns_mode: options.userns_mode.clone(),
+        uts_mode: options.uts.clone(),
+        ..config
+    }
+}
+
+fn throttle(path: &String, rate: &u64) -> ThrottleDevice {
+    ThrottleDevice { path: Some(path.clone()), rate: Some(i64::try_from(*rate).unwrap_or(i64::MAX)) }
+}
+
+fn some<T>(items: impl Iterator<Item = T>) -> Option<Vec<T>> {
+    let items: Vec<T> = items.collect();
+    if items.is_empty() { None } else { Some(items) }
+}
+
+fn list<V, T>(map: &BTreeMap<String, V>, item: impl Fn(&String, &V) -> T) -> Option<Vec<T>> {
+    some(map.iter().map(|(key, value)| item(key, value)))
+}
+
+fn texts(texts: &[String]) -> Option<Vec<String>> {
+    some(texts.iter().cloned())
+}
+
+pub(super) fn pairs(map: &BTreeMap<String, String>) -> Option<HashMap<String, String>> {
+    if map.is_empty() { None } else { Some(map.clone().into_iter().collect()) }
+}
