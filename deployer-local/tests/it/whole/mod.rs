@@ -6,6 +6,7 @@ mod broken;
 mod inside;
 mod interrupted;
 mod killed;
+mod php;
 mod removal;
 #[path = "../../site/mod.rs"]
 mod site;
