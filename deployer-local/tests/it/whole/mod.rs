@@ -9,6 +9,6 @@ mod killed;
 mod php;
 mod removal;
 #[path = "../../site/mod.rs"]
-mod site;
+pub(crate) mod site;
 mod versions;
 mod volumes;
