@@ -63,14 +63,15 @@ impl ServiceRelease {
         RevisionId::new(service.clone(), &Digest::of(&workload))
     }
 
-    /// The TCP ports that other services reach: declared ones, routed ones, and those the image says it listens on
-    /// unless ports are declared.
+    /// The TCP ports that other services reach: declared ones, routed ones, and those the image says it listens on.
     #[must_use]
     pub fn listening_ports(&self) -> Vec<Port> {
         let mut ports: Vec<Port> =
             self.workload.ports.iter().filter(|port| port.transport == Transport::Tcp).cloned().collect();
-        if ports.is_empty() {
-            ports.extend(self.image.exposed_ports.iter().map(|port| Port::internal(*port)));
+        for port in &self.image.exposed_ports {
+            if ports.iter().all(|known| known.target != *port) {
+                ports.push(Port::internal(*port));
+            }
         }
         for route in &self.routes {
             match ports.iter_mut().find(|port| port.target == route.port) {

@@ -71,11 +71,16 @@ impl Place {
 
     /// The shop as its Compose file describes it, with these variables set.
     pub(crate) fn shop(&self, variables: &[(&str, &str)]) -> AppSpec {
+        self.read("examples/quickstart/app/compose.yaml", variables)
+    }
+
+    /// The application of this Compose file of the repository, with these variables set.
+    pub(crate) fn read(&self, file: &str, variables: &[(&str, &str)]) -> AppSpec {
         let mut reader = ComposeReader::new().with_project_name(self.app.as_str());
         for (name, value) in variables {
             reader = reader.with_env(*name, *value);
         }
-        let read = reader.read_file(root().join("examples/quickstart/app/compose.yaml"));
+        let read = reader.read_file(root().join(file));
         read.unwrap_or_else(|problems| panic!("{problems}")).spec
     }
 }
@@ -95,10 +100,7 @@ impl Site {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         make_shop();
         let docker = docker().await;
-        for image in ["haproxy:2.6-alpine", "busybox:1.36", "redis:7-alpine"] {
-            let found = docker.inspect_image(image).await;
-            assert!(found.is_ok(), "the image {image} is missing: run scripts/images first");
-        }
+        assert_images(&docker, &["haproxy:2.6-alpine", "busybox:1.36", "redis:7-alpine"], "scripts/images").await;
         let state = tempfile::tempdir().unwrap();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let app = AppName::new(format!("{name}-{}-{number}", std::process::id())).unwrap();
@@ -278,6 +280,14 @@ pub(crate) fn assert_none_lost(report: &Report, versions: &[&str]) {
 async fn docker() -> Docker {
     let docker = Docker::connect_with_defaults().expect("a Docker Engine must run: scripts/setup");
     docker.negotiate_version().await.expect("a Docker Engine must run: scripts/setup")
+}
+
+/// Checks that the engine has these images, which this script provides.
+pub(crate) async fn assert_images(docker: &Docker, images: &[&str], script: &str) {
+    for image in images {
+        let found = docker.inspect_image(image).await;
+        assert!(found.is_ok(), "the image {image} is missing: run {script} first");
+    }
 }
 
 /// A free TCP port of the host.

@@ -56,10 +56,10 @@ fn cell(fate: Fate) -> String {
     }
 }
 
-/// The table of `docs/compose.md`. With `UPDATE_DOCS=1` it is written.
+/// The table of `docs/compose.md`. With `DEPLOYER_WRITE_DOCS=1` it is written.
 #[test]
 fn the_document_has_the_table() {
-    const BEGIN: &str = "<!-- Keys: written by the test `the_document_has_the_table` with UPDATE_DOCS=1 -->\n";
+    const BEGIN: &str = "<!-- Keys: written by the test `the_document_has_the_table` with DEPLOYER_WRITE_DOCS=1 -->\n";
     const END: &str = "<!-- End of the keys -->\n";
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/compose.md");
     let text = std::fs::read_to_string(path).unwrap();
@@ -71,9 +71,9 @@ fn the_document_has_the_table() {
         table.push_str(&format!("| `{}` | {} | {ecs} |\n", key.path, cell(key.docker)));
     }
     table.push('\n');
-    if std::env::var_os("UPDATE_DOCS").is_some() {
+    if std::env::var_os("DEPLOYER_WRITE_DOCS").is_some() {
         std::fs::write(path, format!("{before}{BEGIN}{table}{END}{after}")).unwrap();
     } else {
-        assert_eq!(there, table, "run the tests with UPDATE_DOCS=1");
+        assert_eq!(there, table, "run the tests with DEPLOYER_WRITE_DOCS=1");
     }
 }
