@@ -96,3 +96,38 @@ fn texts(texts: &[String]) -> Option<Vec<String>> {
 pub(super) fn pairs(map: &BTreeMap<String, String>) -> Option<HashMap<String, String>> {
     if map.is_empty() { None } else { Some(map.clone().into_iter().collect()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the engines that tests run on cannot do, or do without a word. The rest is shown on containers.
+    #[test]
+    fn options_are_in_the_engines_words() {
+        let options: ContainerOptions = serde_json::from_value(serde_json::json!({
+            "blkio_config": {
+                "weight": 300, "weight_device": {"/dev/a": 400}, "device_read_bps": {"/dev/a": 1},
+                "device_read_iops": {"/dev/a": 2}, "device_write_bps": {"/dev/a": 3}, "device_write_iops": {"/dev/a": 4},
+            },
+            "cpu_rt_period": 5, "cpu_rt_runtime": 6, "storage_opt": {"size": "1G"},
+            "gpus": [{"driver": "d", "count": -1, "capabilities": ["gpu"]}],
+        }))
+        .unwrap();
+        let config = apply(&options, HostConfig::default());
+        assert_eq!(config.blkio_weight, Some(300));
+        assert_eq!(config.blkio_weight_device.unwrap()[0].weight, Some(400));
+        let rates = [
+            config.blkio_device_read_bps,
+            config.blkio_device_read_iops,
+            config.blkio_device_write_bps,
+            config.blkio_device_write_iops,
+        ];
+        assert_eq!(rates.map(|rate| rate.unwrap()[0].rate), [Some(1), Some(2), Some(3), Some(4)]);
+        assert_eq!((config.cpu_realtime_period, config.cpu_realtime_runtime), (Some(5), Some(6)));
+        assert_eq!(config.storage_opt.unwrap()["size"], "1G");
+        let gpu = &config.device_requests.unwrap()[0];
+        assert_eq!((gpu.driver.as_deref(), gpu.count), (Some("d"), Some(-1)));
+        assert_eq!(gpu.capabilities, Some(vec![vec!["gpu".to_owned()]]));
+        assert_eq!(apply(&ContainerOptions::default(), HostConfig::default()), HostConfig::default());
+    }
+}
