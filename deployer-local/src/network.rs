@@ -99,7 +99,7 @@ impl Networks {
         }
         self.create(&request(app, key, spec, labels)).await.map_err(|error| {
             let classified = classify(ENSURE, &name, error);
-            if classified.message().contains("ool overlaps") { exhausted(&name) } else { classified }
+            if is_overlap(classified.message()) { exhausted(&name) } else { classified }
         })?;
         Ok(Outcome::Created)
     }
@@ -199,7 +199,7 @@ impl Networks {
             let ipam = Ipam { config: Some(vec![config]), ..Ipam::default() };
             match docker.create_network(NetworkCreateRequest { ipam: Some(ipam), ..wanted.clone() }).await {
                 Err(DockerError::DockerResponseServerError { message, .. })
-                    if message.contains("ool overlaps") && attempt < ATTEMPTS => {}
+                    if is_overlap(&message) && attempt < ATTEMPTS => {}
                 other => return other.map(drop),
             }
         }
@@ -251,6 +251,11 @@ fn request(app: &AppName, key: &str, spec: Option<&NetworkSpec>, labels: &[(&str
         labels: Some(all.into_iter().collect()),
         ..NetworkCreateRequest::default()
     }
+}
+
+/// Whether the engine says that somebody else has the subnet, in one of its two ways.
+fn is_overlap(message: &str) -> bool {
+    message.contains("ool overlaps") || message.contains("overlapping IPv4")
 }
 
 /// Addresses as the application's owner wants them. Of a subnet without a range the engine gets the lower half.

@@ -108,7 +108,7 @@ async fn options_of_containers_are_in_the_task_definition() {
     let stage = Stage::new(&name()).await.unwrap();
     let deployer = Deployer::new(stage.backend(&config(), stage.options(), Arc::new(MemoryStore::new())).unwrap());
     let text = format!(
-        "services: {{web: {{image: \"{}\", cap_add: [SYS_PTRACE], cap_drop: [ALL], tty: true, stdin_open: true, \
+        "services: {{web: {{image: \"{}\", command: [/shop, web], cap_add: [SYS_PTRACE], cap_drop: [ALL], tty: true, stdin_open: true, \
          sysctls: {{net.core.somaxconn: 1024}}, ulimits: {{nofile: {{soft: 64, hard: 128}}}}}}}}",
         stage.image
     );

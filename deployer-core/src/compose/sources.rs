@@ -108,11 +108,17 @@ impl Sources {
 
     /// The absolute path that is meant; none, reported, if there is no telling.
     pub(super) fn path(&self, report: &mut Report, cursor: &Cursor<'_>, text: &str) -> Option<String> {
-        if text.starts_with('~') {
-            let help = "write the path out, or use a variable: `${HOME}/...`";
-            report.error_with_help(cursor, "`~` depends on who deploys", help);
-            return None;
-        }
+        let at_home = (text == "~").then_some("").or_else(|| text.strip_prefix("~/"));
+        let home = self.variables(cursor.node.at).get("HOME").filter(|home| !home.is_empty());
+        let text = match (at_home, home) {
+            (Some(rest), Some(home)) => &format!("{home}/{rest}"),
+            (None, _) if !text.starts_with('~') => text,
+            _ => {
+                let help = "give the variable HOME, or write the path out";
+                report.error_with_help(cursor, "`~` depends on who deploys", help);
+                return None;
+            }
+        };
         if text.is_empty() {
             report.error(cursor, "the path is empty");
             return None;

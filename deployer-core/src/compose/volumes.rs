@@ -220,6 +220,22 @@ mod tests {
     }
 
     #[test]
+    fn a_home_is_that_of_the_variables() {
+        let text = "services: {web: {image: x, volumes: [\"~/data:/d\", \"~other:/e\"]}}";
+        let read = |home| {
+            let reader = crate::compose::ComposeReader::new().with_env("HOME", home);
+            reader.read_str(text, "compose.yaml", "/srv/shop").unwrap_err().to_string()
+        };
+        let problems = read("/home/me");
+        assert!(problems.contains("volumes[1]: `~` depends") && !problems.contains("volumes[0]"), "{problems}");
+        assert!(read("").contains("volumes[0]: `~` depends"));
+        let text = text.replace(", \"~other:/e\"", "");
+        let reader = crate::compose::ComposeReader::new().with_env("HOME", "/home/me");
+        let app = reader.read_str(&text, "compose.yaml", "/srv/shop").unwrap();
+        assert_eq!(show(&app.spec.services["web"].workload.mounts[0]), "bind /home/me/data /d create");
+    }
+
+    #[test]
     fn what_has_no_effect_is_said() {
         for (keys, expected) in [
             ("volumes: [\"./x:/d:ro,cached\"]", "volumes[0]: `cached` has no effect"),

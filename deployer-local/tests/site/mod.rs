@@ -8,8 +8,8 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bollard::Docker;
 use bollard::models::ContainerSummary;
@@ -19,7 +19,7 @@ use deployer_core::{
     AppName, AppSpec, DeployOptions, Deployer, DeployerBuilder, Deployment, DeploymentKind, DeploymentRecord,
     ServiceName, ServiceSpec, Verdict,
 };
-use deployer_local::{IngressOptions, LocalBackend, LocalOptions};
+use deployer_local::{HostSecrets, IngressOptions, LocalBackend, LocalOptions};
 use deployer_testkit::load::{Load, Mode, Report};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -64,9 +64,15 @@ impl Place {
 
     /// A deployer on a connection and a store of its own.
     pub(crate) async fn deployer(&self) -> DeployerBuilder {
-        let ingress = IngressOptions::named(self.ingress()).with_http(self.http);
-        let options = LocalOptions::new(&self.state).with_ingress(ingress);
-        Deployer::builder(LocalBackend::connect(options).await.expect("a Docker Engine must run: scripts/setup"))
+        self.deployer_with(HostSecrets::new()).await
+    }
+
+    /// A deployer that knows these secrets.
+    pub(crate) async fn deployer_with(&self, secrets: HostSecrets) -> DeployerBuilder {
+        let (ingress, secrets) = (IngressOptions::named(self.ingress()).with_http(self.http), Arc::new(secrets));
+        let options = LocalOptions::new(&self.state).with_ingress(ingress).with_secrets(secrets.clone());
+        let backend = LocalBackend::connect(options).await.expect("a Docker Engine must run: scripts/setup");
+        Deployer::builder(backend).secrets(secrets)
     }
 
     /// The shop as its Compose file describes it, with these variables set.

@@ -5,7 +5,10 @@ mod guide;
 mod sample;
 mod standin;
 
+use std::error::Error;
+
 use deployer_core::{Deployment, Retention, Verdict};
+use deployer_local::HostSecrets;
 use futures_util::StreamExt as _;
 
 use crate::whole::site::Site;
@@ -39,7 +42,7 @@ async fn the_guide_says_what_becomes_of_each_sample() {
 
 /// Deploys a sample, updates it, goes back, and removes it.
 async fn play(sample: Sample) -> Row {
-    let site = Site::new(&sample.name.to_lowercase()).await;
+    let mut site = Site::new(&sample.name.to_lowercase()).await;
     let mut row = Row::of(&sample);
     let copy = sample.copy(&site.state().join("sample"));
     let read = copy.sample.read(site.app().as_str());
@@ -51,6 +54,7 @@ async fn play(sample: Sample) -> Row {
         }
     };
     row.tell(&guide::read(&read));
+    site.deployer = site.place.deployer_with(HostSecrets::new().with_compose(&read.secrets)).await.build();
     let copy = copy.stood_in(&read.spec);
     for step in [Step::Deploy, Step::Update, Step::RollBack, Step::Destroy] {
         match step.take(&site, &copy).await {
@@ -104,7 +108,11 @@ fn none(found: Vec<String>) -> Told<()> {
 }
 
 async fn promoted(deployment: Deployment) -> Told<()> {
-    let record = deployment.finished().await.map_err(|error| error.to_string())?;
+    let record =
+        deployment.finished().await.map_err(|error| match error.source().and_then(<dyn Error>::downcast_ref) {
+            Some(problems) => guide::refused(problems),
+            None => error.to_string(),
+        })?;
     match record.verdict {
         Some(Verdict::Promoted { leftovers }) => none(leftovers.iter().map(ToString::to_string).collect()),
         verdict => Err(verdict.map_or_else(String::new, |verdict| verdict.to_string())),
