@@ -1,15 +1,14 @@
 //! Random applications that use every field of the model, with texts that want to be taken for something else. They are
-//! made without `..`, so that a new field is varied too.
+//! made without `..`, so that a new field has to be varied too.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
-use proptest::collection::{btree_map, btree_set, vec};
-use proptest::option::of;
+use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::sample::{Index, select, subsequence};
 
+use crate::compose::app::task_hook;
 use crate::model::{
     AppProtocol, AppSpec, BlockIo, BuildSpec, CanaryStep, CheckCommand, Condition, ContainerCheck, ContainerOptions,
     Device, DeviceRequest, EnvValue, File, FileContent, GateCheck, GatePoint, GateSpec, Hook, HookPoint, ImageSource,
@@ -19,709 +18,664 @@ use crate::model::{
 };
 
 /// Texts that are something else without quotes, or need care within them.
-const HOSTILE: [&str; 50] = [
-    "",
-    " ",
-    "~",
-    "null",
-    "Null",
-    "yes",
-    "No",
-    "on",
-    "true",
-    "1",
-    "-1",
-    "0755",
-    "0x1f",
-    "0o17",
-    "1e3",
-    "1_000",
-    ".5",
-    ".inf",
-    "-.INF",
-    "22:22",
-    "2001-01-01",
-    "a: b",
-    "a:",
-    "a #b",
-    "#",
-    "- a",
-    "-",
-    "---",
-    "...",
-    "{a: b}",
-    "[a]",
-    "*a",
-    "&a",
-    "!a",
-    "|",
-    "> ",
-    "%a",
-    "@a",
-    "`a`",
-    "'a'",
-    "\"a\"",
-    "\\",
-    "$",
-    "$$",
-    "${X}",
-    "${X:-",
-    "<<",
-    "=",
-    "a\nb\n",
-    "!reset",
+#[rustfmt::skip]
+const HOSTILE: [&str; 64] = [
+    "a", "", " ", " a", "a ", "~", "null", "Null", "yes", "No", "on", "y", "true", "1", "-1", "0755", "0x1f", "0o17",
+    "1e3", "1_000", ".5", ".inf", "-.INF", ".NaN", "22:22", "2001-01-01", "a: b", "a:", "a #b", "#", "- a", "-", "---",
+    "...", "{a: b}", "[a]", "*a", "&a", "!a", "|", "> ", "%a", "@a", "`a`", "'a'", "\"a\"", "\\", "$", "$$", "${X}",
+    "${X:-", "<<", "=", "!reset", "?", ",", "a\n", "a\nb", "a\n\n b\n", "\n", "a\n \nb", "a\r\nb", "a\n\n", "\t",
 ];
-
-const SERVICES: [&str; 5] = ["web", "y", "1", "null", "a.b-c_d"];
+/// Characters that texts are made of besides.
+const CHARACTERS: [char; 24] = [
+    'a',
+    'b',
+    '1',
+    ' ',
+    '\n',
+    '\t',
+    '\r',
+    ':',
+    '-',
+    '#',
+    '\'',
+    '"',
+    '\\',
+    '$',
+    '{',
+    '|',
+    '/',
+    '.',
+    '=',
+    'ü',
+    '\u{85}',
+    '\u{2028}',
+    '\u{feff}',
+    '\u{1f600}',
+];
+const SERVICES: [&str; 4] = ["web", "y", "1", "a.b-c_d"];
 const VOLUMES: [&str; 3] = ["data", "0x1f", "on"];
 const NETWORKS: [&str; 4] = ["back", "default", "null", "1e3"];
 
+/// Any application that is valid, and can be said.
+pub(super) fn spec() -> impl Strategy<Value = AppSpec> {
+    vec(any::<u32>(), 0..2_000).prop_map(|choices| Choices(choices.into_iter()).spec())
+}
+
 /// Any text. What holds a NUL is refused in every file.
-pub(super) fn text() -> BoxedStrategy<String> {
-    let any = prop_oneof![
-        4 => select(&HOSTILE[..]).prop_map(str::to_owned),
-        2 => "[a-z/.:=, -]{0,8}",
-        1 => "\\PC{0,8}",
-        1 => "[ab \t\n\r\u{85}\u{2028}\u{feff}\u{7}\u{1f600}'\"\\\\$#:|-]{0,12}",
-        1 => "(  )?([ab:#$'\"\t-]{0,4} ?\n){0,5}[ab]?",
-        1 => any::<String>(),
-    ];
-    any.prop_map(|text| text.replace('\0', "")).boxed()
+pub(super) fn text() -> impl Strategy<Value = String> {
+    vec(any::<u32>(), 0..20).prop_map(|choices| Choices(choices.into_iter()).text())
 }
 
-/// A text that is not empty, and has no spaces of any kind.
-fn word() -> BoxedStrategy<String> {
-    text().prop_map(|text| text.split_whitespace().collect::<String>()).prop_map(or("x")).boxed()
-}
+/// What is drawn; when nothing is left, always the simplest.
+struct Choices(std::vec::IntoIter<u32>);
 
-/// The text, or this one if it is empty.
-fn or(other: &'static str) -> impl Fn(String) -> String {
-    move |text| if text.is_empty() { other.to_owned() } else { text }
-}
+impl Choices {
+    fn number(&mut self) -> u32 {
+        self.0.next().unwrap_or_default()
+    }
 
-/// A part of a path.
-fn part() -> BoxedStrategy<String> {
-    text()
-        .prop_map(|text| text.replace('/', ""))
-        .prop_map(|text| if matches!(&*text, "" | "." | "..") { "p".to_owned() } else { text })
-        .boxed()
-}
+    fn large(&mut self) -> u64 {
+        u64::from(self.number()) << 32 | u64::from(self.number())
+    }
 
-/// An absolute path without `.` and `..`.
-fn path() -> BoxedStrategy<String> {
-    vec(part(), 1..3).prop_map(|parts| format!("/{}", parts.join("/"))).boxed()
-}
+    fn below(&mut self, end: u32) -> u32 {
+        self.number() % end
+    }
 
-fn pairs() -> BoxedStrategy<BTreeMap<String, String>> {
-    prop_oneof![2 => Just(BTreeMap::new()), 1 => btree_map(word(), text(), 1..3)].boxed()
-}
+    fn index(&mut self, end: usize) -> usize {
+        self.number() as usize % end
+    }
 
-fn texts() -> BoxedStrategy<Vec<String>> {
-    prop_oneof![2 => Just(Vec::new()), 1 => vec(text(), 1..3)].boxed()
-}
+    fn flag(&mut self) -> bool {
+        self.below(3) == 1
+    }
 
-/// Milliseconds, from this many on.
-fn duration(least: u64) -> BoxedStrategy<Duration> {
-    let millis = prop_oneof![Just(0), Just(1_000), Just(10_000), 0..200_000_u64, 0..100_000_000_000_u64];
-    millis.prop_map(move |millis| Duration::from_millis(millis.max(least))).boxed()
-}
+    fn pick<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.index(all.len())]
+    }
 
-fn bytes() -> BoxedStrategy<u64> {
-    prop_oneof![1..5_000_u64, (1..2_000_u64).prop_map(|n| n << 20), 1..1_u64 << 60].boxed()
-}
+    /// One of these texts.
+    fn one_of(&mut self, all: &[&str]) -> String {
+        self.pick(all).to_owned()
+    }
 
-fn secret() -> BoxedStrategy<SecretRef> {
-    text().prop_map(SecretRef::new).boxed()
-}
+    fn of<T>(&mut self, make: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        self.flag().then(|| make(self))
+    }
 
-fn flag() -> impl Strategy<Value = bool> {
-    proptest::bool::weighted(0.3)
-}
+    /// What is taken for granted, or anything.
+    fn or<T>(&mut self, usual: T, make: impl FnOnce(&mut Self) -> T) -> T {
+        self.of(make).unwrap_or(usual)
+    }
 
-fn v4() -> impl Strategy<Value = IpAddr> {
-    any::<Ipv4Addr>().prop_map(IpAddr::from)
-}
+    /// So many at the most.
+    fn some<T, C: FromIterator<T>>(&mut self, most: u32, mut make: impl FnMut(&mut Self) -> T) -> C {
+        (0..self.below(most + 1)).map(|_| make(self)).collect()
+    }
 
-fn ip() -> BoxedStrategy<IpAddr> {
-    prop_oneof![v4(), any::<Ipv6Addr>().prop_map(IpAddr::from)].boxed()
-}
-
-fn build() -> impl Strategy<Value = BuildSpec> {
-    let dockerfile = prop_oneof![
-        Just(("Dockerfile".to_owned(), None)),
-        text().prop_map(|file| (file, None)),
-        text().prop_map(|inline| ("Dockerfile".to_owned(), Some(inline))),
-    ];
-    (
-        (path(), dockerfile, pairs(), of(text()), hosts(), of(text()), of(bytes())),
-        (btree_map(text(), secret(), 0..3), pairs(), flag(), of(text()), texts()),
-    )
-        .prop_map(
-            |(
-                (context, dockerfile, args, target, extra_hosts, network, shm_size),
-                (secrets, labels, no_cache, tag, tags),
-            )| {
-                BuildSpec {
-                    context: context.into(),
-                    dockerfile: dockerfile.0.into(),
-                    dockerfile_inline: dockerfile.1,
-                    args,
-                    target,
-                    extra_hosts,
-                    network,
-                    shm_size,
-                    secrets,
-                    labels: own(labels),
-                    no_cache,
-                    tag,
-                    tags,
-                }
-            },
-        )
-}
-
-/// Labels without those that are the engine's.
-fn own(mut labels: BTreeMap<String, String>) -> BTreeMap<String, String> {
-    labels.retain(|name, _| !name.starts_with("deployer.") && !name.starts_with("com.docker.compose"));
-    labels
-}
-
-fn hosts() -> BoxedStrategy<Vec<String>> {
-    let address = prop_oneof![Just("host-gateway".to_owned()), ip().prop_map(|ip| ip.to_string())];
-    let name = text().prop_map(|text| text.replace([':', '='], "")).prop_map(or("h"));
-    vec((name, address).prop_map(|(name, address)| format!("{name}:{address}")), 0..3).boxed()
-}
-
-fn image() -> BoxedStrategy<ImageSource> {
-    let reference = word().prop_map(|text| text.trim_start_matches('-').to_owned()).prop_map(or("x"));
-    prop_oneof![reference.prop_map(ImageSource::Reference), build().prop_map(ImageSource::Build)].boxed()
-}
-
-fn port() -> impl Strategy<Value = (u16, bool, bool, Option<Option<IpAddr>>)> {
-    (prop_oneof![1..4_u16, 1..=u16::MAX], flag(), flag(), of(of(ip())))
-}
-
-/// Ports, each once; the host's ports begin at `host`, so that every service has others.
-fn ports(drafts: Vec<(u16, bool, bool, Option<Option<IpAddr>>)>, host: u16, replicas: u32) -> Vec<Port> {
-    let mut ports: Vec<Port> = Vec::new();
-    for (number, (target, udp, http, entry)) in (0..).zip(drafts) {
-        let port = Port {
-            target,
-            transport: if udp { Transport::Udp } else { Transport::Tcp },
-            protocol: if http { AppProtocol::Http } else { AppProtocol::Tcp },
-            published: entry.filter(|_| !udp || replicas < 2).map(|ip| Published { ip, port: host + number }),
-        };
-        let same =
-            |other: &Port| (other.target, other.transport, other.published) == (target, port.transport, port.published);
-        if !ports.iter().any(same) {
-            ports.push(port);
+    fn text(&mut self) -> String {
+        match self.below(3) {
+            0 => self.one_of(&HOSTILE),
+            1 => self.some(8, |on| on.pick(&CHARACTERS)),
+            _ => self.some(4, |on| char::from_u32(on.number() % 0x11_0000).filter(|c| *c != '\0').unwrap_or('x')),
         }
     }
-    ports
-}
 
-fn mount() -> BoxedStrategy<Mount> {
-    let propagation = || of(select(&["shared", "rslave", "private"][..]).prop_map(str::to_owned));
-    let selinux = || of(select(&["z", "Z"][..]).prop_map(str::to_owned));
-    let volume = || select(&VOLUMES[..]).prop_map(|name| MountSource::Volume(name.to_owned()));
-    let new = |source, (target, read_only)| Mount {
-        source,
-        target,
-        read_only,
-        create: false,
-        no_copy: false,
-        propagation: None,
-        selinux: None,
-    };
-    let at = || (part().prop_map(|part| format!("/{part}")), flag());
-    let short_at = || (part().prop_map(|part| format!("/{}", part.replace(':', ""))), flag());
-    prop_oneof![
-        (at(), volume(), flag()).prop_map(move |(at, source, no_copy)| Mount { no_copy, ..new(source, at) }),
-        // What only the short form can say.
-        (short_at(), volume(), flag(), propagation(), selinux()).prop_map(
-            move |(at, source, no_copy, propagation, selinux)| Mount {
-                no_copy,
-                propagation,
-                selinux,
-                ..new(source, at)
+    /// A text with something in it.
+    fn filled(&mut self) -> String {
+        Some(self.text()).filter(|text| !text.is_empty()).unwrap_or_else(|| "x".to_owned())
+    }
+
+    /// A text without these characters, with something in it.
+    fn without(&mut self, unwanted: &[char]) -> String {
+        let text = self.text().replace(unwanted, "");
+        if text.is_empty() { "x".to_owned() } else { text }
+    }
+
+    /// A text without spaces of any kind, with something in it.
+    fn word(&mut self) -> String {
+        let word: String = self.text().split_whitespace().collect();
+        if word.is_empty() { "x".to_owned() } else { word }
+    }
+
+    /// An absolute path without `.` and `..`.
+    fn path(&mut self) -> String {
+        let part = self.without(&['/']);
+        let part = if part == "." || part == ".." { "x".to_owned() } else { part };
+        if self.flag() { format!("/{part}{}", self.path()) } else { format!("/{part}") }
+    }
+
+    fn texts(&mut self) -> Vec<String> {
+        self.some(2, Self::text)
+    }
+
+    fn pairs(&mut self) -> BTreeMap<String, String> {
+        self.some(2, |on| (on.word(), on.text()))
+    }
+
+    /// Labels, none of them the engine's.
+    fn labels(&mut self) -> BTreeMap<String, String> {
+        let mut labels = self.pairs();
+        labels.retain(|name, _| !name.starts_with("deployer.") && !name.starts_with("com.docker.compose"));
+        labels
+    }
+
+    /// From these milliseconds on.
+    fn duration(&mut self, least: u64) -> Duration {
+        let millis = match self.below(4) {
+            0 => 0,
+            1 => 1_000 * u64::from(self.below(100_000)),
+            2 => u64::from(self.below(1_000)),
+            _ => self.large() % 100_000_000_000,
+        };
+        Duration::from_millis(millis.max(least))
+    }
+
+    fn bytes(&mut self) -> u64 {
+        match self.below(3) {
+            0 => u64::from(self.below(2_000)) + 1 << 20,
+            1 => u64::from(self.below(5_000)) + 1,
+            _ => (self.large() >> 4) + 1,
+        }
+    }
+
+    fn integer(&mut self) -> i64 {
+        self.large() as i64
+    }
+
+    fn v4(&mut self) -> IpAddr {
+        self.number().to_be_bytes().into()
+    }
+
+    fn v6(&mut self) -> IpAddr {
+        if self.flag() { "::1".parse().unwrap() } else { (self.large() as u128).to_be_bytes().into() }
+    }
+
+    fn ip(&mut self) -> IpAddr {
+        if self.flag() { self.v6() } else { self.v4() }
+    }
+
+    fn port(&mut self) -> u16 {
+        u16::try_from(self.or(80, |on| on.below(65_535) + 1)).unwrap()
+    }
+
+    fn secret(&mut self) -> SecretRef {
+        SecretRef { name: self.text(), version: None }
+    }
+
+    fn hosts(&mut self) -> Vec<String> {
+        self.some(2, |on| {
+            let address = on.of(Self::ip).map_or_else(|| "host-gateway".to_owned(), |ip| ip.to_string());
+            format!("{}:{address}", on.without(&[':', '=']))
+        })
+    }
+
+    fn spec(&mut self) -> AppSpec {
+        let names = &SERVICES[..=self.index(SERVICES.len())];
+        let services = names
+            .iter()
+            .enumerate()
+            .map(|(index, name)| (ServiceName::new(*name).unwrap(), self.service(u16::try_from(index).unwrap())));
+        AppSpec {
+            services: services.collect(),
+            name: self.one_of(&["shop", "1", "null", "0x1f"]).parse().unwrap(),
+            networks: NETWORKS.iter().map(|name| ((*name).to_owned(), self.network())).collect(),
+            volumes: VOLUMES.iter().map(|name| ((*name).to_owned(), self.volume())).collect(),
+        }
+    }
+
+    fn network(&mut self) -> NetworkSpec {
+        NetworkSpec {
+            name: self.of(Self::text),
+            external: self.flag(),
+            internal: self.flag(),
+            driver: self.of(Self::text),
+            driver_opts: self.pairs(),
+            labels: self.labels(),
+            attachable: self.flag(),
+            enable_ipv6: self.flag(),
+            ipam: self.of(Self::ipam).filter(|ipam| *ipam != Ipam::default()),
+        }
+    }
+
+    fn ipam(&mut self) -> Ipam {
+        let subnets = ["172.28.0.0/16", "fd00::/64"];
+        let pool = |on: &mut Self| IpamPool {
+            subnet: on.of(|on| on.one_of(&subnets)),
+            ip_range: on.of(|on| on.one_of(&subnets)),
+            gateway: on.of(Self::ip).map(|ip| ip.to_string()),
+            aux_addresses: on.pairs(),
+        };
+        Ipam { driver: self.of(Self::text), options: self.pairs(), pools: self.some(2, pool) }
+    }
+
+    fn volume(&mut self) -> VolumeSpec {
+        VolumeSpec {
+            name: self.of(Self::text),
+            external: self.flag(),
+            driver: self.of(Self::text),
+            driver_opts: self.pairs(),
+            labels: self.labels(),
+        }
+    }
+
+    /// The service of this number, which refers only to those before it.
+    fn service(&mut self, number: u16) -> ServiceSpec {
+        let routes = self.routes(number);
+        let routed = !routes.is_empty();
+        let scaling = self.of(|on| on.scaling(routed)).filter(|it| !it.targets.is_empty() || !it.schedules.is_empty());
+        let replicas = match &scaling {
+            Some(Scaling { min, max, .. }) => min + self.below(max - min + 1),
+            None => match self.below(3) {
+                0 => 1,
+                1 => 0,
+                _ => self.number(),
+            },
+        };
+        let depends_on = match usize::from(number) {
+            0 => BTreeMap::new(),
+            before => self.some(2, |on| {
+                let name = ServiceName::new(SERVICES[on.index(before)]).unwrap();
+                (name, on.pick(&[Condition::Healthy, Condition::Started]))
+            }),
+        };
+        Service {
+            image: self.image(),
+            workload: self.workload(number, replicas),
+            replicas,
+            depends_on,
+            routes,
+            readiness: self.or(Readiness::default(), Self::readiness),
+            strategy: self.rollout(),
+            gates: self.gates(routed),
+            hooks: self.hooks(),
+            drain: self.of(|on| on.duration(0)),
+            scaling,
+        }
+    }
+
+    fn image(&mut self) -> ImageSource {
+        match self.flag() {
+            false => {
+                let word = self.word().trim_start_matches('-').to_owned();
+                ImageSource::Reference(if word.is_empty() { "x".to_owned() } else { word })
             }
-        ),
-        (short_at(), path(), propagation(), selinux()).prop_map(move |(at, path, propagation, selinux)| {
-            let source = MountSource::Bind(path.replace(':', ""));
-            Mount { no_copy: true, create: true, propagation, selinux, ..new(source, at) }
-        }),
-        (at(), flag()).prop_map(move |(at, no_copy)| Mount { no_copy, ..new(MountSource::Anonymous, at) }),
-        (at(), path(), flag(), propagation(), selinux()).prop_map(move |(at, path, create, propagation, selinux)| {
-            Mount { create, propagation, selinux, ..new(MountSource::Bind(path), at) }
-        }),
-        (at(), of(bytes()), of(0..=0o7777_u32))
-            .prop_map(move |(at, size_bytes, mode)| new(MountSource::Tmpfs { size_bytes, mode }, at)),
-    ]
-    .boxed()
-}
+            true => ImageSource::Build(self.build()),
+        }
+    }
 
-fn file() -> impl Strategy<Value = File> {
-    let content = prop_oneof![text().prop_map(FileContent::Text), secret().prop_map(FileContent::Secret)];
-    let id = || prop_oneof![2 => Just(0), 1 => any::<u32>()];
-    (content, part(), id(), id(), prop_oneof![Just(0o444), 0..=0o7777_u32])
-        .prop_map(|(content, part, uid, gid, mode)| File { content, target: format!("/etc/{part}"), uid, gid, mode })
-}
+    fn build(&mut self) -> BuildSpec {
+        let inline = self.of(Self::text);
+        BuildSpec {
+            context: self.path().into(),
+            dockerfile: self.or("Dockerfile".to_owned(), Self::text).into(),
+            args: self.pairs(),
+            target: self.of(Self::text),
+            extra_hosts: self.hosts(),
+            network: self.of(Self::text),
+            shm_size: self.of(Self::bytes),
+            secrets: self.some(2, |on| (on.text(), on.secret())),
+            labels: self.labels(),
+            no_cache: self.flag(),
+            tag: self.of(Self::text),
+            tags: self.texts(),
+            dockerfile_inline: None,
+        }
+        .with_inline(inline)
+    }
 
-/// Keeps the first of those that are at one place.
-fn once<T>(mut items: Vec<T>, place: impl Fn(&T) -> &str) -> Vec<T> {
-    let mut known = std::collections::BTreeSet::new();
-    items.retain(|item| known.insert(place(item).trim_end_matches('/').to_owned()));
-    items
-}
+    fn workload(&mut self, number: u16, replicas: u32) -> Workload {
+        let restart = [Restart::UnlessStopped, Restart::Always, Restart::No, Restart::OnFailure { max_retries: None }];
+        let signals = ["SIGINT", "1", "SIGRTMIN+3"];
+        Workload {
+            entrypoint: self.of(Self::texts),
+            command: self.of(Self::texts),
+            env: self.env(),
+            ports: self.ports(number, replicas),
+            mounts: once(self.some(3, Self::mount), |mount: &Mount| &mount.target),
+            files: self.files(),
+            networks: self.some(2, |on| (on.one_of(&NETWORKS), on.attachment(replicas))),
+            resources: self.or(Resources::default(), Self::resources),
+            check: self.of(Self::check),
+            stop: Stop {
+                signal: self.of(|on| on.one_of(&signals)),
+                grace: self.or(Stop::default().grace, |on| on.duration(0)),
+            },
+            restart: match self.of(Self::number) {
+                Some(most) => Restart::OnFailure { max_retries: Some(most) },
+                None => self.pick(&restart),
+            },
+            user: self.of(Self::text),
+            working_dir: self.of(Self::text),
+            hostname: self.of(Self::text),
+            init: self.flag(),
+            read_only: self.flag(),
+            labels: self.labels(),
+            container: self.or(ContainerOptions::default(), Self::container),
+        }
+    }
 
-fn attachments() -> BoxedStrategy<BTreeMap<String, NetworkAttachment>> {
-    let attachment = (texts(), of(v4()), of(any::<Ipv6Addr>()), vec(ip(), 0..2), pairs()).prop_map(
-        |(aliases, ipv4_address, ipv6_address, link_local_ips, driver_opts)| NetworkAttachment {
-            aliases,
-            ipv4_address,
-            ipv6_address: ipv6_address.map(IpAddr::from),
-            link_local_ips,
-            driver_opts,
-        },
-    );
-    let attachment = prop_oneof![Just(NetworkAttachment::default()), attachment];
-    prop_oneof![Just(BTreeMap::new()), btree_map(select(&NETWORKS[..]).prop_map(str::to_owned), attachment, 0..3)]
-        .boxed()
-}
+    fn env(&mut self) -> BTreeMap<String, EnvValue> {
+        self.some(3, |on| match on.flag() {
+            false => (on.word(), EnvValue::Plain(on.text())),
+            true => (on.without(&['=', ' ']), EnvValue::Secret(on.secret())),
+        })
+    }
 
-fn resources() -> impl Strategy<Value = Resources> {
-    (of(1..100_000_u64), of(bytes()), of(1..100_000_u64), of(bytes())).prop_map(
-        |(cpu_millis, memory, reserved_cpu_millis, reserved)| {
-            let memory_bytes = memory.map(|bytes| bytes.max(6 << 20));
-            let reserved_memory_bytes = reserved.map(|bytes| bytes.min(memory_bytes.unwrap_or(bytes)));
-            Resources { cpu_millis, memory_bytes, reserved_cpu_millis, reserved_memory_bytes }
-        },
-    )
-}
+    /// Ports, each once, with other ones of the host than those of other services.
+    fn ports(&mut self, service: u16, replicas: u32) -> Vec<Port> {
+        let mut ports: Vec<Port> = Vec::new();
+        for number in 0..u16::try_from(self.below(5)).unwrap() {
+            let transport = if self.flag() { Transport::Udp } else { Transport::Tcp };
+            let published = Published { ip: self.of(Self::ip), port: 1_000 + 100 * service + number };
+            let can_be = transport == Transport::Tcp || replicas < 2;
+            let port = Port {
+                target: self.or(80, Self::port),
+                transport,
+                protocol: if self.flag() { AppProtocol::Http } else { AppProtocol::Tcp },
+                published: self.of(|_| published).filter(|_| can_be),
+            };
+            let same = |other: &Port| {
+                (other.target, other.transport, other.published) == (port.target, port.transport, port.published)
+            };
+            if !ports.iter().any(same) {
+                ports.push(port);
+            }
+        }
+        ports
+    }
 
-fn check() -> impl Strategy<Value = ContainerCheck> {
-    let command = prop_oneof![
-        vec(text(), 1..4).prop_map(CheckCommand::Exec),
-        text().prop_map(CheckCommand::Shell),
-        Just(CheckCommand::Disabled),
-    ];
-    let period = || prop_oneof![Just(Duration::from_secs(30)), duration(1)];
-    (command, period(), period(), prop_oneof![Just(3), any::<u32>()], duration(0)).prop_map(
-        |(command, interval, timeout, retries, start_period)| ContainerCheck {
-            command,
-            interval,
-            timeout,
-            retries,
-            start_period,
-        },
-    )
-}
+    fn mount(&mut self) -> Mount {
+        let source = match self.below(4) {
+            0 => MountSource::Volume(self.one_of(&VOLUMES)),
+            1 => MountSource::Bind(self.path()),
+            2 => MountSource::Anonymous,
+            _ => MountSource::Tmpfs { size_bytes: self.of(Self::bytes), mode: self.of(|on| on.below(0o10000)) },
+        };
+        let is_bind = matches!(source, MountSource::Bind(_));
+        let is_named = matches!(source, MountSource::Volume(_));
+        let mut mount = Mount {
+            target: format!("/{}", self.text()),
+            read_only: self.flag(),
+            create: is_bind && self.flag(),
+            no_copy: !matches!(source, MountSource::Tmpfs { .. }) && self.flag(),
+            propagation: self.of(|on| on.one_of(&["shared", "rslave"])).filter(|_| is_bind || is_named),
+            selinux: self.of(|on| on.one_of(&["z", "Z"])).filter(|_| is_bind || is_named),
+            source,
+        };
+        // The short form, which alone can say some of it, has no way to say a colon.
+        if is_named && (mount.propagation.is_some() || mount.selinux.is_some()) || is_bind && mount.no_copy {
+            mount.create = is_bind;
+            mount.target = mount.target.replace(':', "");
+            if let MountSource::Bind(path) = &mut mount.source {
+                *path = format!("/b{}", path.replace(':', ""));
+            }
+        }
+        mount
+    }
 
-fn block_io() -> impl Strategy<Value = BlockIo> {
-    let rates = || btree_map(text(), bytes(), 0..2);
-    (of(any::<u16>()), btree_map(text(), any::<u16>(), 0..2), rates(), rates(), rates(), rates()).prop_map(
-        |(weight, weight_device, device_read_bps, device_read_iops, device_write_bps, device_write_iops)| BlockIo {
-            weight,
-            weight_device,
-            device_read_bps,
-            device_read_iops,
-            device_write_bps,
-            device_write_iops,
-        },
-    )
-}
+    fn files(&mut self) -> Vec<File> {
+        let file = |on: &mut Self| File {
+            content: match on.flag() {
+                false => FileContent::Text(on.text()),
+                true => FileContent::Secret(on.secret()),
+            },
+            target: format!("/{}x", on.text()),
+            uid: on.or(0, Self::number),
+            gid: on.or(0, Self::number),
+            mode: on.or(0o444, |on| on.below(0o10000)),
+        };
+        let mut files = once(self.some(3, file), |file: &File| &file.target);
+        files.sort_by_key(|file| matches!(file.content, FileContent::Secret(_)));
+        files
+    }
 
-fn device() -> impl Strategy<Value = Device> {
-    (text(), text(), prop_oneof![Just("rwm".to_owned()), text()]).prop_map(|(source, target, permissions)| Device {
-        source,
-        target,
-        permissions,
-    })
-}
+    fn attachment(&mut self, replicas: u32) -> NetworkAttachment {
+        NetworkAttachment {
+            aliases: self.texts(),
+            ipv4_address: self.of(Self::v4).filter(|_| replicas < 2),
+            ipv6_address: self.of(Self::v6).filter(|_| replicas < 2),
+            link_local_ips: self.some(1, Self::ip),
+            driver_opts: self.pairs(),
+        }
+    }
 
-fn device_request() -> impl Strategy<Value = DeviceRequest> {
-    (of(text()), of(-1..9_i64), texts(), texts(), pairs()).prop_map(
-        |(driver, count, device_ids, capabilities, options)| DeviceRequest {
-            driver,
+    fn resources(&mut self) -> Resources {
+        let memory_bytes = self.of(Self::bytes).map(|bytes| bytes.max(6 << 20));
+        Resources {
+            cpu_millis: self.of(|on| u64::from(on.below(100_000)) + 1),
+            memory_bytes,
+            reserved_cpu_millis: self.of(|on| u64::from(on.below(100_000)) + 1),
+            reserved_memory_bytes: self.of(Self::bytes).map(|bytes| bytes.min(memory_bytes.unwrap_or(bytes))),
+        }
+    }
+
+    fn check(&mut self) -> ContainerCheck {
+        let usual = Duration::from_secs(30);
+        ContainerCheck {
+            command: match self.below(3) {
+                0 => CheckCommand::Shell(self.text()),
+                1 => CheckCommand::Exec(std::iter::once(self.text()).chain(self.texts()).collect()),
+                _ => CheckCommand::Disabled,
+            },
+            interval: self.or(usual, |on| on.duration(1)),
+            timeout: self.or(usual, |on| on.duration(1)),
+            retries: self.or(3, Self::number),
+            start_period: self.or(Duration::ZERO, |on| on.duration(0)),
+        }
+    }
+
+    fn container(&mut self) -> ContainerOptions {
+        let security = ["no-new-privileges=true", "seccomp=unconfined", "seccomp={\"a\": \"$x\"}", "apparmor=yes", "x"];
+        ContainerOptions {
+            blkio_config: self.or(BlockIo::default(), Self::block_io),
+            cap_add: self.texts(),
+            cap_drop: self.texts(),
+            cgroup: self.of(|on| on.one_of(&["host", "private"])),
+            cgroup_parent: self.of(Self::text),
+            cpu_period: self.of(Self::integer),
+            cpu_quota: self.of(Self::integer),
+            cpu_rt_period: self.of(Self::integer),
+            cpu_rt_runtime: self.of(Self::integer),
+            cpu_shares: self.of(Self::integer),
+            cpuset: self.of(Self::text),
+            device_cgroup_rules: self.texts(),
+            devices: self.some(2, |on| Device {
+                source: on.text(),
+                target: on.text(),
+                permissions: on.or("rwm".to_owned(), Self::text),
+            }),
+            dns: self.texts(),
+            dns_opt: self.texts(),
+            dns_search: self.texts(),
+            domainname: self.of(Self::text),
+            extra_hosts: self.hosts(),
+            gpus: self.some(2, Self::device_request),
+            group_add: self.texts(),
+            ipc: self.of(|on| on.one_of(&["none", "private", "shareable", "host"])),
+            logging: self.of(|on| Logging { driver: on.of(Self::text), options: on.pairs() }),
+            mem_swappiness: self.of(Self::integer),
+            memswap_limit: self.of(|on| on.or(-1, |on| i64::try_from(on.bytes()).unwrap())),
+            oom_kill_disable: self.flag(),
+            oom_score_adj: self.of(|on| i64::from(on.below(2_001)) - 1_000),
+            pid: self.of(|on| on.one_of(&["host"])),
+            pids_limit: self.of(Self::integer),
+            platform: self.of(|on| on.one_of(&["linux/amd64", "linux/arm64/v8"])),
+            privileged: self.flag(),
+            runtime: self.of(Self::text),
+            security_opt: self.some(2, |on| on.one_of(&security)),
+            shm_size: self.of(Self::bytes),
+            stdin_open: self.flag(),
+            storage_opt: self.pairs(),
+            sysctls: self.pairs(),
+            tty: self.flag(),
+            ulimits: self.some(2, |on| (on.text(), Ulimit { soft: on.integer(), hard: on.integer() })),
+            userns_mode: self.of(|on| on.one_of(&["host"])),
+            uts: self.of(|on| on.one_of(&["host"])),
+        }
+    }
+
+    fn block_io(&mut self) -> BlockIo {
+        let rate = |on: &mut Self| (on.text(), on.bytes());
+        BlockIo {
+            weight: self.of(|on| on.number() as u16),
+            weight_device: self.some(2, |on| (on.text(), on.number() as u16)),
+            device_read_bps: self.some(2, rate),
+            device_read_iops: self.some(2, rate),
+            device_write_bps: self.some(2, rate),
+            device_write_iops: self.some(2, rate),
+        }
+    }
+
+    fn device_request(&mut self) -> DeviceRequest {
+        let device_ids = self.texts();
+        let count = self.of(|on| i64::from(on.below(9)) - 1);
+        DeviceRequest {
+            driver: self.of(Self::text),
             count: count.or(device_ids.is_empty().then_some(-1)),
             device_ids,
-            capabilities,
-            options,
-        },
-    )
-}
+            capabilities: self.texts(),
+            options: self.pairs(),
+        }
+    }
 
-fn container() -> BoxedStrategy<ContainerOptions> {
-    let some = |known: &'static [&'static str]| of(select(known).prop_map(str::to_owned));
-    let number = || of(any::<i64>());
-    let security = vec(
-        select(
-            &["no-new-privileges=true", "seccomp=unconfined", "seccomp={\"a\": \"$x\"}", "apparmor=yes", "label"][..],
-        ),
-        0..3,
-    );
-    let limit = (any::<i64>(), any::<i64>()).prop_map(|(soft, hard)| Ulimit { soft, hard });
-    (
-        (block_io(), texts(), texts(), some(&["host", "private"]), of(text()), of(text()), texts(), texts()),
-        (number(), number(), number(), number(), number(), number(), of(-1000..=1000_i64), number()),
-        (vec(device(), 0..2), texts(), texts(), of(text()), hosts(), vec(device_request(), 0..2), texts()),
-        (
-            some(&["none", "shareable", "host"]),
-            of((of(text()), pairs()).prop_map(|(driver, options)| Logging { driver, options })),
-            of(prop_oneof![Just(-1), 0..i64::MAX]),
-            some(&["host"]),
-            of(select(&["linux/amd64", "linux/arm64/v8"][..]).prop_map(str::to_owned)),
-            of(text()),
-            security.prop_map(|options| options.into_iter().map(str::to_owned).collect::<Vec<_>>()),
-        ),
-        ([flag(), flag(), flag(), flag()], of(bytes()), pairs(), pairs(), btree_map(text(), limit, 0..2)),
-        (some(&["host"]), some(&["host"]), texts()),
-    )
-        .prop_map(
-            |(
-                (blkio_config, cap_add, cap_drop, cgroup, cgroup_parent, cpuset, device_cgroup_rules, dns),
-                (
-                    cpu_period,
-                    cpu_quota,
-                    cpu_rt_period,
-                    cpu_rt_runtime,
-                    cpu_shares,
-                    swappiness,
-                    oom_score_adj,
-                    pids_limit,
-                ),
-                (devices, dns_opt, dns_search, domainname, extra_hosts, gpus, group_add),
-                (ipc, logging, memswap_limit, pid, platform, runtime, security_opt),
-                ([oom_kill_disable, privileged, stdin_open, tty], shm_size, storage_opt, sysctls, ulimits),
-                (userns_mode, uts, _),
-            )| ContainerOptions {
-                blkio_config,
-                cap_add,
-                cap_drop,
-                cgroup,
-                cgroup_parent,
-                cpu_period,
-                cpu_quota,
-                cpu_rt_period,
-                cpu_rt_runtime,
-                cpu_shares,
-                cpuset,
-                device_cgroup_rules,
-                devices,
-                dns,
-                dns_opt,
-                dns_search,
-                domainname,
-                extra_hosts,
-                gpus,
-                group_add,
-                ipc,
-                logging,
-                mem_swappiness: swappiness,
-                memswap_limit,
-                oom_kill_disable,
-                oom_score_adj,
-                pid,
-                pids_limit,
-                platform,
-                privileged,
-                runtime,
-                security_opt,
-                shm_size,
-                stdin_open,
-                storage_opt,
-                sysctls,
-                tty,
-                ulimits,
-                userns_mode,
-                uts,
-            },
-        )
-        .boxed()
-}
-
-fn env() -> BoxedStrategy<BTreeMap<String, EnvValue>> {
-    let plain = (word(), text().prop_map(EnvValue::Plain));
-    let secret = (word().prop_map(|name| name.replace('=', "")).prop_map(or("E")), secret().prop_map(EnvValue::Secret));
-    vec(prop_oneof![plain, secret], 0..4).prop_map(|entries| entries.into_iter().collect()).boxed()
-}
-
-fn workload() -> BoxedStrategy<Workload> {
-    let restart = prop_oneof![
-        3 => Just(Restart::UnlessStopped),
-        1 => Just(Restart::Always),
-        1 => Just(Restart::No),
-        1 => of(any::<u32>()).prop_map(|max_retries| Restart::OnFailure { max_retries }),
-    ];
-    let signal = of(select(&["SIGINT", "1", "SIGRTMIN+3"][..]).prop_map(str::to_owned));
-    let stop = (signal, duration(0)).prop_map(|(signal, grace)| Stop { signal, grace });
-    let container = prop_oneof![Just(ContainerOptions::default()), container()];
-    (
-        (of(vec(text(), 0..3)), of(vec(text(), 0..3)), env(), vec(mount(), 0..4), vec(file(), 0..4), attachments()),
-        (resources(), of(check()), stop, restart, of(text()), of(text()), of(text())),
-        (flag(), flag(), pairs(), container),
-    )
-        .prop_map(
-            |(
-                (entrypoint, command, env, mounts, files, networks),
-                (resources, check, stop, restart, user, working_dir, hostname),
-                (init, read_only, labels, container),
-            )| {
-                let mut files = once(files, |file| &file.target);
-                files.sort_by_key(|file| matches!(file.content, FileContent::Secret(_)));
-                Workload {
-                    entrypoint,
-                    command,
-                    env,
-                    ports: Vec::new(),
-                    mounts: once(mounts, |mount| &mount.target),
-                    files,
-                    networks,
-                    resources,
-                    check,
-                    stop,
-                    restart,
-                    user,
-                    working_dir,
-                    hostname,
-                    init,
-                    read_only,
-                    labels: own(labels),
-                    container,
-                }
-            },
-        )
-        .boxed()
-}
-
-fn readiness() -> BoxedStrategy<Readiness> {
-    let probe = prop_oneof![
-        (text(), 1..=u16::MAX).prop_map(|(path, port)| Probe::Http { path: format!("/{path}"), port }),
-        (1..=u16::MAX).prop_map(|port| Probe::Tcp { port }),
-    ];
-    let other = (
-        of(probe),
-        duration(0),
-        duration(0),
-        of(duration(0)),
-        prop_oneof![Just(Duration::from_secs(120)), duration(1)],
-        of(duration(0)),
-        prop_oneof![Just(2), any::<u32>()],
-    )
-        .prop_map(|(probe, interval, timeout, min_healthy, deadline, progress_deadline, crashes_allowed)| Readiness {
-            probe,
-            interval,
-            timeout,
-            min_healthy,
-            deadline,
-            progress_deadline,
-            crashes_allowed,
+    /// Routes that no other service has.
+    fn routes(&mut self, service: u16) -> Vec<Route> {
+        let mut routes: Vec<Route> = self.some(3, |on| Route {
+            host: on.of(|on| on.without(&['/', ' ', '*', ':'])),
+            path: on.or("/".to_owned(), |on| format!("/{}", on.text().replace(['?', '#', ' '], ""))),
+            port: on.port(),
         });
-    prop_oneof![Just(Readiness::default()), other].boxed()
-}
+        for (number, route) in routes.iter_mut().enumerate() {
+            match &mut route.host {
+                Some(host) if service == 0 && number == 0 => host.push('0'),
+                _ if service == 0 && number == 0 => {}
+                _ => route.path = format!("/{service}.{number}{}", route.path),
+            }
+        }
+        routes
+    }
 
-fn rollout() -> BoxedStrategy<Rollout> {
-    prop_oneof![
-        Just(Rollout::default()),
-        Just(Rollout::Recreate),
-        (0..4_u32, 0..4_u32).prop_map(|(surge, unavailable)| Rollout::Rolling { surge: surge.max(1), unavailable }),
-        (0..4_u32).prop_map(|more| Rollout::Rolling { surge: 0, unavailable: more + 1 }),
-        (duration(0), duration(0)).prop_map(|(bake, keep_warm)| Rollout::BlueGreen { bake, keep_warm }),
-        (btree_set(1..=100_u8, 1..4), duration(0)).prop_map(|(weights, hold)| Rollout::Canary {
-            steps: weights.into_iter().map(|weight| CanaryStep { weight, hold }).collect()
-        }),
-        (1..=100_u8, duration(0)).prop_map(|(step, interval)| Rollout::Linear { step, interval }),
-    ]
-    .boxed()
-}
+    fn readiness(&mut self) -> Readiness {
+        Readiness {
+            probe: match self.below(3) {
+                0 => None,
+                1 => Some(Probe::Tcp { port: self.port() }),
+                _ => Some(Probe::Http { path: format!("/{}", self.text()), port: self.port() }),
+            },
+            interval: self.or(Duration::from_secs(1), |on| on.duration(0)),
+            timeout: self.or(Duration::from_secs(2), |on| on.duration(0)),
+            min_healthy: self.of(|on| on.duration(0)),
+            deadline: self.or(Duration::from_secs(120), |on| on.duration(1)),
+            progress_deadline: self.of(|on| on.duration(0)),
+            crashes_allowed: self.or(2, Self::number),
+        }
+    }
 
-fn gate() -> BoxedStrategy<GateSpec> {
-    let least = || prop_oneof![Just(1), any::<u64>()];
-    let check = prop_oneof![
-        (text(), 1..=u16::MAX, prop_oneof![Just(200), 100..600_u16], of(text())).prop_map(
-            |(path, port, status, contains)| GateCheck::Smoke { path: format!("/{path}"), port, status, contains }
-        ),
-        (0..=1_000_u16, least())
-            .prop_map(|(max_permille, min_requests)| GateCheck::ErrorRate { max_permille, min_requests }),
-        (duration(0), least()).prop_map(|(max, min_requests)| GateCheck::Latency { max, min_requests }),
-        duration(0).prop_map(|timeout| GateCheck::Approval { timeout }),
-        text().prop_map(|name| GateCheck::Callback { name }),
-    ];
-    let at = select(&[GatePoint::BeforeTraffic, GatePoint::Holding][..]);
-    let policy = select(&[OnInconclusive::Fail, OnInconclusive::Proceed][..]);
-    let interval = prop_oneof![Just(Duration::from_secs(1)), duration(10)];
-    (text().prop_map(or("g")), check, at, interval, prop_oneof![Just(0), any::<u32>()], policy)
-        .prop_map(|(name, check, at, interval, failures_allowed, on_inconclusive)| GateSpec {
-            name,
-            check,
-            at,
-            interval,
-            failures_allowed,
-            on_inconclusive,
-        })
-        .boxed()
-}
+    fn percent(&mut self) -> u8 {
+        u8::try_from(self.below(100) + 1).unwrap()
+    }
 
-fn hooks() -> BoxedStrategy<Vec<Hook>> {
-    let points = [HookPoint::PreDeploy, HookPoint::PostDeploy, HookPoint::PreStop];
-    let names = subsequence(vec!["migrate", "null", "1"], 0..=3);
-    let rest = (select(points.to_vec()), texts(), prop_oneof![Just(Duration::from_secs(300)), duration(1)]);
-    let work = (names, vec(rest, 3)).prop_map(|(names, rest)| {
-        let hook =
-            |(name, (point, command, timeout)): (&str, _)| Hook { name: name.to_owned(), point, command, timeout };
-        names.into_iter().zip(rest).map(hook).collect::<Vec<_>>()
-    });
-    // What a service that others wait for to complete is made of.
-    (work, flag())
-        .prop_map(|(mut hooks, task)| {
-            hooks.extend(task.then(super::super::app::task_hook));
-            hooks
-        })
-        .boxed()
-}
+    fn rollout(&mut self) -> Rollout {
+        match self.below(6) {
+            0 => Rollout::default(),
+            1 => Rollout::Recreate,
+            2 => {
+                let surge = self.below(3);
+                let unavailable = self.below(3);
+                Rollout::Rolling { surge: if unavailable == 0 { surge.max(1) } else { surge }, unavailable }
+            }
+            3 => Rollout::BlueGreen { bake: self.duration(0), keep_warm: self.duration(0) },
+            4 => {
+                let mut weights: BTreeSet<u8> = self.some(3, Self::percent);
+                weights.insert(self.percent());
+                let step = |weight| CanaryStep { weight, hold: self.duration(0) };
+                Rollout::Canary { steps: weights.into_iter().map(step).collect() }
+            }
+            _ => Rollout::Linear { step: self.percent(), interval: self.duration(0) },
+        }
+    }
 
-fn scaling() -> BoxedStrategy<Scaling> {
-    let percent = || of(1..=100_u8);
-    let target = (percent(), percent(), of(1..=u32::MAX));
-    let zone = of(select(&["Europe/Berlin", "Etc/GMT+1"][..]).prop_map(str::to_owned));
-    let cron = select(&["0 22 * * *", "*/5 1-3,5 * jan mon-fri", "1 2 3 4 *"][..]);
-    let schedule = (cron, zone, any::<[bool; 2]>());
-    (1..9_u32, 0..9_u32, target, vec(schedule, 0..3))
-        .prop_map(|(min, more, (cpu, memory, requests), schedules)| {
-            let max = min + more;
-            let mut targets: Vec<ScalingTarget> = Vec::new();
-            targets.extend(cpu.map(|percent| ScalingTarget::Cpu { percent }));
-            targets.extend(memory.map(|percent| ScalingTarget::Memory { percent }));
-            targets.extend(requests.map(|per_minute| ScalingTarget::Requests { per_minute }));
-            let schedule =
-                |(number, (cron, timezone, [has_min, has_max])): (usize, (&str, _, [bool; 2]))| ScalingSchedule {
-                    name: number.to_string(),
-                    cron: cron.parse().unwrap(),
-                    timezone,
-                    min: (has_min || !has_max).then_some(min),
-                    max: has_max.then_some(max),
-                };
-            Scaling { min, max, targets, schedules: schedules.into_iter().enumerate().map(schedule).collect() }
-        })
-        .boxed()
-}
-
-/// A service as far as it can be said without the others.
-#[derive(Clone, Debug)]
-struct Draft {
-    spec: ServiceSpec,
-    ports: Vec<(u16, bool, bool, Option<Option<IpAddr>>)>,
-    /// On which of the services before it depends.
-    depends_on: Vec<(Index, Condition)>,
-}
-
-fn draft() -> BoxedStrategy<Draft> {
-    let route = (of("[a-z]{1,5}"), text().prop_map(|path| path.replace(['?', '#', ' '], "")), 1..=u16::MAX);
-    let replicas = prop_oneof![2 => Just(1), 1 => Just(0), 1 => any::<u32>()];
-    let condition = select(&[Condition::Started, Condition::Healthy, Condition::Healthy][..]);
-    (
-        (image(), workload(), replicas, vec(route, 0..3), readiness(), rollout()),
-        (vec(gate(), 0..3), hooks(), of(duration(0)), proptest::option::weighted(0.3, scaling())),
-        (vec(port(), 0..5), vec((any::<Index>(), condition), 0..3)),
-    )
-        .prop_map(|((image, workload, replicas, routes, readiness, strategy), (gates, hooks, drain, scaling), rest)| {
-            let route = |(host, path, port)| Route { host, path: format!("/{path}"), port };
-            let spec = Service {
-                image,
-                workload,
-                replicas,
-                depends_on: BTreeMap::new(),
-                routes: routes.into_iter().map(route).collect(),
-                readiness,
-                strategy,
-                gates: once(gates, |gate| &gate.name),
-                hooks,
-                drain,
-                scaling,
+    fn gates(&mut self, routed: bool) -> Vec<GateSpec> {
+        let gates = self.some(3, |on| {
+            let least = |on: &mut Self| on.or(1, Self::large);
+            let check = match on.below(if routed { 5 } else { 3 }) {
+                0 => GateCheck::Callback { name: on.text() },
+                1 => GateCheck::Approval { timeout: on.duration(0) },
+                2 => GateCheck::Smoke {
+                    path: format!("/{}", on.text()),
+                    port: on.port(),
+                    status: u16::try_from(on.or(200, |on| 100 + on.below(500))).unwrap(),
+                    contains: on.of(Self::text),
+                },
+                3 => GateCheck::Latency { max: on.duration(0), min_requests: least(on) },
+                _ => GateCheck::ErrorRate {
+                    max_permille: u16::try_from(on.below(1_001)).unwrap(),
+                    min_requests: least(on),
+                },
             };
-            Draft { spec, ports: rest.0, depends_on: rest.1 }
-        })
-        .boxed()
-}
-
-/// Brings what a draft says into agreement with itself and the services before it.
-fn settled(draft: Draft, index: usize) -> ServiceSpec {
-    let Draft { mut spec, ports: drafts, depends_on } = draft;
-    for (number, route) in spec.routes.iter_mut().enumerate() {
-        route.host = route.host.take().map(|host| format!("{host}{index}"));
-        if route.host.is_none() || number > 0 {
-            route.path = format!("/{index}{number}{}", route.path);
-        }
-    }
-    if let Some(scaling) = &mut spec.scaling {
-        spec.replicas = spec.replicas.clamp(scaling.min, scaling.max);
-        if spec.routes.is_empty() {
-            scaling.targets.retain(|target| !matches!(target, ScalingTarget::Requests { .. }));
-        }
-        if scaling.targets.is_empty() && scaling.schedules.is_empty() {
-            spec.scaling = None;
-        }
-    }
-    for gate in &mut spec.gates {
-        if matches!(gate.check, GateCheck::ErrorRate { .. } | GateCheck::Latency { .. }) {
-            gate.at = GatePoint::Holding;
-            if spec.routes.is_empty() {
-                gate.check = GateCheck::Callback { name: "c".to_owned() };
+            let counters = matches!(check, GateCheck::Latency { .. } | GateCheck::ErrorRate { .. });
+            GateSpec {
+                name: on.filled(),
+                check,
+                at: if on.flag() && !counters { GatePoint::BeforeTraffic } else { GatePoint::Holding },
+                interval: on.or(Duration::from_secs(1), |on| on.duration(10)),
+                failures_allowed: on.or(0, Self::number),
+                on_inconclusive: on.pick(&[OnInconclusive::Fail, OnInconclusive::Proceed]),
             }
-        }
+        });
+        once(gates, |gate: &GateSpec| &gate.name)
     }
-    if spec.replicas > 1 {
-        for attachment in spec.workload.networks.values_mut() {
-            (attachment.ipv4_address, attachment.ipv6_address) = (None, None);
-        }
+
+    /// Hooks, and sometimes the one of services that others wait for to complete.
+    fn hooks(&mut self) -> Vec<Hook> {
+        let points = [HookPoint::PreDeploy, HookPoint::PostDeploy, HookPoint::PreStop];
+        let hooks = self.some(2, |on| Hook {
+            name: on.one_of(&["migrate", "null", "1", "run"]),
+            point: on.pick(&points),
+            command: on.texts(),
+            timeout: on.or(Duration::from_secs(300), |on| on.duration(1)),
+        });
+        let mut hooks: Vec<Hook> = hooks;
+        hooks.extend(self.flag().then(task_hook));
+        once(hooks, |hook| &hook.name)
     }
-    spec.workload.ports = ports(drafts, 1_000 + 100 * u16::try_from(index).unwrap(), spec.replicas);
-    for (before, condition) in depends_on.iter().filter(|_| index > 0) {
-        spec.depends_on.insert(ServiceName::new(SERVICES[before.index(index)]).unwrap(), *condition);
-    }
-    spec
-}
 
-fn network() -> impl Strategy<Value = NetworkSpec> {
-    let subnet = || of(select(&["172.28.0.0/16", "fd00::/64"][..]).prop_map(str::to_owned));
-    let pool = (subnet(), subnet(), of(ip().prop_map(|ip| ip.to_string())), pairs())
-        .prop_map(|(subnet, ip_range, gateway, aux_addresses)| IpamPool { subnet, ip_range, gateway, aux_addresses });
-    let ipam = (of(text()), pairs(), vec(pool, 0..3))
-        .prop_map(|(driver, options, pools)| Ipam { driver, options, pools })
-        .prop_map(|ipam| (ipam != Ipam::default()).then_some(ipam));
-    (of(text()), flag(), flag(), of(text()), pairs(), pairs(), flag(), flag(), ipam).prop_map(
-        |(name, external, internal, driver, driver_opts, labels, attachable, enable_ipv6, ipam)| NetworkSpec {
-            name,
-            external,
-            internal,
-            driver,
-            driver_opts,
-            labels: own(labels),
-            attachable,
-            enable_ipv6,
-            ipam,
-        },
-    )
-}
-
-fn volume() -> impl Strategy<Value = VolumeSpec> {
-    (of(text()), flag(), of(text()), pairs(), pairs()).prop_map(|(name, external, driver, driver_opts, labels)| {
-        VolumeSpec { name, external, driver, driver_opts, labels: own(labels) }
-    })
-}
-
-/// Any application that is valid.
-pub(super) fn spec() -> BoxedStrategy<AppSpec> {
-    let name = select(&["shop", "1", "null", "0x1f"][..]);
-    (name, vec(draft(), 1..=3), vec(network(), NETWORKS.len()), vec(volume(), VOLUMES.len()))
-        .prop_map(|(name, drafts, networks, volumes)| {
-            let service = |(index, draft)| (ServiceName::new(SERVICES[index]).unwrap(), settled(draft, index));
-            AppSpec {
-                name: name.parse().unwrap(),
-                services: drafts.into_iter().enumerate().map(service).collect(),
-                networks: NETWORKS.iter().map(|name| (*name).to_owned()).zip(networks).collect(),
-                volumes: VOLUMES.iter().map(|name| (*name).to_owned()).zip(volumes).collect(),
+    fn scaling(&mut self, routed: bool) -> Scaling {
+        let min = self.below(9) + 1;
+        let max = min + self.below(9);
+        let mut targets = Vec::new();
+        targets.extend(self.of(Self::percent).map(|percent| ScalingTarget::Cpu { percent }));
+        targets.extend(self.of(Self::percent).map(|percent| ScalingTarget::Memory { percent }));
+        let requests = self.of(|on| ScalingTarget::Requests { per_minute: on.number().max(1) });
+        targets.extend(requests.filter(|_| routed));
+        let schedules = self.some(3, |on| {
+            let lower = on.of(|on| on.below(max) + 1);
+            ScalingSchedule {
+                name: on.one_of(&["night", "null", "1"]),
+                cron: on.one_of(&["0 22 * * *", "*/5 1-3,5 * jan mon-fri", "1 2 3 4 *"]).parse().unwrap(),
+                timezone: on.of(|on| on.one_of(&["Europe/Berlin", "Etc/GMT+1"])),
+                min: lower,
+                max: if lower.is_none() || on.flag() { Some(max) } else { None },
             }
-        })
-        .boxed()
+        });
+        Scaling { min, max, targets, schedules: once(schedules, |schedule| &schedule.name) }
+    }
+}
+
+impl BuildSpec {
+    /// With this text instead of a Dockerfile, if there is one.
+    fn with_inline(self, inline: Option<String>) -> Self {
+        match inline {
+            Some(_) => Self { dockerfile: Self::default().dockerfile, dockerfile_inline: inline, ..self },
+            None => self,
+        }
+    }
+}
+
+/// Keeps the first of those that have one name or place.
+fn once<T>(mut items: Vec<T>, name: impl Fn(&T) -> &str) -> Vec<T> {
+    let mut known = BTreeSet::new();
+    items.retain(|item| known.insert(name(item).trim_end_matches('/').to_owned()));
+    items
 }

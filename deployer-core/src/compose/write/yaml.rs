@@ -3,6 +3,9 @@
 
 use std::collections::BTreeMap;
 
+/// The longest key, in bytes, that every reader takes for one when it sees the `:` behind it.
+const MAX_KEY: usize = 1_000;
+
 /// A value.
 #[derive(Clone, Debug)]
 pub(super) enum Yaml {
@@ -135,7 +138,14 @@ fn indent(out: &mut String, columns: usize) {
 fn entries(out: &mut String, map: &Map, at: usize, mut column: usize) {
     for (key, entry) in &map.0 {
         indent(out, at - column);
-        out.push_str(&scalar(key));
+        let key = scalar(key);
+        // Longer ones have to be announced.
+        if key.len() > MAX_KEY {
+            out.push_str(&format!("? {key}\n"));
+            indent(out, at);
+        } else {
+            out.push_str(&key);
+        }
         out.push(':');
         value(out, entry, at);
         column = 0;
