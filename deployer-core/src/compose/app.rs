@@ -118,7 +118,10 @@ fn link(spec: &mut AppSpec, links: &[Link]) {
 /// Makes a service that others wait for to complete do its work before they start, instead of having instances.
 fn become_task(service: &mut ServiceSpec) {
     service.replicas = 0;
-    // No command: the service's own.
-    let hook = Hook::new("run", HookPoint::PreDeploy, [""; 0]);
-    service.hooks.push(Hook { timeout: TASK_TIMEOUT, ..hook });
+    service.hooks.push(task_hook());
+}
+
+/// The work of a service that others wait for to complete. No command: the service's own.
+pub(super) fn task_hook() -> Hook {
+    Hook::new("run", HookPoint::PreDeploy, [""; 0]).with_timeout(TASK_TIMEOUT)
 }

@@ -240,6 +240,14 @@ fn security_opt(report: &mut Report, project: &Project<'_>, service: &Fields<'_>
             options.push(if value.is_empty() { text } else { format!("{name}={value}") });
             continue;
         }
+        // The profile itself, where it was read before.
+        if value.starts_with('{') {
+            match serde_json::from_str::<serde_json::Value>(value) {
+                Ok(_) => options.push(format!("seccomp={value}")),
+                Err(error) => report.error(&item, format!("the profile is not JSON: {error}")),
+            }
+            continue;
+        }
         let Some(profile) = project.file_text(report, &item, value) else { continue };
         match serde_json::from_str::<serde_json::Value>(&profile) {
             Ok(profile) => options.push(format!("seccomp={profile}")),

@@ -79,6 +79,7 @@ mod template;
 mod variables;
 mod volumes;
 mod words;
+mod write;
 
 #[cfg(test)]
 mod tests;
@@ -88,3 +89,4 @@ pub use keys::Fate;
 use project::Project;
 pub use reader::{ComposeApp, ComposeReader, SecretOrigin};
 pub use render::render;
+pub use write::write;
