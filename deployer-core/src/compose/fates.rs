@@ -82,3 +82,29 @@ pub(super) const SECTIONS: &[(&str, &Section)] = &[
     ("configs.*", &keys::CONFIG),
     ("secrets.*", &keys::SECRET),
 ];
+
+/// The tables of the mappings below `x-deployer`, by their paths in it; `type=x` is a strategy of this type.
+#[cfg(test)]
+pub(super) const EXTENSION: &[(&str, &Section)] = &[
+    ("", &keys::DEPLOYER),
+    ("gates[]", &keys::GATE),
+    ("gates[].approval", &keys::APPROVAL),
+    ("gates[].callback", &keys::CALLBACK),
+    ("gates[].error-rate", &keys::ERROR_RATE),
+    ("gates[].latency", &keys::LATENCY),
+    ("gates[].smoke", &keys::SMOKE),
+    ("health", &keys::HEALTH),
+    ("health.http", &keys::HTTP_PROBE),
+    ("health.tcp", &keys::TCP_PROBE),
+    ("hooks[]", &keys::HOOK),
+    ("route", &keys::ROUTE),
+    ("routes[]", &keys::ROUTE),
+    ("scaling", &keys::SCALING),
+    ("scaling.schedules[]", &keys::SCHEDULE),
+    ("strategy.type=blue-green", &keys::BLUE_GREEN),
+    ("strategy.type=canary", &keys::CANARY),
+    ("strategy.type=canary.steps[]", &keys::CANARY_STEP),
+    ("strategy.type=linear", &keys::LINEAR),
+    ("strategy.type=recreate", &keys::RECREATE),
+    ("strategy.type=rolling", &keys::ROLLING),
+];

@@ -6,6 +6,7 @@ mod hostile;
 mod merging;
 mod origins;
 mod refusals;
+mod schema;
 mod selection;
 mod several;
 mod specification;

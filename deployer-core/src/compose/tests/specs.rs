@@ -408,7 +408,7 @@ impl Choices {
             mount.create = is_bind;
             mount.target = mount.target.replace(':', "");
             if let MountSource::Bind(path) = &mut mount.source {
-                *path = format!("/b{}", path.replace(':', ""));
+                *path = path.replace(':', "b");
             }
         }
         mount

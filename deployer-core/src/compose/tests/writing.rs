@@ -1,9 +1,16 @@
 //! What is written is read as what it was.
 
-use proptest::prelude::*;
+use std::collections::BTreeSet;
 
-use super::{lines, read, specs};
-use crate::compose::{ComposeReader, write};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+
+use super::{lines, read, schema, specs};
+use crate::compose::budget::Budget;
+use crate::compose::fates::{EXTENSION, SECTIONS};
+use crate::compose::node::{Node, Value};
+use crate::compose::{ComposeReader, source, write};
 use crate::model::{AppSpec, BuildSpec, Condition, File, Hook, HookPoint, Mount, SecretRef, ServiceName, ServiceSpec};
 
 const SHOP: &str = include_str!("shop.yaml");
@@ -17,6 +24,7 @@ pub(super) fn assert_written(spec: &AppSpec) -> String {
     // The spec may be one of which something is to be said. Of the text is nothing to be said.
     assert_eq!(app.warnings.0.len(), spec.validate().unwrap().0.len(), "{text}\n{}", app.warnings);
     assert_eq!(write(&app.spec).unwrap(), text);
+    assert_eq!(schema::complaints(&text).0, [""; 0], "{text}");
     text
 }
 
@@ -135,6 +143,68 @@ fn long_keys_are_written() {
     let mut web = ServiceSpec::image("x");
     web.workload.labels.insert("k".repeat(3_000), "v".to_owned());
     assert_written(&AppSpec::new("shop").unwrap().with_service("web", web).unwrap());
+}
+
+/// The paths of all keys below the node, where `*` is any name and `[]` any item.
+fn paths(node: &Node, path: &str, found: &mut BTreeSet<String>) {
+    let known = |path: &str| SECTIONS.iter().any(|(known, _)| *known == path) || path.contains(".x-deployer");
+    match &node.value {
+        Value::Null | Value::Scalar(_) => {}
+        Value::List(items) => items.iter().for_each(|item| paths(item, &format!("{path}[]"), found)),
+        Value::Map(entries) => {
+            let kind = entries.iter().find(|entry| entry.key == "type").and_then(|entry| entry.value.text());
+            let path = match kind {
+                Some(kind) if path.ends_with(".strategy") => format!("{path}.type={kind}"),
+                _ => path.to_owned(),
+            };
+            for entry in entries {
+                let dot = if path.is_empty() { "" } else { "." };
+                let key = if known(&path) { &*entry.key } else { "*" };
+                let path = format!("{path}{dot}{key}");
+                paths(&entry.value, &path, found);
+                found.insert(path);
+            }
+        }
+    }
+}
+
+/// What is read in another form than it is written, or does not become part of the application.
+#[rustfmt::skip]
+const OTHER_FORMS: [&str; 39] = [
+    "include",
+    "include[].env_file", "include[].path", "include[].project_directory",
+    "services.*.cpus", "services.*.env_file", "services.*.extends", "services.*.gpus", "services.*.label_file",
+    "services.*.links", "services.*.mem_limit", "services.*.mem_reservation", "services.*.profiles", "services.*.scale",
+    "services.*.tmpfs",
+    "services.*.depends_on.*.required",
+    "services.*.deploy.mode", "services.*.deploy.restart_policy",
+    "services.*.deploy.resources.limits.pids",
+    "services.*.deploy.restart_policy.condition", "services.*.deploy.restart_policy.max_attempts",
+    "services.*.env_file[].format", "services.*.env_file[].path", "services.*.env_file[].required",
+    "services.*.extends.file", "services.*.extends.service",
+    "services.*.gpus[].capabilities", "services.*.gpus[].count", "services.*.gpus[].device_ids",
+    "services.*.gpus[].driver", "services.*.gpus[].options",
+    "configs.*.environment", "configs.*.file",
+    "secrets.*.environment", "secrets.*.file",
+    "services.*.x-deployer.route",
+    "services.*.x-deployer.route.host", "services.*.x-deployer.route.path", "services.*.x-deployer.route.port",
+];
+
+#[test]
+fn every_key_is_written_but_for_other_forms() {
+    let mut found = BTreeSet::new();
+    let mut runner = TestRunner::deterministic();
+    for _ in 0..150 {
+        let text = write(&specs::spec().new_tree(&mut runner).unwrap().current()).unwrap();
+        paths(&source::parse(&text, 0, &mut Budget::default()).unwrap(), "", &mut found);
+    }
+    let extension = EXTENSION.iter().map(|(path, section)| (format!("services.*.x-deployer.{path}"), *section));
+    let sections = SECTIONS.iter().map(|(path, section)| ((*path).to_owned(), *section)).chain(extension);
+    let keys = sections.flat_map(|(path, section)| {
+        section.supported().map(move |key| format!("{path}.{key}").trim_start_matches('.').replace("..", "."))
+    });
+    let missing: Vec<String> = keys.filter(|key| !found.contains(key)).collect();
+    assert_eq!(missing, OTHER_FORMS);
 }
 
 proptest! {
