@@ -324,6 +324,7 @@ impl<I> Service<I> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "an application has few of them, and a box would be in everybody's way")]
 pub enum ImageSource {
     /// An image that exists already.
     Reference(String),

@@ -14,7 +14,7 @@ pub(super) fn apply(options: &ContainerOptions, config: HostConfig) -> HostConfi
     HostConfig {
         blkio_weight: io.weight,
         blkio_weight_device: list(&io.weight_device, |path, weight| ResourcesBlkioWeightDevice {
-            path: Some(path.clone()),
+            path: Some(path.to_owned()),
             weight: Some(usize::from(*weight)),
         }),
         blkio_device_read_bps: list(&io.device_read_bps, throttle),
@@ -66,7 +66,7 @@ pub(super) fn apply(options: &ContainerOptions, config: HostConfig) -> HostConfi
         storage_opt: pairs(&options.storage_opt),
         sysctls: pairs(&options.sysctls),
         ulimits: list(&options.ulimits, |name, limit| ResourcesUlimits {
-            name: Some(name.clone()),
+            name: Some(name.to_owned()),
             soft: Some(limit.soft),
             hard: Some(limit.hard),
         }),
@@ -76,8 +76,8 @@ pub(super) fn apply(options: &ContainerOptions, config: HostConfig) -> HostConfi
     }
 }
 
-fn throttle(path: &String, rate: &u64) -> ThrottleDevice {
-    ThrottleDevice { path: Some(path.clone()), rate: Some(i64::try_from(*rate).unwrap_or(i64::MAX)) }
+fn throttle(path: &str, rate: &u64) -> ThrottleDevice {
+    ThrottleDevice { path: Some(path.to_owned()), rate: Some(i64::try_from(*rate).unwrap_or(i64::MAX)) }
 }
 
 fn some<T>(items: impl Iterator<Item = T>) -> Option<Vec<T>> {
@@ -85,7 +85,7 @@ fn some<T>(items: impl Iterator<Item = T>) -> Option<Vec<T>> {
     if items.is_empty() { None } else { Some(items) }
 }
 
-fn list<V, T>(map: &BTreeMap<String, V>, item: impl Fn(&String, &V) -> T) -> Option<Vec<T>> {
+fn list<V, T>(map: &BTreeMap<String, V>, item: impl Fn(&str, &V) -> T) -> Option<Vec<T>> {
     some(map.iter().map(|(key, value)| item(key, value)))
 }
 

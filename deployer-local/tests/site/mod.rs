@@ -16,7 +16,7 @@ use bollard::models::ContainerSummary;
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use deployer_core::compose::ComposeReader;
 use deployer_core::{
-    AppName, AppSpec, DeployOptions, Deployer, DeployerBuilder, Deployment, DeploymentKind, DeploymentRecord,
+    AppName, AppSpec, DeployOptions, Deployer, DeployerBuilder, Deployment, DeploymentKind, DeploymentRecord, Secrets,
     ServiceName, ServiceSpec, Verdict,
 };
 use deployer_local::{HostSecrets, IngressOptions, LocalBackend, LocalOptions};
@@ -69,8 +69,9 @@ impl Place {
 
     /// A deployer that knows these secrets.
     pub(crate) async fn deployer_with(&self, secrets: HostSecrets) -> DeployerBuilder {
-        let (ingress, secrets) = (IngressOptions::named(self.ingress()).with_http(self.http), Arc::new(secrets));
-        let options = LocalOptions::new(&self.state).with_ingress(ingress).with_secrets(secrets.clone());
+        let ingress = IngressOptions::named(self.ingress()).with_http(self.http);
+        let secrets: Arc<dyn Secrets> = Arc::new(secrets);
+        let options = LocalOptions::new(&self.state).with_ingress(ingress).with_secrets(Arc::clone(&secrets));
         let backend = LocalBackend::connect(options).await.expect("a Docker Engine must run: scripts/setup");
         Deployer::builder(backend).secrets(secrets)
     }

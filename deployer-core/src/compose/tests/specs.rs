@@ -173,7 +173,7 @@ impl Choices {
 
     fn bytes(&mut self) -> u64 {
         match self.below(3) {
-            0 => u64::from(self.below(2_000)) + 1 << 20,
+            0 => (u64::from(self.below(2_000)) + 1) << 20,
             1 => u64::from(self.below(5_000)) + 1,
             _ => (self.large() >> 4) + 1,
         }

@@ -100,7 +100,7 @@ fn what_cannot_be_said_is_named() {
         (image().with_secret_env("A", pinned.clone()), "env.A: a Compose file names secrets without a version"),
         (
             ServiceSpec::build(BuildSpec::new(".")),
-            "build.context: the path is relative, has `..` in it, or is no UTF-8",
+            "build.context: the path is relative, not in its shortest form, or no UTF-8",
         ),
         (
             image().with_mount(Mount::bind("/srv/../x", "/x")),

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::super::reader::ComposeReader;
+use super::super::sources::tidy;
 use crate::model::{AppSpec, EnvValue, FileContent, ImageSource, Problem, Problems, SecretRef, ServiceSpec};
 
 /// The longest value that a message shows.
@@ -23,7 +24,7 @@ pub(super) fn sayable(spec: &AppSpec) -> Result<(), Problems> {
         if let ImageSource::Build(build) = &service.image {
             if !is_fixed(&build.context) {
                 let help = "make it absolute: where the file will be is not known";
-                add("build.context".to_owned(), "the path is relative, has `..` in it, or is no UTF-8", help);
+                add("build.context".to_owned(), "the path is relative, not in its shortest form, or no UTF-8", help);
             }
             if build.dockerfile.to_str().is_none() {
                 add("build.dockerfile".to_owned(), "the path is no UTF-8", "give it another name");
@@ -43,7 +44,7 @@ pub(super) fn sayable(spec: &AppSpec) -> Result<(), Problems> {
 
 /// Whether a path means the same wherever it is written.
 fn is_fixed(path: &Path) -> bool {
-    path.is_absolute() && path.to_str().is_some() && *super::super::sources::tidy(path) == *path.as_os_str()
+    path.is_absolute() && path.to_str().is_some() && tidy(path).as_os_str() == path.as_os_str()
 }
 
 /// The secrets of a service, with their paths.

@@ -27,7 +27,8 @@ pub(super) fn deploy(replicas: u32, resources: &Resources, devices: &[DeviceRequ
 fn request(request: &DeviceRequest) -> Map {
     let DeviceRequest { driver, count, device_ids, capabilities, options } = request;
     let mut map = Map::default();
-    map.put_filled("capabilities", capabilities.as_slice());
+    // Compose wants to be told that there are none.
+    map.put("capabilities", capabilities.as_slice());
     map.put_some("driver", driver.as_ref());
     match count {
         Some(-1) => map.put("count", "all"),
