@@ -60,7 +60,7 @@ async fn play(sample: Sample) -> Row {
         match step.take(&site, &copy).await {
             Ok(()) => row.tell("yes"),
             Err(why) => {
-                row.tell(&format!("no: {why}"));
+                row.tell(&format!("no: {}", why.trim_start_matches("no: ")));
                 break;
             }
         }
