@@ -225,3 +225,13 @@ pub enum Architecture {
     /// ARM, 64 bits: Graviton.
     Arm64,
 }
+
+impl Architecture {
+    /// Its name in images and Compose files.
+    pub(crate) fn platform(self) -> &'static str {
+        match self {
+            Self::X86_64 => "linux/amd64",
+            Self::Arm64 => "linux/arm64",
+        }
+    }
+}

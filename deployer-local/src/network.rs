@@ -63,7 +63,7 @@ impl Drop for Reserved {
 #[async_trait]
 impl Addresses for Networks {
     async fn reserve(&self, network: &str) -> Result<Option<Reservation>> {
-        let reserved = Self::reserve(self, network, 1).await?.and_then(|mut reserved| reserved.pop());
+        let reserved = Self::reserve(self, network, 1, &[]).await?.and_then(|mut reserved| reserved.pop());
         Ok(reserved.map(|reserved| -> Reservation { (reserved.address, Box::new(reserved)) }))
     }
 }
@@ -99,17 +99,22 @@ impl Networks {
         }
         self.create(&request(app, key, spec, labels)).await.map_err(|error| {
             let classified = classify(ENSURE, &name, error);
-            if classified.message().contains("ool overlaps") { exhausted(&name) } else { classified }
+            if is_overlap(classified.message()) { exhausted(&name) } else { classified }
         })?;
         Ok(Outcome::Created)
     }
 
-    /// Takes `count` free addresses of a network. None if the network is not one in which addresses can be chosen: it
+    /// Takes `count` free addresses of a network, none of them among `others`. None if the network is not one in which addresses can be chosen: it
     /// is somebody else's, or was there before us.
     ///
     /// # Errors
     /// `NotFound` if there is no such network, `Exhausted` if it has not so many addresses left.
-    pub(crate) async fn reserve(&self, network: &str, count: usize) -> Result<Option<Vec<Reserved>>> {
+    pub(crate) async fn reserve(
+        &self,
+        network: &str,
+        count: usize,
+        others: &[Ipv4Addr],
+    ) -> Result<Option<Vec<Reserved>>> {
         let failed = |error| classify(RESERVE, network, error);
         let _turn = self.turn.lock().await;
         let Some(inspected) = self.inspect(network).await.map_err(failed)? else {
@@ -124,6 +129,7 @@ impl Networks {
         let mut taken: HashSet<Ipv4Addr> =
             held.iter().filter(|(of, _)| of == network).map(|(_, address)| *address).collect();
         taken.extend(addresses_of(&inspected));
+        taken.extend(others);
         taken.extend(self.configured(network, inspected.id.as_deref()).await.map_err(failed)?);
         let free = subnet.free(dynamic, &taken, count);
         if free.len() < count {
@@ -169,7 +175,7 @@ impl Networks {
     async fn create(&self, wanted: &NetworkCreateRequest) -> Result<(), DockerError> {
         let docker = self.engine.docker();
         let bridge = wanted.driver.as_deref().is_none_or(|driver| driver == "bridge");
-        if !bridge {
+        if !bridge || wanted.ipam.is_some() {
             return self.create_once(wanted).await;
         }
         let scout = NetworkCreateRequest { name: format!("{}.subnet", wanted.name), ..wanted.clone() };
@@ -193,7 +199,7 @@ impl Networks {
             let ipam = Ipam { config: Some(vec![config]), ..Ipam::default() };
             match docker.create_network(NetworkCreateRequest { ipam: Some(ipam), ..wanted.clone() }).await {
                 Err(DockerError::DockerResponseServerError { message, .. })
-                    if message.contains("ool overlaps") && attempt < ATTEMPTS => {}
+                    if is_overlap(&message) && attempt < ATTEMPTS => {}
                 other => return other.map(drop),
             }
         }
@@ -238,10 +244,34 @@ fn request(app: &AppName, key: &str, spec: Option<&NetworkSpec>, labels: &[(&str
         name: naming::network(app, key, spec),
         driver: spec.and_then(|spec| spec.driver.clone()),
         internal: spec.map(|spec| spec.internal),
+        attachable: spec.map(|spec| spec.attachable),
+        enable_ipv6: spec.map(|spec| spec.enable_ipv6),
+        ipam: spec.and_then(|spec| spec.ipam.as_ref()).map(ipam),
         options: spec.map(|spec| spec.driver_opts.clone().into_iter().collect()),
         labels: Some(all.into_iter().collect()),
         ..NetworkCreateRequest::default()
     }
+}
+
+/// Whether the engine says that somebody else has the subnet, in one of its two ways.
+fn is_overlap(message: &str) -> bool {
+    message.contains("ool overlaps") || message.contains("overlapping IPv4")
+}
+
+/// Addresses as the application's owner wants them. Of a subnet without a range the engine gets the lower half.
+fn ipam(wanted: &deployer_core::Ipam) -> Ipam {
+    let pairs = |map: &BTreeMap<String, String>| Some(map.clone().into_iter().collect());
+    let config = wanted.pools.iter().map(|pool| {
+        let subnet: Option<Subnet> = pool.subnet.as_ref().and_then(|subnet| subnet.parse().ok());
+        let lower = || Some(subnet?.lower_half()?.to_string());
+        IpamConfig {
+            subnet: pool.subnet.clone(),
+            ip_range: pool.ip_range.clone().or_else(lower),
+            gateway: pool.gateway.clone(),
+            auxiliary_addresses: pairs(&pool.aux_addresses),
+        }
+    });
+    Ipam { driver: wanted.driver.clone(), config: Some(config.collect()), options: pairs(&wanted.options) }
 }
 
 fn first_config(network: &NetworkInspect) -> Option<IpamConfig> {

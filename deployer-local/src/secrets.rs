@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use deployer_core::compose::SecretOrigin;
 use deployer_core::{Error, ErrorKind, Result, SecretRef, SecretValue, Secrets};
 
 /// Finds secrets in environment variables and files of this host. It knows only what it is told of.
@@ -34,6 +35,7 @@ pub struct HostSecrets {
 enum Source {
     File(PathBuf),
     Variable(String),
+    Value(SecretValue),
 }
 
 impl fmt::Debug for HostSecrets {
@@ -67,6 +69,20 @@ impl HostSecrets {
         self
     }
 
+    /// The secrets of a Compose file, where its top-level `secrets` says that they are.
+    #[must_use]
+    pub fn with_compose(mut self, secrets: &BTreeMap<String, SecretOrigin>) -> Self {
+        for (name, origin) in secrets {
+            let source = match origin {
+                SecretOrigin::File(path) => Source::File(path.clone()),
+                SecretOrigin::Value(value) => Source::Value(value.clone()),
+                _ => continue,
+            };
+            self.named.insert(name.clone(), source);
+        }
+        self
+    }
+
     /// Every file in the directory is a secret of the file's name, as in `/run/secrets`.
     #[must_use]
     pub fn with_dir(mut self, path: impl Into<PathBuf>) -> Self {
@@ -88,6 +104,7 @@ impl HostSecrets {
         match self.named.get(name) {
             Some(Source::File(path)) => return read(path),
             Some(Source::Variable(variable)) => return from_env(variable),
+            Some(Source::Value(value)) => return Ok(Some(value.clone())),
             None => {}
         }
         // Only names of files right in the directory: no paths.
@@ -134,6 +151,7 @@ impl HostSecrets {
         match self.named.get(name) {
             Some(Source::File(path)) => return format!("file {}", path.display()),
             Some(Source::Variable(variable)) => return format!("variable {variable}"),
+            Some(Source::Value(_)) => return "what the program said".to_owned(),
             None => {}
         }
         let directories = self.directories.iter().map(|path| format!("directory {}", path.display()));

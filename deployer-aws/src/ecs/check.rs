@@ -1,10 +1,11 @@
 //! What of an application cannot run on ECS.
 
 use deployer_core::{
-    Error, ErrorKind, MountSource, Probe, Problem, Problems, Release, Restart, Result, Service, VolumeSpec,
+    ContainerOptions, Error, ErrorKind, MountSource, Probe, Problem, Problems, Release, Restart, Result, Service,
+    VolumeSpec,
 };
 
-use super::definition::{LONGEST_STOP, file_system, size};
+use super::definition::{LONGEST_STOP, file_system, plain, size};
 use crate::site::Site;
 
 impl Site {
@@ -62,8 +63,53 @@ impl Site {
                     .with_help("name one with `AwsOptions::with_listener`"),
             );
         }
+        if !workload.files.is_empty() {
+            problems.push(
+                Problem::error(format!("{path}.files"), "ECS puts no files into instances")
+                    .with_help("give configs and secrets in the environment, or put the content into the image"),
+            );
+        }
+        self.container_options(path, &workload.container, &mut problems);
         self.no_effect(path, service, &mut problems);
         problems
+    }
+
+    /// Options of containers that a task definition cannot have.
+    fn container_options(&self, path: &str, options: &ContainerOptions, problems: &mut Problems) {
+        let fargate = self.options.capacity.is_fargate();
+        for name in options.used() {
+            let why = match name.as_str() {
+                // What comes out goes to the log group; what goes in and how it looks is said in the definition.
+                "cap_drop" | "sysctls" | "stdin_open" | "tty" => continue,
+                "logging" => {
+                    let message = "the output goes to the log group of the environment; this has no effect";
+                    problems.push(Problem::warning(format!("{path}.logging"), message));
+                    continue;
+                }
+                "cap_add" if fargate => options
+                    .cap_add
+                    .iter()
+                    .find(|name| plain(name) != "SYS_PTRACE")
+                    .map(|name| format!("Fargate adds only the capability SYS_PTRACE, not {name}")),
+                "ulimits" if fargate => options
+                    .ulimits
+                    .keys()
+                    .find(|name| *name != "nofile")
+                    .map(|name| format!("Fargate has only the limit nofile, not {name}")),
+                "privileged" | "shm_size" if fargate => Some(format!("Fargate has no `{name}`")),
+                "cap_add" | "ulimits" | "privileged" | "shm_size" => None,
+                "platform" => {
+                    let own = self.options.architecture.platform();
+                    let other = options.platform.as_ref().filter(|platform| !platform.starts_with(own));
+                    other.map(|platform| format!("the service is for {platform}, and the environment is {own}"))
+                }
+                _ => Some(format!("ECS has no `{name}`")),
+            };
+            if let Some(why) = why {
+                problems
+                    .push(Problem::error(format!("{path}.{name}"), why).with_help("leave it out, or run it elsewhere"));
+            }
+        }
     }
 
     fn no_effect<I>(&self, path: &str, service: &Service<I>, problems: &mut Problems) {

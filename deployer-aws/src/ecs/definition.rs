@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use aws_sdk_ecs::operation::register_task_definition::builders::RegisterTaskDefinitionFluentBuilder;
+use aws_sdk_ecs::types::builders::ContainerDefinitionBuilder;
 use aws_sdk_ecs::types::{
     Compatibility, ContainerDefinition, CpuArchitecture, EfsVolumeConfiguration, EphemeralStorage, HealthCheck,
-    KeyValuePair, LinuxParameters, LogConfiguration, LogDriver, MountPoint, NetworkMode, OsFamily, PortMapping,
-    RuntimePlatform, Secret, Tag, TaskDefinitionField, Tmpfs, TransportProtocol, Volume,
+    KernelCapabilities, KeyValuePair, LinuxParameters, LogConfiguration, LogDriver, MountPoint, NetworkMode, OsFamily,
+    PortMapping, RuntimePlatform, Secret, SystemControl, Tag, TaskDefinitionField, Tmpfs, TransportProtocol, Ulimit,
+    UlimitName, Volume,
 };
 use deployer_core::{
-    CheckCommand, ContainerCheck, EnvValue, Error, ErrorKind, MountSource, Release, ReleaseNumber, Resources, Result,
-    RevisionId, ServiceRelease, Transport, VolumeSpec,
+    CheckCommand, ContainerCheck, ContainerOptions, EnvValue, Error, ErrorKind, MountSource, Release, ReleaseNumber,
+    Resources, Result, RevisionId, ServiceRelease, Transport, VolumeSpec,
 };
 
 use super::fargate;
@@ -203,6 +205,7 @@ impl Site {
         if let Some(parameters) = linux_parameters(service)? {
             container = container.linux_parameters(parameters);
         }
+        container = equip(container, &workload.container)?;
         if let Some(group) = &self.options.log_group {
             container = container.log_configuration(self.logging(release, revision, group)?);
         }
@@ -314,15 +317,49 @@ fn volume(release: &Release, source: &MountSource, index: usize) -> Result<Optio
     })
 }
 
+/// The name of a capability as ECS has it.
+pub(super) fn plain(capability: &str) -> String {
+    let name = capability.to_ascii_uppercase();
+    name.strip_prefix("CAP_").map_or_else(|| name.clone(), str::to_owned)
+}
+
+/// What a container is given beside what runs in it.
+fn equip(mut container: ContainerDefinitionBuilder, options: &ContainerOptions) -> Result<ContainerDefinitionBuilder> {
+    for (name, limit) in &options.ulimits {
+        let number = |limit: i64| i32::try_from(limit).unwrap_or(i32::MAX);
+        let ulimit = Ulimit::builder().name(UlimitName::from(name.as_str()));
+        let ulimit = ulimit.soft_limit(number(limit.soft)).hard_limit(number(limit.hard));
+        container = container.ulimits(ulimit.build().map_err(incomplete)?);
+    }
+    for (name, value) in &options.sysctls {
+        container = container.system_controls(SystemControl::builder().namespace(name).value(value).build());
+    }
+    Ok(container
+        .set_privileged(options.privileged.then_some(true))
+        .set_pseudo_terminal(options.tty.then_some(true))
+        .set_interactive(options.stdin_open.then_some(true)))
+}
+
 fn linux_parameters(service: &ServiceRelease) -> Result<Option<LinuxParameters>> {
     let workload = &service.workload;
     let mut parameters = LinuxParameters::builder();
     let mut any = false;
+    let options = &workload.container;
+    if !options.cap_add.is_empty() || !options.cap_drop.is_empty() {
+        let names = |names: &[String]| Some(names.iter().map(|name| plain(name)).collect());
+        let capabilities =
+            KernelCapabilities::builder().set_add(names(&options.cap_add)).set_drop(names(&options.cap_drop));
+        (parameters, any) = (parameters.capabilities(capabilities.build()), true);
+    }
+    if let Some(bytes) = options.shm_size {
+        let mebibytes = i32::try_from(bytes.div_ceil(MIB)).unwrap_or(i32::MAX);
+        (parameters, any) = (parameters.shared_memory_size(mebibytes), true);
+    }
     if workload.init {
         (parameters, any) = (parameters.init_process_enabled(true), true);
     }
     for mount in &workload.mounts {
-        if let MountSource::Tmpfs { size_bytes } = mount.source {
+        if let MountSource::Tmpfs { size_bytes, .. } = mount.source {
             let mebibytes = size_bytes.map_or(64, |bytes| i32::try_from(bytes.div_ceil(MIB)).unwrap_or(i32::MAX));
             let tmpfs = Tmpfs::builder().container_path(&mount.target).size(mebibytes).build().map_err(incomplete)?;
             (parameters, any) = (parameters.tmpfs(tmpfs), true);

@@ -27,7 +27,7 @@ impl Site {
         let tag = |key: &str, value: String| Tag::builder().key(key).value(value).build();
         let container = ContainerOverride::builder()
             .name(naming::container(&request.service))
-            .set_command(Some(request.command.clone()))
+            .set_command(Some(request.command.clone()).filter(|command| !command.is_empty()))
             .build();
         let mut call = self
             .ecs

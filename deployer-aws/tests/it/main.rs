@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod environments;
+mod fates;
 mod names;
 mod policies;
 mod preflight;

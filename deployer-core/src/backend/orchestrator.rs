@@ -251,7 +251,7 @@ pub struct StartTask {
     pub release: Arc<Release>,
     /// The service whose image, environment and networks it gets.
     pub service: ServiceName,
-    /// What runs instead of the service's command.
+    /// What runs instead of the service's command; empty means that command itself.
     pub command: Vec<String>,
 }
 

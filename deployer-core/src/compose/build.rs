@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::cursor::{Cursor, Fields};
 use super::node::Position;
 use super::report::Report;
-use super::{Project, keys, service};
+use super::{Project, container, keys, service};
 use crate::model::{BuildSpec, SecretRef};
 
 /// Reads `build` of a service that is declared at `home`, which says where a missing context is.
@@ -32,6 +32,10 @@ pub(super) fn read(
     }
     build.args = args(report, project, &fields);
     build.target = fields.text(report, "target");
+    build.extra_hosts = container::extra_hosts(report, &fields);
+    build.network = fields.text(report, "network");
+    build.shm_size = fields.get("shm_size").and_then(|cursor| report.bytes(&cursor));
+    build.tags = fields.get("tags").map(|cursor| report.texts(&cursor)).unwrap_or_default();
     build.no_cache = fields.flag(report, "no_cache").unwrap_or_default();
     build.labels = fields.get("labels").map(|cursor| service::labels(report, &cursor)).unwrap_or_default();
     build.secrets = secrets(report, project, &fields);
@@ -113,6 +117,12 @@ mod tests {
         assert_eq!(build("build: {dockerfile_inline: \"FROM x\"}").dockerfile_inline.as_deref(), Some("FROM x"));
         assert!(build("build: {no_cache: true}").no_cache);
         assert_eq!(build("build: {labels: [a=b]}").labels["a"], "b");
+        let more = build("build: {extra_hosts: [\"a:10.0.0.1\"], network: none, shm_size: 1m, tags: [a, b]}");
+        assert_eq!(
+            (more.extra_hosts, more.network, more.shm_size),
+            (vec!["a:10.0.0.1".into()], Some("none".into()), Some(1 << 20))
+        );
+        assert_eq!(more.tags, ["a", "b"]);
         let secrets = build("build: {secrets: [npm, {source: pypi, target: pip}]}").secrets;
         assert_eq!((secrets["npm"].name.as_str(), secrets["pip"].name.as_str()), ("npm", "pypi"));
     }

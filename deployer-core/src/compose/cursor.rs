@@ -3,10 +3,10 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::formats;
-use super::keys::{self, Section};
+use super::keys::Section;
 use super::node::{Node, Position, Scalar, Value};
 use super::report::Report;
+use super::{check, formats};
 
 /// A node and where it is in the document, such as `services.web.ports[0]`.
 #[derive(Clone, Debug)]
@@ -182,7 +182,7 @@ impl Report {
         if !cursor.is_map() {
             return self.mismatch(cursor, "a mapping");
         }
-        keys::check(self, cursor, section);
+        check::keys(self, cursor, section);
         Some(Fields { section, cursor: cursor.clone() })
     }
 

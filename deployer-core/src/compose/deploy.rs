@@ -1,9 +1,9 @@
 //! `deploy`, and the older keys that say the same: `scale`, `cpus`, `mem_limit`, `mem_reservation`.
 
 use super::cursor::{Cursor, Fields};
-use super::keys;
 use super::report::Report;
-use crate::model::ServiceSpec;
+use super::{container, keys};
+use crate::model::{Restart, ServiceSpec};
 
 pub(super) fn read(report: &mut Report, service: &Fields<'_>, model: &str, spec: &mut ServiceSpec) {
     let deploy = service.get("deploy").and_then(|cursor| report.fields(&cursor, &keys::DEPLOY));
@@ -15,7 +15,14 @@ pub(super) fn read(report: &mut Report, service: &Fields<'_>, model: &str, spec:
     let reservations = reservations.and_then(|cursor| report.fields(&cursor, &keys::RESERVATIONS));
 
     if let Some(mode) = of(&deploy, "mode") {
-        report.parsed(&mode, "`replicated`: there is one engine", |text| (text == "replicated").then_some(()));
+        // One on each engine is one, where there is one engine.
+        report.parsed(&mode, "`replicated` or `global`", |text| matches!(text, "replicated" | "global").then_some(()));
+    }
+    if service.get("restart").is_none()
+        && let Some(cursor) = of(&deploy, "restart_policy")
+        && let Some(policy) = restart_policy(report, &cursor)
+    {
+        spec.workload.restart = policy;
     }
     if let Some(cursor) = agreed(report, service.get("scale"), of(&deploy, "replicas")) {
         spec.replicas = report.number(&cursor).unwrap_or(1);
@@ -31,6 +38,13 @@ pub(super) fn read(report: &mut Report, service: &Fields<'_>, model: &str, spec:
         report.mark(format!("{model}.resources.memory_bytes"), &cursor);
         entries.memory_bytes = report.bytes(&cursor).and_then(some);
     }
+    if let Some(cursor) = agreed(report, service.get("pids_limit"), of(&limits, "pids")) {
+        spec.workload.container.pids_limit = report.number(&cursor);
+    }
+    if let Some(cursor) = of(&reservations, "devices") {
+        spec.workload.container.gpus.extend(container::device_requests(report, &cursor));
+    }
+    let entries = &mut spec.workload.resources;
     if let Some(cursor) = of(&reservations, "cpus") {
         entries.reserved_cpu_millis = report.cpu_millis(&cursor).and_then(some);
     }
@@ -39,6 +53,21 @@ pub(super) fn read(report: &mut Report, service: &Fields<'_>, model: &str, spec:
         report.mark(format!("{model}.resources.reserved_memory_bytes"), &cursor);
         entries.reserved_memory_bytes = report.bytes(&cursor).and_then(some);
     }
+}
+
+/// Swarm's policy, as that of the engine.
+fn restart_policy(report: &mut Report, cursor: &Cursor<'_>) -> Option<Restart> {
+    let fields = report.fields(cursor, &keys::RESTART_POLICY)?;
+    let max_retries = fields.number(report, "max_attempts");
+    let Some(condition) = fields.get("condition") else {
+        return Some(max_retries.map_or(Restart::Always, |max| Restart::OnFailure { max_retries: Some(max) }));
+    };
+    report.parsed(&condition, "`none`, `on-failure` or `any`", |text| match text {
+        "none" => Some(Restart::No),
+        "on-failure" => Some(Restart::OnFailure { max_retries }),
+        "any" => Some(Restart::Always),
+        _ => None,
+    })
 }
 
 /// The value of a section that may be missing.
@@ -59,6 +88,7 @@ fn agreed<'a>(report: &mut Report, old: Option<Cursor<'a>>, new: Option<Cursor<'
 #[cfg(test)]
 mod tests {
     use super::super::tests::{complaints, web};
+    use crate::model::Restart;
 
     #[test]
     fn both_ways_to_say_it_are_read() {
@@ -78,19 +108,38 @@ mod tests {
     }
 
     #[test]
+    fn policies_of_swarm_are_those_of_the_engine() {
+        let failures = |max_retries| Restart::OnFailure { max_retries };
+        for (policy, expected) in [
+            ("{condition: none}", Restart::No),
+            ("{condition: any}", Restart::Always),
+            ("{condition: on-failure}", failures(None)),
+            ("{condition: on-failure, max_attempts: 3}", failures(Some(3))),
+            ("{max_attempts: 3}", failures(Some(3))),
+        ] {
+            let keys = format!("deploy: {{restart_policy: {policy}}}");
+            assert_eq!(web(&keys).workload.restart, expected, "{policy}");
+            assert_eq!(web(&format!("restart: always\n{keys}")).workload.restart, Restart::Always, "{policy}");
+        }
+        assert_eq!(web("deploy: {mode: global}").replicas, 1);
+    }
+
+    #[test]
     fn wrong_numbers_are_refused() {
         for (keys, expected) in [
             ("scale: 2\ndeploy: {replicas: 3}", "scale: `services.web.deploy.replicas` says something else"),
             ("scale: many", "scale: \"many\" is not a whole number in range"),
-            ("deploy: {mode: global}", "deploy.mode: \"global\" is not `replicated`: there is one engine"),
+            ("deploy: {mode: global-job}", "deploy.mode: \"global-job\" is not `replicated` or `global`"),
             (
                 "deploy: {resources: {limits: {cpus: half}}}",
                 "deploy.resources.limits.cpus: \"half\" is not a number of cores such as `0.5`",
             ),
             ("mem_limit: 1m", "mem_limit: an instance needs at least 6 MiB of memory"),
             ("mem_limit: 10m\nmem_reservation: 20m", "mem_reservation: more memory is reserved than allowed"),
-            ("deploy: {placement: {max_replicas_per_node: 1}}", "deploy.placement: `placement` is not supported"),
-            ("deploy: {resources: {limits: {pids: 5}}}", "deploy.resources.limits.pids: `pids` is not supported"),
+            (
+                "deploy: {restart_policy: {condition: x}}",
+                "deploy.restart_policy.condition: \"x\" is not `none`, `on-failure` or `any`",
+            ),
         ] {
             assert_eq!(complaints(keys), [expected], "{keys}");
         }

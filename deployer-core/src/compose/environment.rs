@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use super::cursor::{Cursor, Fields};
 use super::dotenv::{self, Format};
 use super::node::Position;
-use super::project::MAX_READS;
 use super::report::Report;
 use super::{Project, keys, load};
 use crate::model::EnvValue;
@@ -62,11 +61,9 @@ fn file(
         at = path;
     }
     let Some(path) = report.text(&at).and_then(|text| project.path(report, &at, &text)) else { return };
-    let Some(left) = project.reads_left.get().checked_sub(1) else {
-        report.error(&at, format!("no more than {MAX_READS} files are read"));
+    if project.may_read(report, &at).is_none() {
         return;
-    };
-    project.reads_left.set(left);
+    }
     let text = match load::text(path.as_ref()) {
         Ok(Some(text)) => text,
         Ok(None) if !required => return,

@@ -7,7 +7,7 @@ use super::cursor::Cursor;
 use super::loader::Loader;
 use super::node::{Entry, Merging, Node, Value};
 use super::sources::Scope;
-use super::{keys, merge};
+use super::{check, keys, merge};
 
 /// How many services may extend each other in a row.
 const MAX_DEPTH: usize = 64;
@@ -138,7 +138,7 @@ impl Resolver<'_, '_> {
             let within = self.books[book].file.as_deref().unwrap_or("this file");
             let message = format!("there is no service {name} in {within}");
             let known = self.books[book].services.iter().map(|entry| entry.key.as_str());
-            match keys::nearest(&name, known) {
+            match check::nearest(&name, known) {
                 Some(known) => self.loader.report.error_with_help(&name_at, message, format!("did you mean {known}?")),
                 None => {
                     let help = "only one file is searched; name another with `file`";

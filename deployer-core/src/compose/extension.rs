@@ -152,7 +152,15 @@ fn hook(report: &mut Report, cursor: &Cursor<'_>) -> Option<Hook> {
             _ => None,
         })
     });
-    let command = fields.require(report, "command").and_then(|cursor| service::command(report, &cursor));
+    // Without one it is the service's own.
+    let command = match fields.get("command") {
+        Some(cursor) => service::command(report, &cursor).inspect(|command| {
+            if command.is_empty() {
+                report.error_with_help(&cursor, "the command is empty", "leave it out to run the service's own");
+            }
+        }),
+        None => Some(Vec::new()),
+    };
     let timeout = fields.duration(report, "timeout");
     let hook = Hook::new(name?, point?, command?);
     Some(match timeout {
@@ -214,6 +222,7 @@ mod tests {
             with("hooks: [{name: a, point: post-deploy, command: x y}, {name: b, point: pre-stop, command: z}]");
         assert_eq!(hooks.hooks[0].command, ["x", "y"]);
         assert_eq!(hooks.hooks[1].point, HookPoint::PreStop);
+        assert_eq!(with("hooks: [{name: a, point: pre-deploy}]").hooks[0].command, [""; 0], "the service's own");
         let env = with("secrets: {PASSWORD: db-password}").workload.env;
         assert_eq!(env["PASSWORD"], EnvValue::Secret(SecretRef::new("db-password")));
     }
@@ -238,7 +247,7 @@ mod tests {
                 "hooks: [{name: x, point: before, command: x}]",
                 "x-deployer.hooks[0].point: \"before\" is not `pre-deploy`, `post-deploy` or `pre-stop`",
             ),
-            ("hooks: [{name: x, point: pre-stop, command: []}]", "x-deployer.hooks[0]: a hook needs a command"),
+            ("hooks: [{name: x, point: pre-stop, command: []}]", "x-deployer.hooks[0].command: the command is empty"),
             ("hooks: {name: x}", "x-deployer.hooks: a list is needed here, not a mapping"),
             ("secrets: {A: [x]}", "x-deployer.secrets.A: text is needed here, not a list"),
         ] {

@@ -7,8 +7,18 @@ const MAX_DURATION: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 /// Reads `1m30s`, `200ms`, `1.5h`. What is finer than a millisecond is rounded up, because that is the grain of the model.
 pub(super) fn duration(text: &str) -> Option<Duration> {
+    let millis = u64::try_from(nanos(text)?.div_ceil(1_000_000)).ok()?;
+    Some(Duration::from_millis(millis)).filter(|duration| *duration <= MAX_DURATION)
+}
+
+/// Reads a duration as microseconds.
+pub(super) fn micros(text: &str) -> Option<i64> {
+    i64::try_from(nanos(text)?.div_ceil(1_000)).ok()
+}
+
+fn nanos(text: &str) -> Option<u128> {
     if text == "0" {
-        return Some(Duration::ZERO);
+        return Some(0);
     }
     let mut rest = text;
     let mut nanos: u128 = 0;
@@ -27,11 +37,7 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
         let part = u128::from(whole).checked_mul(scale)? + u128::from(fraction.0) * scale / u128::from(fraction.1);
         nanos = nanos.checked_add(part)?;
     }
-    if text.is_empty() {
-        return None;
-    }
-    let millis = u64::try_from(nanos.div_ceil(1_000_000)).ok()?;
-    Some(Duration::from_millis(millis)).filter(|duration| *duration <= MAX_DURATION)
+    (!text.is_empty()).then_some(nanos)
 }
 
 /// Reads `512m`, `1gb`, `1.5g`, `1024`: units of 1024.
@@ -77,6 +83,13 @@ pub(super) fn permille(text: &str) -> Option<u16> {
 }
 
 /// Reads `true` and `false`, and the other words that YAML 1.1 has for them.
+/// What may be done with a file: octal digits, as `chmod` takes them.
+pub(super) fn mode(text: &str) -> Option<u32> {
+    let digits = text.strip_prefix("0o").unwrap_or(text);
+    let octal = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
+    octal.then(|| u32::from_str_radix(digits, 8).ok()).flatten().filter(|mode| *mode <= 0o7777)
+}
+
 pub(super) fn flag(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "yes" | "on" | "y" => Some(true),

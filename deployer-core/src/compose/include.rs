@@ -5,11 +5,11 @@ use std::rc::Rc;
 
 use super::cursor::Cursor;
 use super::env_file::{self, Presence};
-use super::keys;
 use super::loader::Loader;
 use super::node::{Merging, Node, Position, Value};
 use super::sources::{Location, Scope, Sources};
 use super::variables::Variables;
+use super::{check, keys};
 use crate::model::{Note, Problem};
 
 /// How deep files may include each other.
@@ -119,7 +119,7 @@ fn scope(loader: &mut Loader<'_>, at: Position, directory: &Location, files: Opt
 
 /// Adds what the model declares to the tree. What both declare must be the same, unless the tree overrides or resets it.
 fn add(loader: &mut Loader<'_>, tree: &mut Node, mut model: Node) {
-    keys::check(loader.report, &Cursor::root(&model), &keys::TOP);
+    check::keys(loader.report, &Cursor::root(&model), &keys::TOP);
     for part in PARTS.into_iter().filter(|part| keys::TOP.supports(part)) {
         let Some(included) = model.take(part) else { continue };
         let Value::Map(entries) = included.value.value else {

@@ -1,4 +1,4 @@
-//! Reads Compose files into an [`AppSpec`](crate::AppSpec).
+//! Reads Compose files into an [`AppSpec`](crate::AppSpec), and writes it back as one.
 //!
 //! A [`ComposeReader`] takes files that also work with the Compose tools, and finds everything that is wrong with them
 //! at once, each [`Problem`](crate::Problem) with its line and column. No key is dropped silently: it is read, ignored
@@ -33,10 +33,14 @@
 //! `include` and `extends` add what is written elsewhere, `merge` makes one tree of several by the table in `rules`, and
 //! `loader` does all that in order. The rest translates nodes into the model, beginning in `app`, with `keys` as the one
 //! table of what is supported.
+//!
+//! [`write`] goes the other way: files of the same names in its directory write the topics that these read.
 
 mod app;
 mod budget;
 mod build;
+mod check;
+mod container;
 mod cursor;
 mod deploy;
 mod discover;
@@ -45,6 +49,8 @@ mod env_file;
 mod environment;
 mod extends;
 mod extension;
+mod fates;
+mod files;
 mod formats;
 mod forms;
 mod gates;
@@ -75,10 +81,14 @@ mod template;
 mod variables;
 mod volumes;
 mod words;
+mod write;
 
 #[cfg(test)]
 mod tests;
 
+pub use fates::{KeyFate, fates};
+pub use keys::Fate;
 use project::Project;
-pub use reader::{ComposeApp, ComposeReader};
+pub use reader::{ComposeApp, ComposeReader, SecretOrigin};
 pub use render::render;
+pub use write::write;

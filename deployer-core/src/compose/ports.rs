@@ -258,7 +258,10 @@ mod tests {
             ("ports: [{target: 80, protocol: sctp}]", "ports[0].protocol: \"sctp\" is not `tcp` or `udp`"),
             ("ports: 80", "ports: \"80\" is not a list"),
             ("ports: [8080:80, 8080:81]", "ports[1]: host port 8080 is published twice"),
-            ("ports: [8080:53/udp]", "ports[0]: UDP ports cannot be published: the load balancer routes TCP and HTTP"),
+            (
+                "scale: 2\nports: [8080:53/udp]",
+                "ports[0]: a UDP port of the host leads to one instance: the load balancer routes TCP and HTTP",
+            ),
             ("expose: [80/x]", "expose[0]: \"80/x\" is not a port such as `3000`, `3000-3005` or `53/udp`"),
             ("expose: [1-900, 1000-1900]", "expose[1]: a service has at most 1000 ports"),
         ] {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::app::Wanted;
+use super::check;
 use super::cursor::{Cursor, Field};
-use super::keys;
 use super::report::Report;
 
 /// The services, divided by their profiles.
@@ -41,7 +41,7 @@ pub(super) fn check_names(report: &mut Report, services: &Cursor<'_>, named: &BT
     let known: Vec<&str> = services.entries().into_iter().map(|field| field.key).collect();
     for name in named.iter().filter(|name| !known.contains(&name.as_str())) {
         let message = format!("there is no service {name}, which was named explicitly");
-        match keys::nearest(name, known.iter().copied()) {
+        match check::nearest(name, known.iter().copied()) {
             Some(nearest) => report.error_with_help(services, message, format!("did you mean {nearest}?")),
             None => report.error(services, message),
         }

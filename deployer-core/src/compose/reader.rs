@@ -12,6 +12,7 @@ use super::report::Report;
 use super::sources::{Location, Sources};
 use super::variables::{Origin, Variables};
 use super::{discover, keys, load, project, settings};
+use crate::backend::SecretValue;
 use crate::model::{AppName, AppSpec, Problem, Problems};
 
 /// Reads Compose files.
@@ -50,6 +51,19 @@ pub struct ComposeApp {
     pub spec: AppSpec,
     /// What has no effect, or is probably not what was meant.
     pub warnings: Problems,
+    /// Where the values of secrets are that the files tell of, by the names for [`Secrets`](crate::Secrets). The program
+    /// hands them to the `Secrets` of the deployment; the spec never holds a value.
+    pub secrets: BTreeMap<String, SecretOrigin>,
+}
+
+/// Where the value of a secret is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SecretOrigin {
+    /// In this file.
+    File(PathBuf),
+    /// In a variable, which had this value.
+    Value(SecretValue),
 }
 
 impl ComposeReader {
@@ -155,8 +169,8 @@ impl ComposeReader {
     pub fn read_files<P: AsRef<Path>>(&self, paths: impl IntoIterator<Item = P>) -> Result<ComposeApp, Problems> {
         let mut report = Report::default();
         let files: Vec<PathBuf> = paths.into_iter().map(|path| path.as_ref().to_owned()).collect();
-        let spec = self.files(&mut report, &files, self.given());
-        finish(report, spec)
+        let app = self.files(&mut report, &files, self.given());
+        finish(report, app)
     }
 
     /// Reads the Compose file of a directory: `compose.yaml`, else `compose.yml`, `docker-compose.yml` or
@@ -170,8 +184,8 @@ impl ComposeReader {
     /// Every problem at once, warnings among them, if one of them is an error.
     pub fn read_dir(&self, dir: impl AsRef<Path>) -> Result<ComposeApp, Problems> {
         let mut report = Report::default();
-        let spec = self.dir(&mut report, dir.as_ref());
-        finish(report, spec)
+        let app = self.dir(&mut report, dir.as_ref());
+        finish(report, app)
     }
 
     /// Reads the text of a Compose file. `file_name` is how problems name it; relative paths, `.env` and the files
@@ -189,8 +203,8 @@ impl ComposeReader {
         let (name, dir) = (file_name.into(), project_dir.as_ref());
         let path = dir.join(Path::new(&name).file_name().unwrap_or_default());
         let input = Input { name, path, text: text.to_owned() };
-        let spec = self.read(&mut report, &[input], dir, self.given());
-        finish(report, spec)
+        let app = self.read(&mut report, &[input], dir, self.given());
+        finish(report, app)
     }
 
     /// The variables that the program gives.
@@ -202,7 +216,7 @@ impl ComposeReader {
         given
     }
 
-    fn dir(&self, report: &mut Report, dir: &Path) -> Option<AppSpec> {
+    fn dir(&self, report: &mut Report, dir: &Path) -> Option<ComposeApp> {
         let given = self.given();
         if self.compose_variables {
             // If the files are elsewhere, `.env` of this directory counts before the one beside them.
@@ -218,7 +232,7 @@ impl ComposeReader {
         self.files(report, &files, given)
     }
 
-    fn files(&self, report: &mut Report, paths: &[PathBuf], given: Variables) -> Option<AppSpec> {
+    fn files(&self, report: &mut Report, paths: &[PathBuf], given: Variables) -> Option<ComposeApp> {
         let Some(first) = paths.first() else {
             report.add(Problem::error("", "no Compose file is named"));
             return None;
@@ -238,7 +252,7 @@ impl ComposeReader {
         self.read(report, &inputs, first.parent().unwrap_or(Path::new("")), given)
     }
 
-    fn read(&self, report: &mut Report, inputs: &[Input], dir: &Path, mut given: Variables) -> Option<AppSpec> {
+    fn read(&self, report: &mut Report, inputs: &[Input], dir: &Path, mut given: Variables) -> Option<ComposeApp> {
         let dir = locate(report, dir)?;
         let own = self.env_files(report, &dir, &given)?;
         given.fill(own);
@@ -264,10 +278,10 @@ impl ComposeReader {
         let Loader { sources, complete, .. } = loader;
 
         let top = report.fields(&Cursor::root(&root), &keys::TOP)?;
-        let spec = app::read(report, &top, name, &sources, &wanted).filter(|_| complete)?;
-        let (Ok(problems) | Err(problems)) = spec.validate();
+        let app = app::read(report, &top, name, &sources, &wanted).filter(|_| complete)?;
+        let (Ok(problems) | Err(problems)) = app.spec.validate();
         report.adopt(problems);
-        Some(spec)
+        Some(app)
     }
 
     /// The variables of the files that were named, else of `.env` in the directory.
@@ -327,9 +341,9 @@ struct Input {
     text: String,
 }
 
-fn finish(report: Report, spec: Option<AppSpec>) -> Result<ComposeApp, Problems> {
-    match spec {
-        Some(spec) if !report.has_errors() => Ok(ComposeApp { spec, warnings: report.finish() }),
+fn finish(report: Report, app: Option<ComposeApp>) -> Result<ComposeApp, Problems> {
+    match app {
+        Some(app) if !report.has_errors() => Ok(ComposeApp { warnings: report.finish(), ..app }),
         _ => Err(report.finish()),
     }
 }

@@ -1,12 +1,16 @@
 //! A service: the keys that stand for themselves, and the order in which the topics are read.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::cursor::{Cursor, Field, Fields};
 use super::node::Position;
+use super::project::Link;
 use super::report::Report;
-use super::{Project, build, deploy, environment, extension, health, keys, ports, volumes, words};
-use crate::model::{Condition, ImageSource, Restart, ServiceName, ServiceSpec};
+use super::{
+    Project, build, container, deploy, dotenv, environment, extension, files, health, keys, ports, volumes, words,
+};
+use crate::model::{Condition, ImageSource, NetworkAttachment, Restart, ServiceName, ServiceSpec};
 
 /// Reads a service. None if it has no image; then that was reported.
 pub(super) fn read(report: &mut Report, project: &Project<'_>, field: &Field<'_>) -> Option<ServiceSpec> {
@@ -27,6 +31,7 @@ pub(super) fn read(report: &mut Report, project: &Project<'_>, field: &Field<'_>
     workload.env = environment::read(report, project, &service);
     workload.ports = ports::read(report, project, &service, &model);
     workload.mounts = volumes::read(report, project, &service, &model);
+    workload.files = files::read(report, project, &service, &model);
     workload.networks = networks(report, &service, &model);
     workload.check = service.get("healthcheck").and_then(|cursor| {
         report.mark(format!("{model}.check"), &cursor);
@@ -51,10 +56,13 @@ pub(super) fn read(report: &mut Report, project: &Project<'_>, field: &Field<'_>
     workload.hostname = service.text(report, "hostname");
     workload.init = service.flag(report, "init").unwrap_or_default();
     workload.read_only = service.flag(report, "read_only").unwrap_or_default();
-    workload.labels = service.get("labels").map(|cursor| labels(report, &cursor)).unwrap_or_default();
+    workload.labels = label_file(report, project, &service);
+    workload.labels.extend(service.get("labels").map(|cursor| labels(report, &cursor)).unwrap_or_default());
+    workload.container = container::read(report, project, &service);
 
     deploy::read(report, &service, &model, &mut spec);
     spec.depends_on = depends_on(report, project, &service, &model);
+    links(report, project, &service, field.key, &model, &mut spec.depends_on);
     if let Some(cursor) = service.get("x-deployer") {
         extension::read(report, &cursor, &model, &mut spec);
     }
@@ -123,37 +131,105 @@ fn restart(text: &str) -> Option<Restart> {
 pub(super) fn labels(report: &mut Report, cursor: &Cursor<'_>) -> BTreeMap<String, String> {
     let pairs = report.pairs(cursor);
     for (name, _, at) in &pairs {
-        if let Some(prefix) = ["com.docker.compose", "deployer."].iter().find(|prefix| name.starts_with(*prefix)) {
-            let help = "take another name: these labels say which service a container belongs to";
-            report.error_with_help(at, format!("labels that begin with `{prefix}` are set by the engine"), help);
-        }
+        refuse_own_label(report, at, name);
     }
     pairs.into_iter().map(|(name, value, _)| (name, value.unwrap_or_default())).collect()
 }
 
-fn networks(report: &mut Report, service: &Fields<'_>, model: &str) -> BTreeMap<String, Vec<String>> {
+fn refuse_own_label(report: &mut Report, at: &Cursor<'_>, name: &str) {
+    if let Some(prefix) = ["com.docker.compose", "deployer."].iter().find(|prefix| name.starts_with(*prefix)) {
+        let help = "take another name: these labels say which service a container belongs to";
+        report.error_with_help(at, format!("labels that begin with `{prefix}` are set by the engine"), help);
+    }
+}
+
+/// The labels of files of `NAME=value`, which `labels` win over.
+fn label_file(report: &mut Report, project: &Project<'_>, service: &Fields<'_>) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    let Some(cursor) = service.get("label_file") else { return all };
+    for item in report.one_or_more(&cursor) {
+        let Some(text) = report.text(&item).and_then(|path| project.file_text(report, &item, &path)) else { continue };
+        match dotenv::parse(&text, dotenv::Format::Raw, &|_| None, &|_| None) {
+            Ok(variables) => {
+                let labels: Vec<_> = variables.into_iter().map(|label| (label.name, label.value)).collect();
+                for (name, _) in &labels {
+                    refuse_own_label(report, &item, name);
+                }
+                all.extend(labels.into_iter().map(|(name, value)| (name, value.unwrap_or_default())));
+            }
+            Err(faults) => {
+                for fault in faults {
+                    report.error(&item, format!("line {}: {}", fault.line, fault.message));
+                }
+            }
+        }
+    }
+    all
+}
+
+fn networks(report: &mut Report, service: &Fields<'_>, model: &str) -> BTreeMap<String, NetworkAttachment> {
     let mut networks = BTreeMap::new();
     let Some(cursor) = service.get("networks") else { return networks };
     if cursor.is_map() {
         for Field { key, value, key_at } in cursor.entries() {
             report.mark_at(format!("{model}.networks.{key}"), &value.path, key_at);
-            let mut aliases = Vec::new();
-            if !value.is_null()
-                && let Some(network) = report.fields(&value, &keys::SERVICE_NETWORK)
-                && let Some(list) = network.get("aliases")
-            {
-                aliases = report.texts(&list);
-            }
-            networks.insert(key.to_owned(), aliases);
+            networks.insert(key.to_owned(), attachment(report, &value));
         }
         return networks;
     }
     for item in report.items(&cursor) {
         let Some(name) = report.text(&item) else { continue };
         report.mark(format!("{model}.networks.{name}"), &item);
-        networks.insert(name, Vec::new());
+        networks.insert(name, NetworkAttachment::default());
     }
     networks
+}
+
+fn attachment(report: &mut Report, cursor: &Cursor<'_>) -> NetworkAttachment {
+    let mut attachment = NetworkAttachment::default();
+    if cursor.is_null() {
+        return attachment;
+    }
+    let Some(fields) = report.fields(cursor, &keys::SERVICE_NETWORK) else { return attachment };
+    if let Some(list) = fields.get("aliases") {
+        attachment.aliases = report.texts(&list);
+    }
+    let v4 = |text: &str| text.parse::<Ipv4Addr>().ok().map(IpAddr::from);
+    let v6 = |text: &str| text.parse::<Ipv6Addr>().ok().map(IpAddr::from);
+    attachment.ipv4_address = fields.get("ipv4_address").and_then(|at| report.parsed(&at, "an IPv4 address", v4));
+    attachment.ipv6_address = fields.get("ipv6_address").and_then(|at| report.parsed(&at, "an IPv6 address", v6));
+    if let Some(list) = fields.get("link_local_ips") {
+        let address = |item| report.parsed(item, "an IP address", |text| text.parse().ok());
+        attachment.link_local_ips = list.items().iter().filter_map(address).collect();
+        if !list.is_list() {
+            let _: Option<()> = report.mismatch(&list, "a list");
+        }
+    }
+    attachment.driver_opts = container::pairs(report, &fields, "driver_opts");
+    attachment
+}
+
+/// `SERVICE[:ALIAS]`: a dependency, and a further name of it.
+fn links(
+    report: &mut Report,
+    project: &Project<'_>,
+    service: &Fields<'_>,
+    own: &str,
+    model: &str,
+    dependencies: &mut BTreeMap<ServiceName, Condition>,
+) {
+    let Some(cursor) = service.get("links") else { return };
+    for item in report.items(&cursor) {
+        let Some(text) = report.text(&item) else { continue };
+        let (target, alias) = text.split_once(':').unwrap_or((&text, &text));
+        let (Ok(from), Ok(to)) = (ServiceName::new(own), ServiceName::new(target)) else {
+            let _: Option<()> = report.mismatch(&item, "a link such as `db` or `db:database`");
+            continue;
+        };
+        report.mark(format!("{model}.depends_on.{to}"), &item);
+        dependencies.entry(to.clone()).or_insert(Condition::Started);
+        project.links.borrow_mut().push(Link { from, to, alias: alias.to_owned() });
+    }
 }
 
 fn depends_on(
@@ -189,7 +265,7 @@ fn depends_on(
         let mut condition = Condition::Started;
         if !value.is_null() {
             let Some(fields) = report.fields(&value, &keys::DEPENDENCY) else { continue };
-            match self::condition(report, &fields) {
+            match self::condition(report, project, &fields, key) {
                 Some(read) => condition = read,
                 None => continue,
             }
@@ -210,17 +286,16 @@ fn depends_on(
     dependencies
 }
 
-fn condition(report: &mut Report, fields: &Fields<'_>) -> Option<Condition> {
+fn condition(report: &mut Report, project: &Project<'_>, fields: &Fields<'_>, name: &str) -> Option<Condition> {
     let Some(cursor) = fields.get("condition") else { return Some(Condition::Started) };
     match report.text(&cursor)?.as_str() {
         "service_started" => Some(Condition::Started),
         "service_healthy" => Some(Condition::Healthy),
         "service_completed_successfully" => {
-            let help = "make the task a hook of `x-deployer` at the point pre-deploy";
-            report.error_with_help(&cursor, "services that end by themselves are not supported", help);
-            None
+            project.tasks.borrow_mut().extend(ServiceName::new(name));
+            Some(Condition::Healthy)
         }
-        _ => report.mismatch(&cursor, "`service_started` or `service_healthy`"),
+        _ => report.mismatch(&cursor, "`service_started`, `service_healthy` or `service_completed_successfully`"),
     }
 }
 
@@ -228,8 +303,9 @@ fn condition(report: &mut Report, fields: &Fields<'_>) -> Option<Condition> {
 mod tests {
     use std::time::Duration;
 
-    use super::super::tests::{complaints, lines, read, web, web_with_warnings};
+    use super::super::tests::{complaints, given, lines, read, web, web_with_warnings};
     use super::*;
+    use crate::compose::ComposeReader;
 
     #[test]
     fn commands_are_lists_or_lines() {
@@ -285,9 +361,23 @@ mod tests {
     fn networks_and_dependencies_are_read() {
         for keys in ["networks: [backend, front]", "networks: {backend: , front: {}}"] {
             let networks = web(keys).workload.networks;
-            assert_eq!(networks, BTreeMap::from([("backend".into(), vec![]), ("front".into(), vec![])]), "{keys}");
+            let plain = NetworkAttachment::default();
+            let expected = BTreeMap::from([("backend".into(), plain.clone()), ("front".into(), plain)]);
+            assert_eq!(networks, expected, "{keys}");
         }
-        assert_eq!(web("networks: {front: {aliases: [www, shop]}}").workload.networks["front"], ["www", "shop"]);
+        assert_eq!(
+            web("networks: {front: {aliases: [www, shop]}}").workload.networks["front"].aliases,
+            ["www", "shop"]
+        );
+        let fixed = web(
+            "networks: {front: {ipv4_address: 10.1.2.3, ipv6_address: \"fd00::3\", link_local_ips: [169.254.8.8], \
+             driver_opts: {a: b}}}",
+        );
+        let front = &fixed.workload.networks["front"];
+        assert_eq!(front.ipv4_address, Some("10.1.2.3".parse().unwrap()));
+        assert_eq!(front.ipv6_address, Some("fd00::3".parse().unwrap()));
+        assert_eq!(front.link_local_ips, ["169.254.8.8".parse::<IpAddr>().unwrap()]);
+        assert_eq!(front.driver_opts["a"], "b");
         assert_eq!(web("depends_on: [db]").depends_on["db"], Condition::Started);
         assert_eq!(web("depends_on: {db: {condition: service_healthy}}").depends_on["db"], Condition::Healthy);
         assert_eq!(web("depends_on: {db: }").depends_on["db"], Condition::Started);
@@ -297,22 +387,59 @@ mod tests {
     }
 
     #[test]
+    fn links_are_dependencies_with_further_names() {
+        let text = "services: {web: {image: x, links: [db, \"db:mysql\"], networks: [a, b]}, \
+                    db: {image: y, networks: [b, c]}}\nnetworks: {a: , b: , c: }";
+        let app = read(text).unwrap();
+        assert_eq!(app.spec.services["web"].depends_on["db"], Condition::Started);
+        let networks = &app.spec.services["db"].workload.networks;
+        assert_eq!((networks["b"].aliases.as_slice(), networks["c"].aliases.len()), (&["mysql".to_owned()][..], 0));
+        let text = "services: {web: {image: x, links: [\"db:mysql\"]}, db: {image: y}}";
+        assert_eq!(read(text).unwrap().spec.services["db"].workload.networks["default"].aliases, ["mysql"]);
+    }
+
+    #[test]
+    fn services_that_others_wait_for_to_complete_are_tasks() {
+        let text = "services: {web: {image: x, depends_on: {migrate: {condition: service_completed_successfully}}}, \
+                    migrate: {image: y, command: [a]}}";
+        let app = read(text).unwrap();
+        let migrate = &app.spec.services["migrate"];
+        assert_eq!((migrate.replicas, migrate.hooks.len()), (0, 1));
+        let hook = &migrate.hooks[0];
+        assert_eq!((hook.point, hook.command.len()), (crate::model::HookPoint::PreDeploy, 0));
+        assert_eq!(app.spec.services["web"].depends_on["migrate"], Condition::Healthy);
+    }
+
+    #[test]
+    fn labels_are_read_from_files() {
+        let text = "services: {web: {image: x, label_file: [./a, b], labels: {one: here}}}";
+        let dir = given(&[("compose.yaml", text), ("a", "one=1\ntwo=2\n"), ("b", "# c\nthree=\"3\"\n")]);
+        let app = ComposeReader::new().with_project_name("shop").read_dir(dir.path()).unwrap();
+        let labels: Vec<String> =
+            app.spec.services["web"].workload.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        assert_eq!(labels, ["one=here", "three=\"3\"", "two=2"]);
+    }
+
+    #[test]
     fn what_is_wrong_is_refused() {
         for (keys, expected) in [
             ("networks: [none]", "networks[0]: the network \"none\" is not declared"),
             (
-                "networks: {front: {ipv4_address: 1.2.3.4}}",
-                "networks.front.ipv4_address: `ipv4_address` is not supported",
+                "networks: {front: {ipv4_address: \"::1\"}}",
+                "networks.front.ipv4_address: \"::1\" is not an IPv4 address",
             ),
+            (
+                "scale: 2\nnetworks: {front: {ipv4_address: 1.2.3.4}}",
+                "networks.front: 2 replicas cannot all have the address 1.2.3.4",
+            ),
+            ("networks: {front: {mac_address: x}}", "networks.front.mac_address: `mac_address` is not supported"),
+            ("links: [none]", "links[0]: there is no service none"),
+            ("links: [\"a b\"]", "links[0]: \"a b\" is not a link such as `db` or `db:database`"),
             ("depends_on: [none]", "depends_on[0]: there is no service none"),
             ("depends_on: {none: {condition: service_started}}", "depends_on.none: there is no service none"),
             (
-                "depends_on: {db: {condition: service_completed_successfully}}",
-                "depends_on.db.condition: services that end by themselves are not supported",
-            ),
-            (
                 "depends_on: {db: {condition: x}}",
-                "depends_on.db.condition: \"x\" is not `service_started` or `service_healthy`",
+                "depends_on.db.condition: \"x\" is not `service_started`, `service_healthy` or `service_completed_successfully`",
             ),
             (
                 "labels: {com.docker.compose.project: x}",
@@ -340,7 +467,7 @@ services:
       drain: x
       strategy: x
   db:
-    privileged: true
+    isolation: x
 volumes:
   v: {driver: [x]}
 ";

@@ -3,7 +3,9 @@
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
+use super::cursor::Cursor;
 use super::node::Position;
+use super::report::Report;
 use super::variables::Variables;
 
 /// A file or directory: where it is, and how messages name it.
@@ -102,6 +104,32 @@ impl Sources {
     pub(super) fn add(&mut self, dir: Location, scope: Scope) -> usize {
         self.files.push(Source { dir, scope });
         self.files.len() - 1
+    }
+
+    /// The absolute path that is meant; none, reported, if there is no telling.
+    pub(super) fn path(&self, report: &mut Report, cursor: &Cursor<'_>, text: &str) -> Option<String> {
+        let at_home = (text == "~").then_some("").or_else(|| text.strip_prefix("~/"));
+        let home = self.variables(cursor.node.at).get("HOME").filter(|home| !home.is_empty());
+        let text = match (at_home, home) {
+            (Some(rest), Some(home)) => &format!("{home}/{rest}"),
+            (None, _) if !text.starts_with('~') => text,
+            _ => {
+                let help = "give the variable HOME, or write the path out";
+                report.error_with_help(cursor, "`~` depends on who deploys", help);
+                return None;
+            }
+        };
+        if text.is_empty() {
+            report.error(cursor, "the path is empty");
+            return None;
+        }
+        match self.dir(cursor.node.at).join(text).absolute.into_os_string().into_string() {
+            Ok(path) => Some(path),
+            Err(_) => {
+                report.error(cursor, "the project's directory is not named in UTF-8");
+                None
+            }
+        }
     }
 
     /// How many files there are.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::cursor::Cursor;
-use super::keys;
 use super::report::Report;
+use super::{check, keys};
 use crate::model::{CanaryStep, Strategy};
 
 const NAMES: [&str; 5] = ["recreate", "rolling", "blue-green", "canary", "linear"];
@@ -73,7 +73,7 @@ pub(super) fn read(report: &mut Report, cursor: &Cursor<'_>, model: &str) -> Opt
 }
 
 fn unknown(report: &mut Report, cursor: &Cursor<'_>, name: &str) -> Option<Strategy> {
-    let help = match keys::nearest(name, NAMES) {
+    let help = match check::nearest(name, NAMES) {
         Some(known) => format!("did you mean {known}?"),
         None => format!("there are {}", NAMES.join(", ")),
     };

@@ -5,6 +5,9 @@ use super::report::Report;
 use super::{Project, formats, keys};
 use crate::model::{Mount, MountSource};
 
+/// How mounts are shared with the host.
+const PROPAGATIONS: [&str; 6] = ["shared", "slave", "private", "rshared", "rslave", "rprivate"];
+
 pub(super) fn read(report: &mut Report, project: &Project<'_>, service: &Fields<'_>, model: &str) -> Vec<Mount> {
     let mut mounts = Vec::new();
     let mut add = |report: &mut Report, cursor: &Cursor<'_>, mount: Option<Mount>| {
@@ -51,24 +54,25 @@ fn short(report: &mut Report, project: &Project<'_>, cursor: &Cursor<'_>) -> Opt
         Some(source) if is_path(source) => MountSource::Bind(project.path(report, cursor, source)?),
         Some(source) => MountSource::Volume(source.to_owned()),
     };
-    let mut read_only = false;
+    let mut mount = Mount::new(source, target);
+    mount.create = matches!(mount.source, MountSource::Bind(_));
     for mode in modes.split(',').filter(|mode| !mode.is_empty()) {
         match mode {
-            "ro" => read_only = true,
-            "rw" => read_only = false,
-            "z" | "Z" => {
-                report.warn(cursor, format!("`{mode}` has no effect"), "label the path yourself where SELinux is on")
-            }
+            "ro" => mount.read_only = true,
+            "rw" => mount.read_only = false,
+            "z" | "Z" => mount.selinux = Some(mode.to_owned()),
+            "nocopy" => mount.no_copy = true,
+            _ if PROPAGATIONS.contains(&mode) => mount.propagation = Some(mode.to_owned()),
             "cached" | "delegated" | "consistent" => {
                 report.warn(cursor, format!("`{mode}` has no effect"), "remove it; it means nothing on Linux");
             }
             _ => {
-                let help = "`ro` and `rw` are";
+                let help = "`ro`, `rw`, `z`, `Z`, `nocopy`, and kinds of propagation such as `rslave` are";
                 report.error_with_help(cursor, format!("the mode {mode:?} of a volume is not supported"), help);
             }
         }
     }
-    Some(Mount { source, target: target.to_owned(), read_only })
+    Some(mount)
 }
 
 fn long(report: &mut Report, project: &Project<'_>, cursor: &Cursor<'_>) -> Option<Mount> {
@@ -77,18 +81,33 @@ fn long(report: &mut Report, project: &Project<'_>, cursor: &Cursor<'_>) -> Opti
     let target = fields.require(report, "target").and_then(|cursor| report.text(&cursor));
     let source = fields.get("source").map(|cursor| (report.text(&cursor), cursor));
     let read_only = fields.flag(report, "read_only").unwrap_or_default();
-    if let Some(cursor) = fields.get("bind") {
-        report.fields(&cursor, &keys::MOUNT_BIND);
+    // The source stands in for what is not known yet.
+    let mut mount = Mount::new(MountSource::Anonymous, target.clone().unwrap_or_default());
+    mount.read_only = read_only;
+    mount.create = kind.as_ref().is_some_and(|(kind, _)| kind == "bind");
+    if let Some(cursor) = fields.get("bind")
+        && let Some(bind) = report.fields(&cursor, &keys::MOUNT_BIND)
+    {
+        mount.create &= bind.flag(report, "create_host_path").unwrap_or(true);
+        mount.propagation = bind.get("propagation").and_then(|cursor| {
+            let known = |text: &str| PROPAGATIONS.contains(&text).then(|| text.to_owned());
+            report.parsed(&cursor, "a kind of propagation such as `rslave`", known)
+        });
+        mount.selinux = bind.get("selinux").and_then(|cursor| {
+            report.parsed(&cursor, "`z` or `Z`", |text| matches!(text, "z" | "Z").then(|| text.to_owned()))
+        });
     }
-    if let Some(cursor) = fields.get("volume") {
-        report.fields(&cursor, &keys::MOUNT_VOLUME);
+    if let Some(cursor) = fields.get("volume")
+        && let Some(volume) = report.fields(&cursor, &keys::MOUNT_VOLUME)
+    {
+        mount.no_copy = volume.flag(report, "nocopy").unwrap_or_default();
     }
-    let mut size_bytes = None;
+    let (mut size_bytes, mut mode) = (None, None);
     if let Some(cursor) = fields.get("tmpfs")
         && let Some(options) = report.fields(&cursor, &keys::MOUNT_TMPFS)
-        && let Some(size) = options.get("size")
     {
-        size_bytes = report.bytes(&size);
+        size_bytes = options.get("size").and_then(|size| report.bytes(&size));
+        mode = options.get("mode").and_then(|cursor| report.mode(&cursor));
     }
     let (kind, kind_at) = kind?;
     for other in ["bind", "volume", "tmpfs"] {
@@ -106,33 +125,38 @@ fn long(report: &mut Report, project: &Project<'_>, cursor: &Cursor<'_>) -> Opti
             report.error(cursor, "`source` is missing");
             return None;
         }
-        ("tmpfs", None) => MountSource::Tmpfs { size_bytes },
+        ("tmpfs", None) => MountSource::Tmpfs { size_bytes, mode },
         ("tmpfs", Some((_, at))) => {
             report.error(&at, "a file system in memory has no source");
             return None;
         }
         _ => return report.mismatch(&kind_at, "`volume`, `bind` or `tmpfs`"),
     };
-    Some(Mount { source, target: target?, read_only })
+    target?;
+    Some(Mount { source, ..mount })
 }
 
 /// `/run` or `/run:size=64m`.
 fn tmpfs(report: &mut Report, cursor: &Cursor<'_>) -> Option<Mount> {
     let text = report.text(cursor)?;
     let (target, options) = text.split_once(':').unwrap_or((&text, ""));
-    let (mut size_bytes, mut read_only) = (None, false);
+    let (mut size_bytes, mut mode, mut read_only) = (None, None, false);
     for option in options.split(',').filter(|option| !option.is_empty()) {
-        match (option, option.strip_prefix("size=").map(formats::bytes)) {
-            ("ro", _) => read_only = true,
-            ("rw", _) => read_only = false,
-            (_, Some(Some(size))) => size_bytes = Some(size),
+        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        match (name, formats::bytes(value), formats::mode(value)) {
+            ("ro", ..) => read_only = true,
+            ("rw", ..) => read_only = false,
+            ("size", Some(size), _) => size_bytes = Some(size),
+            ("mode", _, Some(bits)) => mode = Some(bits),
             _ => {
-                let help = "`size=64m` and `ro` are";
+                let help = "`size=64m`, `mode=1777` and `ro` are";
                 report.error_with_help(cursor, format!("the option {option:?} of `tmpfs` is not supported"), help);
             }
         }
     }
-    Some(Mount { source: MountSource::Tmpfs { size_bytes }, target: target.to_owned(), read_only })
+    let mut mount = Mount::new(MountSource::Tmpfs { size_bytes, mode }, target);
+    mount.read_only = read_only;
+    Some(mount)
 }
 
 #[cfg(test)]
@@ -144,10 +168,17 @@ mod tests {
         let source = match &mount.source {
             MountSource::Volume(name) => format!("volume {name}"),
             MountSource::Bind(path) => format!("bind {path}"),
-            MountSource::Tmpfs { size_bytes: Some(size) } => format!("tmpfs {size}"),
+            MountSource::Tmpfs { size_bytes: Some(size), mode: None } => format!("tmpfs {size}"),
             other => format!("{other:?}").to_lowercase(),
         };
-        format!("{source} {}{}", mount.target, if mount.read_only { " ro" } else { "" })
+        let mut shown = format!("{source} {}", mount.target);
+        for (set, word) in [(mount.read_only, " ro"), (mount.create, " create"), (mount.no_copy, " nocopy")] {
+            shown.push_str(if set { word } else { "" });
+        }
+        for word in [&mount.propagation, &mount.selinux].into_iter().flatten() {
+            shown.push_str(&format!(" {word}"));
+        }
+        shown
     }
 
     #[test]
@@ -157,18 +188,31 @@ mod tests {
             ("volumes: [data:/d:ro]", "volume data /d ro"),
             ("volumes: [data:/d:rw]", "volume data /d"),
             ("volumes: [/d]", "anonymous /d"),
-            ("volumes: [/srv/x:/d:ro]", "bind /srv/x /d ro"),
-            ("volumes: [./x:/d]", "bind /nowhere/shop/x /d"),
-            ("volumes: [.:/d]", "bind /nowhere/shop /d"),
-            ("volumes: [../x/./y:/d]", "bind /nowhere/x/y /d"),
+            ("volumes: [/srv/x:/d:ro]", "bind /srv/x /d ro create"),
+            ("volumes: [./x:/d]", "bind /nowhere/shop/x /d create"),
+            ("volumes: [.:/d]", "bind /nowhere/shop /d create"),
+            ("volumes: [../x/./y:/d]", "bind /nowhere/x/y /d create"),
             ("volumes: [{type: volume, source: data, target: /d, read_only: true}]", "volume data /d ro"),
             ("volumes: [{type: volume, target: /d}]", "anonymous /d"),
-            ("volumes: [{type: bind, source: ./x, target: /d}]", "bind /nowhere/shop/x /d"),
-            ("volumes: [{type: bind, source: x, target: /d}]", "bind /nowhere/shop/x /d"),
+            ("volumes: [{type: bind, source: ./x, target: /d}]", "bind /nowhere/shop/x /d create"),
+            ("volumes: [{type: bind, source: x, target: /d}]", "bind /nowhere/shop/x /d create"),
             ("volumes: [{type: tmpfs, target: /d, tmpfs: {size: 1024}}]", "tmpfs 1024 /d"),
-            ("volumes: [{type: tmpfs, target: /d}]", "tmpfs { size_bytes: none } /d"),
-            ("tmpfs: /d", "tmpfs { size_bytes: none } /d"),
-            ("tmpfs: [\"/d:size=1k,ro\", /e]", "tmpfs 1024 /d ro, tmpfs { size_bytes: none } /e"),
+            ("volumes: [{type: tmpfs, target: /d}]", "tmpfs { size_bytes: none, mode: none } /d"),
+            ("volumes: [data:/d:z]", "volume data /d z"),
+            ("volumes: [data:/d:nocopy]", "volume data /d nocopy"),
+            ("volumes: [\"./x:/d:ro,rslave\"]", "bind /nowhere/shop/x /d ro create rslave"),
+            ("volumes: [{type: volume, source: data, target: /d, volume: {nocopy: true}}]", "volume data /d nocopy"),
+            (
+                "volumes: [{type: bind, source: ./x, target: /d, bind: {create_host_path: false, propagation: shared, selinux: Z}}]",
+                "bind /nowhere/shop/x /d shared Z",
+            ),
+            (
+                "volumes: [{type: tmpfs, target: /d, tmpfs: {size: 1k, mode: 1777}}]",
+                "tmpfs { size_bytes: some(1024), mode: some(1023) } /d",
+            ),
+            ("tmpfs: /d:mode=1777", "tmpfs { size_bytes: none, mode: some(1023) } /d"),
+            ("tmpfs: /d", "tmpfs { size_bytes: none, mode: none } /d"),
+            ("tmpfs: [\"/d:size=1k,ro\", /e]", "tmpfs 1024 /d ro, tmpfs { size_bytes: none, mode: none } /e"),
         ] {
             let mounts: Vec<String> = web(keys).workload.mounts.iter().map(show).collect();
             assert_eq!(mounts.join(", "), expected, "{keys}");
@@ -176,13 +220,28 @@ mod tests {
     }
 
     #[test]
+    fn a_home_is_that_of_the_variables() {
+        let text = "services: {web: {image: x, volumes: [\"~/data:/d\", \"~other:/e\"]}}";
+        let read = |home| {
+            let reader = crate::compose::ComposeReader::new().with_env("HOME", home);
+            reader.read_str(text, "compose.yaml", "/srv/shop").unwrap_err().to_string()
+        };
+        let problems = read("/home/me");
+        assert!(problems.contains("volumes[1]: `~` depends") && !problems.contains("volumes[0]"), "{problems}");
+        assert!(read("").contains("volumes[0]: `~` depends"));
+        let text = text.replace(", \"~other:/e\"", "");
+        let reader = crate::compose::ComposeReader::new().with_env("HOME", "/home/me");
+        let app = reader.read_str(&text, "compose.yaml", "/srv/shop").unwrap();
+        assert_eq!(show(&app.spec.services["web"].workload.mounts[0]), "bind /home/me/data /d create");
+    }
+
+    #[test]
     fn what_has_no_effect_is_said() {
         for (keys, expected) in [
-            ("volumes: [data:/d:z]", "volumes[0]: `z` has no effect"),
             ("volumes: [\"./x:/d:ro,cached\"]", "volumes[0]: `cached` has no effect"),
             (
-                "volumes: [{type: bind, source: ./x, target: /d, bind: {create_host_path: true}}]",
-                "volumes[0].bind.create_host_path: `create_host_path` has no effect: the engine decides what to do when the path is missing",
+                "volumes: [{type: volume, source: data, target: /d, consistency: cached}]",
+                "volumes[0].consistency: `consistency` has no effect: it means nothing on Linux",
             ),
         ] {
             assert_eq!(web_with_warnings(keys).1, [expected], "{keys}");
@@ -193,7 +252,7 @@ mod tests {
     fn wrong_volumes_are_refused() {
         for (keys, expected) in [
             ("volumes: [\"~/x:/d\"]", "volumes[0]: `~` depends on who deploys"),
-            ("volumes: [data:/d:nocopy]", "volumes[0]: the mode \"nocopy\" of a volume is not supported"),
+            ("volumes: [data:/d:x]", "volumes[0]: the mode \"x\" of a volume is not supported"),
             ("volumes: [data:d]", "volumes[0]: \"d\" is not an absolute path inside the container"),
             ("volumes: [none:/d]", "volumes[0]: the volume \"none\" is not declared"),
             ("volumes: [data:/d, more:/d]", "volumes[1]: /d is mounted twice"),
@@ -219,10 +278,11 @@ mod tests {
                 "volumes[0].tmpfs: `tmpfs` does not go with the type \"volume\"",
             ),
             (
-                "volumes: [{type: volume, target: /d, volume: {nocopy: true}}]",
-                "volumes[0].volume.nocopy: `nocopy` is not supported",
+                "volumes: [{type: volume, target: /d, volume: {subpath: x}}]",
+                "volumes[0].volume.subpath: `subpath` is not supported",
             ),
-            ("tmpfs: /d:mode=1777", "tmpfs: the option \"mode=1777\" of `tmpfs` is not supported"),
+            ("tmpfs: /d:uid=1", "tmpfs: the option \"uid=1\" of `tmpfs` is not supported"),
+            ("tmpfs: /d:mode=9", "tmpfs: the option \"mode=9\" of `tmpfs` is not supported"),
             ("tmpfs: /d:size=x", "tmpfs: the option \"size=x\" of `tmpfs` is not supported"),
         ] {
             assert_eq!(complaints(keys), [expected], "{keys}");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::name::{AppName, Digest, ReleaseNumber, RevisionId, ServiceName};
-use super::rollout::{Probe, Readiness};
+use super::rollout::{HookPoint, Probe, Readiness};
 use super::spec::{NetworkSpec, Service, VolumeSpec};
 use super::time::Timestamp;
 use super::workload::{AppProtocol, CheckCommand, ContainerCheck, Port, Transport};
@@ -63,14 +63,15 @@ impl ServiceRelease {
         RevisionId::new(service.clone(), &Digest::of(&workload))
     }
 
-    /// The TCP ports that other services reach: declared ones, routed ones, and those the image says it listens on
-    /// unless ports are declared.
+    /// The TCP ports that other services reach: declared ones, routed ones, and those the image says it listens on.
     #[must_use]
     pub fn listening_ports(&self) -> Vec<Port> {
         let mut ports: Vec<Port> =
             self.workload.ports.iter().filter(|port| port.transport == Transport::Tcp).cloned().collect();
-        if ports.is_empty() {
-            ports.extend(self.image.exposed_ports.iter().map(|port| Port::internal(*port)));
+        for port in &self.image.exposed_ports {
+            if ports.iter().all(|known| known.target != *port) {
+                ports.push(Port::internal(*port));
+            }
         }
         for route in &self.routes {
             match ports.iter_mut().find(|port| port.target == route.port) {
@@ -137,10 +138,16 @@ impl ServiceRelease {
         !self.routes.is_empty() || self.workload.ports.iter().any(|port| port.transport == Transport::Tcp)
     }
 
+    /// Whether it is there for its work before a deployment alone: it has no instances, but a hook at that point.
+    #[must_use]
+    pub fn is_task(&self) -> bool {
+        self.replicas == 0 && self.hooks.iter().any(|hook| hook.point == HookPoint::PreDeploy)
+    }
+
     /// Whether two revisions of it must never run at the same time.
     #[must_use]
     pub fn is_exclusive(&self) -> bool {
-        self.workload.exclusive_volumes().next().is_some()
+        !self.workload.exclusive_claims().is_empty()
     }
 }
 

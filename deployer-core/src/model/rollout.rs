@@ -328,7 +328,7 @@ pub struct Hook {
     pub name: String,
     /// When it runs.
     pub point: HookPoint,
-    /// The command that replaces the service's.
+    /// The command that replaces the service's; an empty one is the service's own.
     pub command: Vec<String>,
     /// How long it may take.
     #[serde(with = "millis")]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::container::is_default;
 use super::name::{AppName, ServiceName};
 use super::problem::Problems;
 use super::rollout::{Condition, GateSpec, Hook, Readiness, Route, Strategy};
@@ -323,6 +324,7 @@ impl<I> Service<I> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "an application has few of them, and a box would be in everybody's way")]
 pub enum ImageSource {
     /// An image that exists already.
     Reference(String),
@@ -345,6 +347,15 @@ pub struct BuildSpec {
     pub args: BTreeMap<String, String>,
     /// The stage to build.
     pub target: Option<String>,
+    /// Further lines of `/etc/hosts` while it is built, as `name:address`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub extra_hosts: Vec<String>,
+    /// The network that `RUN` has: `none`, `host`, or one of the engine's.
+    #[serde(skip_serializing_if = "is_default")]
+    pub network: Option<String>,
+    /// The size of `/dev/shm` in bytes while it is built.
+    #[serde(skip_serializing_if = "is_default")]
+    pub shm_size: Option<u64>,
     /// Secrets that `RUN --mount=type=secret` may read, by id.
     pub secrets: BTreeMap<String, SecretRef>,
     /// Labels of the image.
@@ -353,6 +364,9 @@ pub struct BuildSpec {
     pub no_cache: bool,
     /// The name to give the image besides the one that the engine gives it.
     pub tag: Option<String>,
+    /// Further names of the image.
+    #[serde(skip_serializing_if = "is_default")]
+    pub tags: Vec<String>,
 }
 
 impl Default for BuildSpec {
@@ -363,10 +377,14 @@ impl Default for BuildSpec {
             dockerfile_inline: None,
             args: BTreeMap::new(),
             target: None,
+            extra_hosts: Vec::new(),
+            network: None,
+            shm_size: None,
             secrets: BTreeMap::new(),
             labels: BTreeMap::new(),
             no_cache: false,
             tag: None,
+            tags: Vec::new(),
         }
     }
 }
@@ -410,6 +428,43 @@ pub struct NetworkSpec {
     pub driver_opts: BTreeMap<String, String>,
     /// The caller's labels.
     pub labels: BTreeMap<String, String>,
+    /// Lets containers join that no deployment made, where the driver asks for leave.
+    #[serde(skip_serializing_if = "is_default")]
+    pub attachable: bool,
+    /// Gives it IPv6 addresses.
+    #[serde(skip_serializing_if = "is_default")]
+    pub enable_ipv6: bool,
+    /// Its addresses; none lets the backend choose.
+    #[serde(skip_serializing_if = "is_default")]
+    pub ipam: Option<Ipam>,
+}
+
+/// The management of a network's addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Ipam {
+    /// The driver; none means the backend's default.
+    pub driver: Option<String>,
+    /// Options of the driver.
+    pub options: BTreeMap<String, String>,
+    /// Its subnets.
+    pub pools: Vec<IpamPool>,
+}
+
+/// A subnet of a network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct IpamPool {
+    /// The subnet, such as `172.28.0.0/16`.
+    pub subnet: Option<String>,
+    /// The part of it from which the backend chooses addresses.
+    pub ip_range: Option<String>,
+    /// The address of its gateway.
+    pub gateway: Option<String>,
+    /// Addresses that are never given to an instance, by the name of whose they are.
+    pub aux_addresses: BTreeMap<String, String>,
 }
 
 /// A named volume of an application.

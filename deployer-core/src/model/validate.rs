@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::container::{File, FileContent};
 use super::name::ServiceName;
 use super::problem::{Problem, Problems};
 use super::rollout::{GateCheck, GatePoint, Probe, Strategy};
@@ -86,11 +87,11 @@ impl Checker<'_> {
                 if !published.insert((entry, port.transport == Transport::Udp)) {
                     self.error(&path, format!("host port {} is published twice", entry.port));
                 }
-                if port.transport == Transport::Udp {
+                if port.transport == Transport::Udp && self.service.replicas > 1 {
                     self.help(
                         &path,
-                        "UDP ports cannot be published: the load balancer routes TCP and HTTP",
-                        "publish a TCP port, or leave the port internal",
+                        "a UDP port of the host leads to one instance: the load balancer routes TCP and HTTP",
+                        "have one replica, or leave the port internal",
                     );
                 }
             }
@@ -121,13 +122,45 @@ impl Checker<'_> {
                 _ => {}
             }
         }
-        for network in self.service.workload.networks.keys() {
+        self.files();
+        for (network, attachment) in &self.service.workload.networks {
+            let fixed = attachment.ipv4_address.or(attachment.ipv6_address);
+            if let Some(address) = fixed.filter(|_| self.service.replicas > 1) {
+                let replicas = self.service.replicas;
+                self.help(
+                    format!("networks.{network}"),
+                    format!("{replicas} replicas cannot all have the address {address}"),
+                    "have one replica, or use the service's name",
+                );
+            }
             if network != "default" && !self.app.networks.contains_key(network) {
                 self.help(
                     format!("networks.{network}"),
                     format!("the network {network:?} is not declared"),
                     "declare it under the top-level `networks`",
                 );
+            }
+        }
+    }
+
+    fn files(&mut self) {
+        let mut targets = BTreeSet::new();
+        for (index, file) in self.service.workload.files.iter().enumerate() {
+            let path = format!("files[{index}]");
+            if !file.target.starts_with('/') || file.target.ends_with('/') {
+                self.error(&path, format!("{:?} is not an absolute path of a file inside the container", file.target));
+            }
+            if !targets.insert(file.target.as_str()) {
+                self.error(&path, format!("two files are put at {}", file.target));
+            }
+            if file.mode > 0o7777 {
+                self.error(&path, format!("{:o} is no mode of a file", file.mode));
+            }
+            if let FileContent::Text(text) = &file.content
+                && text.len() > File::MAX_BYTES
+            {
+                let message = format!("the file has {} bytes, {} are the most", text.len(), File::MAX_BYTES);
+                self.help(&path, message, "put it into the image, or mount it");
             }
         }
     }
@@ -252,9 +285,6 @@ impl Checker<'_> {
             let plain = ServiceName::new(hook.name.as_str()).is_ok();
             if !plain || !names.insert(&hook.name) {
                 self.error(&path, format!("a hook needs a plain name of its own, {:?} is not", hook.name));
-            }
-            if hook.command.is_empty() {
-                self.error(&path, "a hook needs a command");
             }
             if hook.timeout.is_zero() {
                 self.error(&path, "a hook needs some time to run");

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::container::{ContainerOptions, File, is_default};
 use super::time::millis;
 
 /// How a service's instances run. Two services with the same image digest and equal workloads are the same revision.
@@ -23,8 +24,11 @@ pub struct Workload {
     pub ports: Vec<Port>,
     /// Volumes, host paths and temporary file systems.
     pub mounts: Vec<Mount>,
-    /// Networks of the application and the further names the service has on each. Empty means the default network.
-    pub networks: BTreeMap<String, Vec<String>>,
+    /// Files that are put into the instances before they start.
+    #[serde(skip_serializing_if = "is_default")]
+    pub files: Vec<File>,
+    /// Networks of the application, and what the service is on each. Empty means the default network.
+    pub networks: BTreeMap<String, NetworkAttachment>,
     /// Limits and reservations.
     pub resources: Resources,
     /// A check that runs inside the instance.
@@ -45,15 +49,95 @@ pub struct Workload {
     pub read_only: bool,
     /// The caller's labels.
     pub labels: BTreeMap<String, String>,
+    /// What only a platform of containers can do for it.
+    #[serde(skip_serializing_if = "is_default")]
+    pub container: ContainerOptions,
 }
 
 impl Workload {
+    /// What two revisions must never have at the same time, in words: writable named volumes, addresses of its own, and
+    /// ports of the host that no load balancer stands before.
+    #[must_use]
+    pub fn exclusive_claims(&self) -> Vec<String> {
+        let volumes = self.exclusive_volumes().map(|volume| format!("the volume {volume}"));
+        let addresses = self.networks.values().flat_map(|network| [&network.ipv4_address, &network.ipv6_address]);
+        let addresses = addresses.flatten().map(|address| format!("the address {address}"));
+        let ports = self.ports.iter().filter(|port| port.transport == Transport::Udp);
+        let ports = ports.filter_map(|port| Some(format!("the port {}/udp of the host", port.published?.port)));
+        volumes.chain(addresses).chain(ports).collect()
+    }
+
     /// The mounts that two revisions must never use at the same time: writable named volumes.
     pub fn exclusive_volumes(&self) -> impl Iterator<Item = &str> {
         self.mounts.iter().filter(|mount| !mount.read_only).filter_map(|mount| match &mount.source {
             MountSource::Volume(name) => Some(name.as_str()),
             _ => None,
         })
+    }
+}
+
+/// A service on a network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "AttachmentForm", into = "AttachmentForm")]
+#[non_exhaustive]
+pub struct NetworkAttachment {
+    /// The names that it has there beside its own.
+    pub aliases: Vec<String>,
+    /// The address of its only instance; none lets the platform choose.
+    pub ipv4_address: Option<IpAddr>,
+    /// The IPv6 address of its only instance; none lets the platform choose.
+    pub ipv6_address: Option<IpAddr>,
+    /// Further addresses that are valid on the link only.
+    pub link_local_ips: Vec<IpAddr>,
+    /// Options of the network's driver.
+    pub driver_opts: BTreeMap<String, String>,
+}
+
+impl NetworkAttachment {
+    /// The network, with these further names on it.
+    #[must_use]
+    pub fn with_aliases<A: Into<String>>(aliases: impl IntoIterator<Item = A>) -> Self {
+        Self { aliases: aliases.into_iter().map(Into::into).collect(), ..Self::default() }
+    }
+}
+
+/// How a [`NetworkAttachment`] is stored: names alone as a list of them.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum AttachmentForm {
+    Aliases(Vec<String>),
+    Whole {
+        #[serde(default)]
+        aliases: Vec<String>,
+        #[serde(default)]
+        ipv4_address: Option<IpAddr>,
+        #[serde(default)]
+        ipv6_address: Option<IpAddr>,
+        #[serde(default)]
+        link_local_ips: Vec<IpAddr>,
+        #[serde(default)]
+        driver_opts: BTreeMap<String, String>,
+    },
+}
+
+impl From<AttachmentForm> for NetworkAttachment {
+    fn from(form: AttachmentForm) -> Self {
+        match form {
+            AttachmentForm::Aliases(aliases) => Self { aliases, ..Self::default() },
+            AttachmentForm::Whole { aliases, ipv4_address, ipv6_address, link_local_ips, driver_opts } => {
+                Self { aliases, ipv4_address, ipv6_address, link_local_ips, driver_opts }
+            }
+        }
+    }
+}
+
+impl From<NetworkAttachment> for AttachmentForm {
+    fn from(attachment: NetworkAttachment) -> Self {
+        if attachment == NetworkAttachment::with_aliases(attachment.aliases.clone()) {
+            return Self::Aliases(attachment.aliases);
+        }
+        let NetworkAttachment { aliases, ipv4_address, ipv6_address, link_local_ips, driver_opts } = attachment;
+        Self::Whole { aliases, ipv4_address, ipv6_address, link_local_ips, driver_opts }
     }
 }
 
@@ -166,19 +250,45 @@ pub struct Mount {
     /// Whether the instance may not write to it.
     #[serde(default)]
     pub read_only: bool,
+    /// Whether the host path is made, as a directory, if it is missing.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub create: bool,
+    /// Whether a new volume stays empty instead of getting what the image has there.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub no_copy: bool,
+    /// How later mounts below a host path are shared, such as `rslave`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub propagation: Option<String>,
+    /// How SELinux labels the host path: `z` for all containers, `Z` for this one.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub selinux: Option<String>,
 }
 
 impl Mount {
+    /// This source at this path.
+    #[must_use]
+    pub fn new(source: MountSource, target: impl Into<String>) -> Self {
+        Self {
+            source,
+            target: target.into(),
+            read_only: false,
+            create: false,
+            no_copy: false,
+            propagation: None,
+            selinux: None,
+        }
+    }
+
     /// The application's named volume at this path.
     #[must_use]
     pub fn volume(name: impl Into<String>, target: impl Into<String>) -> Self {
-        Self { source: MountSource::Volume(name.into()), target: target.into(), read_only: false }
+        Self::new(MountSource::Volume(name.into()), target)
     }
 
     /// A directory or file of the host at this path.
     #[must_use]
     pub fn bind(host_path: impl Into<String>, target: impl Into<String>) -> Self {
-        Self { source: MountSource::Bind(host_path.into()), target: target.into(), read_only: false }
+        Self::new(MountSource::Bind(host_path.into()), target)
     }
 
     /// Forbids the instance to write to it.
@@ -204,6 +314,9 @@ pub enum MountSource {
     Tmpfs {
         /// The most it may hold.
         size_bytes: Option<u64>,
+        /// What may be done with its directory, as `chmod` takes it; none means the platform's default.
+        #[serde(default, skip_serializing_if = "is_default")]
+        mode: Option<u32>,
     },
 }
 
@@ -303,4 +416,35 @@ pub enum Restart {
     },
     /// Leaves it as it is.
     No,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_with_names_alone_are_stored_as_before() {
+        let stored = |attachment: &NetworkAttachment| serde_json::to_string(attachment).unwrap();
+        let plain = NetworkAttachment::with_aliases(["www"]);
+        assert_eq!(stored(&plain), r#"["www"]"#);
+        let address = Some("10.1.2.3".parse().unwrap());
+        let whole = NetworkAttachment { ipv4_address: address, ..plain.clone() };
+        for attachment in [plain, whole] {
+            assert_eq!(serde_json::from_str::<NetworkAttachment>(&stored(&attachment)).unwrap(), attachment);
+        }
+    }
+
+    #[test]
+    fn what_only_one_revision_can_have_is_named() {
+        let mut workload = Workload::default();
+        assert_eq!(workload.exclusive_claims(), [""; 0]);
+        workload.mounts = vec![Mount::volume("data", "/d"), Mount::volume("more", "/m").read_only()];
+        workload.networks.insert(
+            "n".to_owned(),
+            NetworkAttachment { ipv4_address: Some("10.1.2.3".parse().unwrap()), ..NetworkAttachment::default() },
+        );
+        workload.ports = vec![Port::published(80, 80), Port { transport: Transport::Udp, ..Port::published(53, 5353) }];
+        let claims = workload.exclusive_claims();
+        assert_eq!(claims, ["the volume data", "the address 10.1.2.3", "the port 5353/udp of the host"]);
+    }
 }

@@ -509,14 +509,17 @@ fn lane<'a>(
     let revision = service.revision(name);
     let weights = observed.weights(name);
     let old = serving(observed, name, request.baseline, Some(&revision));
-    let has_all = if service.is_balanced(request.internal) {
-        weights == BTreeMap::from([(revision.clone(), 100)]) || (service.replicas == 0 && weights.is_empty())
-    } else {
-        // Without traffic, the baseline says which revision is the current one.
-        let before = request.baseline.and_then(|baseline| baseline.services.get(name));
-        (observed.count(&revision) > 0 || service.replicas == 0)
-            && before.is_none_or(|before| before.revision(name) == revision)
-    };
+    let before = request.baseline.and_then(|baseline| baseline.services.get(name));
+    let same = |before: &ServiceRelease| before.revision(name) == revision;
+    // A task has run if the baseline has it.
+    let ran = !service.is_task() || before.is_some_and(same);
+    let has_all = ran
+        && if service.is_balanced(request.internal) {
+            weights == BTreeMap::from([(revision.clone(), 100)]) || (service.replicas == 0 && weights.is_empty())
+        } else {
+            // Without traffic, the baseline says which revision is the current one.
+            (observed.count(&revision) > 0 || service.replicas == 0) && before.is_none_or(same)
+        };
     // What was cut short may have left instances out of rotation.
     let (wanted, least) = (wanted(request, name, service), service.least_instances(request.scales));
     let in_rotation =
@@ -535,10 +538,9 @@ fn lane<'a>(
     });
     let mut strategy = service.strategy.clone();
     if kind == ChangeKind::Replace && service.is_exclusive() && strategy != Strategy::Recreate {
-        let volumes: Vec<&str> = service.workload.exclusive_volumes().collect();
         draft.notes.push(format!(
-            "{name} writes to the volume {}: it is stopped before its new revision starts, instead of {}",
-            volumes.join(", "),
+            "{name} cannot share {} with its new revision: it is stopped before that starts, instead of {}",
+            service.workload.exclusive_claims().join(" and "),
             strategy.name()
         ));
         strategy = Strategy::Recreate;

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use deployer_core::{AppName, AppProtocol, Error, ErrorKind, Published, Release, Result, Route, ServiceRelease};
+use deployer_core::{
+    AppName, AppProtocol, Error, ErrorKind, NetworkAttachment, Published, Release, Result, Route, ServiceRelease,
+};
 
 use super::IngressOptions;
 use super::state::{AppState, PoolState, PublishedEntry, RouteEntry, ServiceState, State, same_route};
@@ -35,11 +37,11 @@ fn internal(service: &ServiceRelease) -> BTreeMap<u16, AppProtocol> {
 
 /// The engine's names of the networks of a service, and its names on each.
 fn networks(release: &Release, name: &str, service: &ServiceRelease) -> BTreeMap<String, Vec<String>> {
-    let default = BTreeMap::from([("default".to_owned(), Vec::new())]);
+    let default = BTreeMap::from([("default".to_owned(), NetworkAttachment::default())]);
     let keys = if service.workload.networks.is_empty() { &default } else { &service.workload.networks };
-    let named = keys.iter().map(|(key, aliases)| {
+    let named = keys.iter().map(|(key, attachment)| {
         let mut names = vec![name.to_owned()];
-        names.extend(aliases.iter().filter(|alias| *alias != name).cloned());
+        names.extend(attachment.aliases.iter().filter(|alias| *alias != name).cloned());
         (naming::network(&release.app, key, release.networks.get(key)), names)
     });
     named.collect()

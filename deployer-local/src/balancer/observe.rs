@@ -123,7 +123,14 @@ impl<'a> Sight<'a> {
             + leaving.map(|(_, in_flight)| in_flight).sum::<u64>();
         let wanted = |config: &Config| config.backends.values().any(|backend| backend.servers.contains_key(&name));
         let silent = [self.ingress, self.proxy].iter().any(|seen| seen.live.is_none() && wanted(&seen.wanted));
-        let down = rows.iter().find(|(_, live)| live.down && !live.maintenance);
+        // Images name ports that nothing of theirs listens on: where one port for other services answers, one that is
+        // closed takes nothing out of rotation.
+        let inside: Vec<_> = self.rows(self.proxy, false).filter(|((_, server), _)| *server == name).collect();
+        let answers = inside.iter().any(|(_, live)| !live.down && !live.maintenance);
+        let closed = |key: &(String, String), live: &LiveServer| {
+            answers && live.traffic.check.starts_with("L4CON") && inside.iter().any(|(other, _)| *other == key)
+        };
+        let down = rows.iter().find(|(key, live)| live.down && !live.maintenance && !closed(key, live));
         let (state, reason) = if target.draining {
             (TargetState::Draining, None)
         } else if silent {

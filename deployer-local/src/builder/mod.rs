@@ -146,7 +146,7 @@ impl ImageBuilder for DockerBuilder {
         })?;
         let name = image_name::image(&request.app, &request.service, &digest);
         self.tag(&image, &name).await?;
-        if let Some(tag) = &request.build.tag {
+        for tag in request.build.tag.iter().chain(&request.build.tags) {
             self.tag(&image, tag).await?;
         }
         Ok(BuiltImage::new(digest, name))
@@ -187,6 +187,15 @@ fn query(request: &BuildImage, context: &BuildContext, version: Version) -> Vec<
     }
     if let Some(target) = &build.target {
         query.push(("target", target.clone()));
+    }
+    if !build.extra_hosts.is_empty() {
+        query.push(("extrahosts", build.extra_hosts.join(",")));
+    }
+    if let Some(network) = &build.network {
+        query.push(("networkmode", network.clone()));
+    }
+    if let Some(size) = build.shm_size {
+        query.push(("shmsize", size.to_string()));
     }
     query
 }

@@ -1,19 +1,21 @@
 //! What a container is created with: a service of a release in the engine's words.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use bollard::models::{
     ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HealthConfig, HostConfig, Mount as EngineMount,
-    MountTmpfsOptions, MountType, NetworkingConfig, RestartPolicy, RestartPolicyNameEnum,
+    MountBindOptions, MountTmpfsOptions, MountType, MountVolumeOptions, NetworkingConfig, PortBinding, PortMap,
+    RestartPolicy, RestartPolicyNameEnum,
 };
 use deployer_core::{
-    CheckCommand, ContainerCheck, Digest, EnvValue, Error, ErrorKind, Mount, MountSource, Release, Restart, Result,
-    RevisionId, Secrets, ServiceName, ServiceRelease, TaskId,
+    CheckCommand, ContainerCheck, Digest, EnvValue, Error, ErrorKind, Mount, MountSource, NetworkAttachment, Release,
+    Restart, Result, RevisionId, Secrets, ServiceName, ServiceRelease, TaskId, Transport, Workload,
 };
 use futures_util::future::try_join_all;
 
+use super::{files, options};
 use crate::naming::{self, compose, ours};
 
 /// The network that a service is in which names none.
@@ -29,13 +31,22 @@ pub(super) struct Blueprint<'a> {
     pub(super) attachments: Vec<Attachment>,
 }
 
-/// A network that containers are in, and by what names.
+/// A network that containers are in, and as what.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Attachment {
     /// The engine's name of the network.
     pub(super) network: String,
-    /// The names beside the container's own.
-    aliases: Vec<String>,
+    /// The addresses in it that others of the release have for themselves.
+    pub(super) taken: Vec<Ipv4Addr>,
+    /// The names beside the container's own, and what else the service is there.
+    wanted: NetworkAttachment,
+}
+
+impl Attachment {
+    /// Whether the release says what address its instance has.
+    pub(super) fn is_fixed(&self) -> bool {
+        self.wanted.ipv4_address.is_some()
+    }
 }
 
 /// What a container is for.
@@ -86,12 +97,18 @@ impl<'a> Blueprint<'a> {
         // A service that listens is found by its proxy, which knows who is in rotation.
         let by_name = service.listening_ports().is_empty();
         let attachment = |key: &str| {
-            let mut aliases = Vec::new();
+            let mut wanted = service.workload.networks.get(key).cloned().unwrap_or_default();
             if by_name {
-                aliases.push(name.as_str().to_owned());
-                aliases.extend(service.workload.networks.get(key).into_iter().flatten().cloned());
+                wanted.aliases.insert(0, name.as_str().to_owned());
+            } else {
+                wanted.aliases.clear();
             }
-            Attachment { network: naming::network(&release.app, key, release.networks.get(key)), aliases }
+            let addresses =
+                release.services.values().filter_map(|other| other.workload.networks.get(key)?.ipv4_address);
+            let taken =
+                addresses.filter_map(|address| if let IpAddr::V4(address) = address { Some(address) } else { None });
+            let network = naming::network(&release.app, key, release.networks.get(key));
+            Attachment { network, taken: taken.collect(), wanted }
         };
         let attachments = network_keys(service).into_iter().map(attachment).collect();
         Ok(Self { release, name, service, attachments })
@@ -107,10 +124,15 @@ impl<'a> Blueprint<'a> {
 
     /// A hash of what the containers are created with: one with another hash was not made of this.
     pub(super) fn fingerprint(&self) -> String {
-        let networks: Vec<_> = self.attachments.iter().map(|each| (&each.network, &each.aliases)).collect();
+        let networks: Vec<_> = self.attachments.iter().map(|each| (&each.network, &each.wanted)).collect();
         let volumes: Vec<_> = volume_keys(self.service).map(|key| self.volume(key)).collect();
         let parts = (&self.service.image.location, &self.service.workload, networks, volumes);
         Digest::of(&serde_json::to_vec(&parts).unwrap_or_default()).short().to_owned()
+    }
+
+    /// What its containers run.
+    pub(super) fn workload(&self) -> &Workload {
+        &self.service.workload
     }
 
     /// The environment with the values of its secrets, as `NAME=value`.
@@ -140,6 +162,8 @@ impl<'a> Blueprint<'a> {
         let endpoint = first.clone().map(|network| (network, self.endpoint(0, purpose, address)));
         let command = match purpose {
             Purpose::Instance { .. } => workload.command.clone(),
+            // A task without a command is the service's own work.
+            Purpose::Task { command: [], .. } => workload.command.clone(),
             Purpose::Task { command, .. } => Some(command.to_vec()),
         };
         let check = match purpose {
@@ -158,6 +182,10 @@ impl<'a> Blueprint<'a> {
             user: workload.user.clone(),
             working_dir: workload.working_dir.clone(),
             hostname: workload.hostname.clone(),
+            domainname: workload.container.domainname.clone(),
+            tty: Some(workload.container.tty),
+            open_stdin: Some(workload.container.stdin_open),
+            exposed_ports: Some(self.direct_ports(purpose).map(|(name, _)| name).collect()),
             healthcheck: check,
             stop_signal: workload.stop.signal.clone(),
             stop_timeout: Some(whole_seconds(workload.stop.grace)),
@@ -170,11 +198,35 @@ impl<'a> Blueprint<'a> {
 
     /// How the container is put into the network of this index.
     pub(super) fn endpoint(&self, index: usize, purpose: Purpose<'_>, address: Option<Ipv4Addr>) -> EndpointSettings {
-        let ipam_config =
-            address.map(|address| EndpointIpamConfig { ipv4_address: Some(address.to_string()), ..Default::default() });
-        // Nobody calls a task.
-        let aliases = self.attachments.get(index).filter(|_| !purpose.is_task()).map(|each| each.aliases.clone());
-        EndpointSettings { ipam_config, aliases, ..EndpointSettings::default() }
+        let mut wanted = self.attachments.get(index).map(|each| each.wanted.clone()).unwrap_or_default();
+        if purpose.is_task() {
+            // Nobody calls a task, and the service may run beside it.
+            (wanted.ipv4_address, wanted.ipv6_address) = (None, None);
+        }
+        let text = |address: IpAddr| address.to_string();
+        let ipam = EndpointIpamConfig {
+            ipv4_address: wanted.ipv4_address.or(address.map(IpAddr::from)).map(text),
+            ipv6_address: wanted.ipv6_address.map(text),
+            link_local_ips: some(wanted.link_local_ips.into_iter().map(text).collect()),
+        };
+        EndpointSettings {
+            ipam_config: Some(ipam).filter(|ipam| *ipam != EndpointIpamConfig::default()),
+            aliases: (!purpose.is_task()).then_some(wanted.aliases),
+            driver_opts: options::pairs(&wanted.driver_opts),
+            ..EndpointSettings::default()
+        }
+    }
+
+    /// The ports of the host that lead straight to the container, because no load balancer stands before them, each with
+    /// where it is bound.
+    fn direct_ports(&self, purpose: Purpose<'_>) -> impl Iterator<Item = (String, PortBinding)> {
+        let ports = self.service.workload.ports.iter().filter(move |_| !purpose.is_task());
+        let udp = ports.filter(|port| port.transport == Transport::Udp);
+        udp.filter_map(|port| {
+            let published = port.published?;
+            let host_ip = published.ip.map(|ip| ip.to_string());
+            Some((format!("{}/udp", port.target), PortBinding { host_ip, host_port: Some(published.port.to_string()) }))
+        })
     }
 
     /// The labels by which a container is known to be the one for this purpose.
@@ -197,21 +249,30 @@ impl<'a> Blueprint<'a> {
         let workload = &self.service.workload;
         let resources = &workload.resources;
         let restart = if purpose.is_task() { Restart::No } else { workload.restart };
-        HostConfig {
+        let (binds, mounts): (Vec<&Mount>, Vec<&Mount>) = workload.mounts.iter().partition(|mount| is_bind(mount));
+        let mounts = mounts.into_iter().map(|mount| self.mount(mount)).chain(self.holders());
+        let mut bindings: PortMap = HashMap::new();
+        for (port, binding) in self.direct_ports(purpose) {
+            bindings.entry(port).or_default().get_or_insert_default().push(binding);
+        }
+        let config = HostConfig {
             network_mode: network,
+            port_bindings: Some(bindings),
             restart_policy: Some(restart_policy(restart)),
             memory: resources.memory_bytes.map(signed),
             // Without a limit to swap, a workload past its memory is slow for ever instead of killed.
-            memory_swap: resources.memory_bytes.map(signed),
+            memory_swap: workload.container.memswap_limit.or(resources.memory_bytes.map(signed)),
             memory_reservation: resources.reserved_memory_bytes.map(signed),
             nano_cpus: resources.cpu_millis.map(|millis| signed(millis.saturating_mul(1_000_000))),
             // The engine's unit: 1024 shares are one core. It refuses fewer than 2.
             cpu_shares: resources.reserved_cpu_millis.map(|millis| signed(millis.saturating_mul(1024) / 1000).max(2)),
             init: workload.init.then_some(true),
             readonly_rootfs: Some(workload.read_only),
-            mounts: Some(workload.mounts.iter().map(|mount| self.mount(mount)).collect()),
+            binds: Some(binds.into_iter().map(bind).collect()),
+            mounts: Some(mounts.collect()),
             ..HostConfig::default()
-        }
+        };
+        options::apply(&workload.container, config)
     }
 
     fn mount(&self, mount: &Mount) -> EngineMount {
@@ -222,19 +283,36 @@ impl<'a> Blueprint<'a> {
             _ => (MountType::VOLUME, None),
         };
         let tmpfs_options = match &mount.source {
-            MountSource::Tmpfs { size_bytes } => {
-                Some(MountTmpfsOptions { size_bytes: size_bytes.map(signed), ..Default::default() })
-            }
+            MountSource::Tmpfs { size_bytes, mode } => Some(MountTmpfsOptions {
+                size_bytes: size_bytes.map(signed),
+                mode: mode.map(i64::from),
+                ..Default::default()
+            }),
             _ => None,
         };
+        let propagation = mount.propagation.as_ref().and_then(|word| word.parse().ok());
         EngineMount {
             typ: Some(typ),
             source,
             target: Some(mount.target.clone()),
             read_only: Some(mount.read_only),
             tmpfs_options,
+            bind_options: propagation
+                .map(|propagation| MountBindOptions { propagation: Some(propagation), ..Default::default() }),
+            volume_options: mount.no_copy.then(|| MountVolumeOptions { no_copy: Some(true), ..Default::default() }),
             ..EngineMount::default()
         }
+    }
+
+    /// Volumes to hold the files of a container whose root cannot be written to, one for each directory. They begin with
+    /// what the image has there.
+    fn holders(&self) -> Vec<EngineMount> {
+        let holder = |directory: &str| EngineMount {
+            typ: Some(MountType::VOLUME),
+            target: Some(directory.to_owned()),
+            ..EngineMount::default()
+        };
+        files::homes(&self.service.workload).into_iter().map(holder).collect()
     }
 
     fn volume(&self, key: &str) -> String {
@@ -262,6 +340,27 @@ impl<'a> Blueprint<'a> {
         }
         labels
     }
+}
+
+/// Whether the engine has to be asked in its older way, which makes the path on the host, or labels it.
+fn is_bind(mount: &Mount) -> bool {
+    matches!(mount.source, MountSource::Bind(_)) && (mount.create || mount.selinux.is_some())
+}
+
+/// `SOURCE:TARGET:OPTIONS`.
+fn bind(mount: &Mount) -> String {
+    let source = match &mount.source {
+        MountSource::Bind(path) => path.as_str(),
+        _ => "",
+    };
+    let words = [mount.selinux.as_deref(), mount.propagation.as_deref()];
+    let access = if mount.read_only { "ro" } else { "rw" };
+    let options: Vec<&str> = std::iter::once(access).chain(words.into_iter().flatten()).collect();
+    format!("{source}:{}:{}", mount.target, options.join(","))
+}
+
+fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+    if list.is_empty() { None } else { Some(list) }
 }
 
 fn signed(value: u64) -> i64 {

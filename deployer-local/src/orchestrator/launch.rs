@@ -71,7 +71,7 @@ impl DockerOrchestrator {
         let purpose = Purpose::Instance { revision: &request.revision, ordinal: job.ordinal, number: job.number };
         let name = blueprint.container_name(purpose);
         let (tried, outcome) = match addresses {
-            None => (self.start(LAUNCH, &name).await, Outcome::Changed),
+            None => (self.fill_and_start(LAUNCH, blueprint, &name).await, Outcome::Changed),
             Some(addresses) => {
                 let replaces = job.leftover.and_then(|leftover| leftover.id.as_deref());
                 if let Some(id) = replaces {
@@ -101,7 +101,18 @@ impl DockerOrchestrator {
         addresses: Addresses,
     ) -> Result<()> {
         self.create(LAUNCH, blueprint, purpose, addresses).await?;
-        self.start(LAUNCH, &blueprint.container_name(purpose)).await
+        self.fill_and_start(LAUNCH, blueprint, &blueprint.container_name(purpose)).await
+    }
+
+    /// Puts files into a container that does not run, and starts it.
+    pub(super) async fn fill_and_start(
+        &self,
+        operation: &'static str,
+        blueprint: &Blueprint<'_>,
+        name: &str,
+    ) -> Result<()> {
+        self.put_files(operation, blueprint, name).await?;
+        self.start(operation, name).await
     }
 
     /// Creates a container and puts it into all of its networks. The addresses are its own from then on.
@@ -164,7 +175,7 @@ impl DockerOrchestrator {
     }
 
     /// Starts a container; one that runs is left alone.
-    pub(super) async fn start(&self, operation: &'static str, name: &str) -> Result<()> {
+    async fn start(&self, operation: &'static str, name: &str) -> Result<()> {
         let started = self.engine.docker().start_container(name, None::<StartContainerOptions>).await;
         started.map_err(|error| refused(operation, name, error, Effect::Done))
     }
@@ -176,7 +187,10 @@ impl DockerOrchestrator {
             return Ok(all);
         }
         for attachment in &blueprint.attachments {
-            let mut reserved = self.networks.reserve(&attachment.network, containers).await?;
+            let mut reserved = match attachment.is_fixed() {
+                true => None,
+                false => self.networks.reserve(&attachment.network, containers, &attachment.taken).await?,
+            };
             for addresses in &mut all {
                 addresses.push(reserved.as_mut().and_then(Vec::pop));
             }

@@ -1,9 +1,11 @@
 //! Instances and tasks as containers of one Docker Engine.
 
 mod container;
+mod files;
 mod launch;
 mod logs;
 mod observe;
+mod options;
 mod probe;
 mod reduce;
 mod refusal;
@@ -76,6 +78,30 @@ impl DockerOrchestrator {
         Self::new(engine.clone(), Networks::new(engine), Reach::default(), secrets)
     }
 
+    /// Reports services that are for another platform than the engine's.
+    async fn check_platforms(&self, spec: &AppSpec, problems: &mut Problems) -> Result<()> {
+        let wanted = spec
+            .services
+            .iter()
+            .filter_map(|(name, service)| Some((name, service.workload.container.platform.as_ref()?)));
+        let wanted: Vec<_> = wanted.collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let version = self.engine.docker().version().await;
+        let version = version.map_err(|error| classify("orchestrator.check", "engine", error))?;
+        let own = format!("{}/{}", version.os.unwrap_or_default(), version.arch.unwrap_or_default());
+        for (name, platform) in wanted {
+            // The variant of an architecture is a matter of the image.
+            if !platform.starts_with(&own) {
+                let message = format!("the service is for {platform}, and this engine is {own}");
+                let problem = Problem::error(format!("services.{name}.platform"), message);
+                problems.push(problem.with_help("name an image for the platform of the engine"));
+            }
+        }
+        Ok(())
+    }
+
     /// All containers with these labels, whatever they do.
     async fn containers(
         &self,
@@ -112,8 +138,15 @@ impl Orchestrator for DockerOrchestrator {
     }
 
     async fn check(&self, spec: &AppSpec) -> Result<Problems> {
-        // There is nothing else in a spec that the Docker Engine could not do.
         let mut problems = Problems::default();
+        self.check_platforms(spec, &mut problems).await?;
+        for (name, service) in &spec.services {
+            if let Some(index) = files::out_of_reach(&service.workload) {
+                let message = "the file is right in the root, which `read_only` forbids to write to";
+                let problem = Problem::error(format!("services.{name}.files[{index}]"), message);
+                problems.push(problem.with_help("put it into a directory, or leave `read_only` out"));
+            }
+        }
         for (name, _) in spec.services.iter().filter(|(_, service)| service.scaling.is_some()) {
             let message = "nothing scales instances on one host: this has no effect, and the replicas stay as they are";
             problems.push(Problem::warning(format!("services.{name}.scaling"), message));

@@ -35,7 +35,7 @@ impl DockerOrchestrator {
                 Outcome::Changed
             }
         };
-        self.start(START_TASK, &name).await?;
+        self.fill_and_start(START_TASK, &blueprint, &name).await?;
         Ok(outcome)
     }
 

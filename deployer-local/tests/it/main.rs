@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[cfg(feature = "sqlite")]
+mod awesome;
 mod balancer;
 mod engine;
 mod fuzz;

@@ -7,6 +7,7 @@ mod exits;
 mod health;
 mod launch;
 mod logs;
+mod meaning;
 mod network;
 mod secrets;
 mod shared;

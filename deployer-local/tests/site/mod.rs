@@ -8,18 +8,18 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bollard::Docker;
 use bollard::models::ContainerSummary;
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use deployer_core::compose::ComposeReader;
 use deployer_core::{
-    AppName, AppSpec, DeployOptions, Deployer, DeployerBuilder, Deployment, DeploymentKind, DeploymentRecord,
+    AppName, AppSpec, DeployOptions, Deployer, DeployerBuilder, Deployment, DeploymentKind, DeploymentRecord, Secrets,
     ServiceName, ServiceSpec, Verdict,
 };
-use deployer_local::{IngressOptions, LocalBackend, LocalOptions};
+use deployer_local::{HostSecrets, IngressOptions, LocalBackend, LocalOptions};
 use deployer_testkit::load::{Load, Mode, Report};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -64,18 +64,30 @@ impl Place {
 
     /// A deployer on a connection and a store of its own.
     pub(crate) async fn deployer(&self) -> DeployerBuilder {
+        self.deployer_with(HostSecrets::new()).await
+    }
+
+    /// A deployer that knows these secrets.
+    pub(crate) async fn deployer_with(&self, secrets: HostSecrets) -> DeployerBuilder {
         let ingress = IngressOptions::named(self.ingress()).with_http(self.http);
-        let options = LocalOptions::new(&self.state).with_ingress(ingress);
-        Deployer::builder(LocalBackend::connect(options).await.expect("a Docker Engine must run: scripts/setup"))
+        let secrets: Arc<dyn Secrets> = Arc::new(secrets);
+        let options = LocalOptions::new(&self.state).with_ingress(ingress).with_secrets(Arc::clone(&secrets));
+        let backend = LocalBackend::connect(options).await.expect("a Docker Engine must run: scripts/setup");
+        Deployer::builder(backend).secrets(secrets)
     }
 
     /// The shop as its Compose file describes it, with these variables set.
     pub(crate) fn shop(&self, variables: &[(&str, &str)]) -> AppSpec {
+        self.read("examples/quickstart/app/compose.yaml", variables)
+    }
+
+    /// The application of this Compose file of the repository, with these variables set.
+    pub(crate) fn read(&self, file: &str, variables: &[(&str, &str)]) -> AppSpec {
         let mut reader = ComposeReader::new().with_project_name(self.app.as_str());
         for (name, value) in variables {
             reader = reader.with_env(*name, *value);
         }
-        let read = reader.read_file(root().join("examples/quickstart/app/compose.yaml"));
+        let read = reader.read_file(root().join(file));
         read.unwrap_or_else(|problems| panic!("{problems}")).spec
     }
 }
@@ -95,10 +107,7 @@ impl Site {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         make_shop();
         let docker = docker().await;
-        for image in ["haproxy:2.6-alpine", "busybox:1.36", "redis:7-alpine"] {
-            let found = docker.inspect_image(image).await;
-            assert!(found.is_ok(), "the image {image} is missing: run scripts/images first");
-        }
+        assert_images(&docker, &["haproxy:2.6-alpine", "busybox:1.36", "redis:7-alpine"], "scripts/images").await;
         let state = tempfile::tempdir().unwrap();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let app = AppName::new(format!("{name}-{}-{number}", std::process::id())).unwrap();
@@ -278,6 +287,14 @@ pub(crate) fn assert_none_lost(report: &Report, versions: &[&str]) {
 async fn docker() -> Docker {
     let docker = Docker::connect_with_defaults().expect("a Docker Engine must run: scripts/setup");
     docker.negotiate_version().await.expect("a Docker Engine must run: scripts/setup")
+}
+
+/// Checks that the engine has these images, which this script provides.
+pub(crate) async fn assert_images(docker: &Docker, images: &[&str], script: &str) {
+    for image in images {
+        let found = docker.inspect_image(image).await;
+        assert!(found.is_ok(), "the image {image} is missing: run {script} first");
+    }
 }
 
 /// A free TCP port of the host.

@@ -74,6 +74,8 @@ impl FromStr for Place {
 pub(crate) enum Command {
     /// Say what is wrong with the Compose file
     Check,
+    /// Write the application as one Compose file, with everything put in, or with --json as the model has it
+    Config,
     /// Say what `deploy` would do; images are built, nothing that runs is touched
     Plan,
     /// Build, start, check, move traffic, and keep it or bring back what was there before

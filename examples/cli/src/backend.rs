@@ -9,6 +9,7 @@ use deployer_core::{BuildImage, BuiltImage, Deployer, Error, ErrorKind, ImageBui
 use deployer_local::{DockerBuilder, Engine, HostSecrets, IngressOptions, LocalBackend, LocalOptions};
 
 use crate::args::{Global, Place};
+use crate::compose;
 
 /// Environment variables that begin with this are secrets: `DEPLOYER_SECRET_DB` is the secret `DB`.
 const SECRET_PREFIX: &str = "DEPLOYER_SECRET_";
@@ -21,13 +22,18 @@ pub(crate) async fn deployer(global: &Global) -> Result<Deployer> {
     }
 }
 
-/// Docker, HAProxy and SQLite on this machine, secrets from the environment.
+/// Docker, HAProxy and SQLite on this machine, secrets from the environment and from where the Compose file says.
 async fn on_docker(global: &Global) -> Result<Deployer> {
     let state_dir = match &global.state_dir {
         Some(dir) => dir.clone(),
         None => default_state_dir(|name| std::env::var_os(name).map(PathBuf::from), is_root())?,
     };
-    let secrets: Arc<dyn Secrets> = Arc::new(HostSecrets::new().with_env_prefix(SECRET_PREFIX));
+    let mut secrets = HostSecrets::new().with_env_prefix(SECRET_PREFIX);
+    // What is wrong with a Compose file is said by the commands that need one.
+    if let Ok(app) = compose::read(global) {
+        secrets = secrets.with_compose(&app.secrets);
+    }
+    let secrets: Arc<dyn Secrets> = Arc::new(secrets);
     let options = LocalOptions::new(state_dir)
         .with_ingress(IngressOptions::default().with_http(global.http))
         .with_secrets(Arc::clone(&secrets));

@@ -45,6 +45,7 @@ fn help_names_every_subcommand_and_exit_code() {
     let help = text(&output.stdout);
     for word in [
         "check",
+        "config",
         "plan",
         "deploy",
         "rollback",
@@ -70,6 +71,15 @@ fn check_finds_the_compose_file_by_any_of_its_names() {
         assert_eq!(text(&output.stdout), "shop can be deployed: web, worker\n", "{}", text(&output.stderr));
         assert_eq!(output.status.code(), Some(0));
     }
+}
+
+#[test]
+fn config_writes_what_was_read() {
+    let dir = project("compose.yaml", "services:\n  web: { image: \"web:${TAG:-1}\", tty: true }\n");
+    let written = text(&deployer(dir.path(), &["-p", "shop", "config"]).stdout);
+    assert!(written.contains("    image: web:1\n"), "{written}");
+    std::fs::write(dir.path().join("written.yaml"), &written).unwrap();
+    assert_eq!(text(&deployer(dir.path(), &["-f", "written.yaml", "config"]).stdout), written);
 }
 
 #[test]

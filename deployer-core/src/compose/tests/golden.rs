@@ -179,7 +179,7 @@ fn files_that_cannot_be_read_are_problems() {
 
 #[test]
 fn services_with_profiles_are_left_out_until_enabled() {
-    let text = "services:\n  web: {image: x}\n  debug: {image: x, profiles: [dev], privileged: true}\n  tool: {image: x, profiles: [ops, dev]}\n";
+    let text = "services:\n  web: {image: x}\n  debug: {image: x, profiles: [dev], isolation: hyperv}\n  tool: {image: x, profiles: [ops, dev]}\n";
     let app = read(text).unwrap();
     assert_eq!(app.spec.services.len(), 1);
     assert_eq!(
@@ -192,7 +192,7 @@ fn services_with_profiles_are_left_out_until_enabled() {
     let app = ComposeReader::new().with_profile("ops").read_str(text, "f", DIR).unwrap();
     assert_eq!(app.spec.services.len(), 2);
     let problems = ComposeReader::new().with_profile("*").read_str(text, "f", DIR).unwrap_err();
-    assert_eq!(lines(&problems), ["services.debug.privileged: `privileged` is not supported"]);
+    assert_eq!(lines(&problems), ["services.debug.isolation: `isolation` is not supported"]);
 }
 
 #[test]

@@ -6,9 +6,12 @@ mod hostile;
 mod merging;
 mod origins;
 mod refusals;
+mod schema;
 mod selection;
 mod several;
 mod specification;
+mod specs;
+mod writing;
 
 use tempfile::TempDir;
 
@@ -35,16 +38,18 @@ pub(super) fn file(keys: &str) -> String {
     )
 }
 
-/// The service `web` of [`file`], which has no problems at all.
+/// The service `web` of [`file`], which has no problems at all. What was read is also written and read again.
 pub(super) fn web(keys: &str) -> ServiceSpec {
     let mut app = read(&file(keys)).unwrap_or_else(|problems| panic!("{keys}\n{problems}"));
     assert_eq!(app.warnings.to_string(), "", "{keys}");
+    writing::assert_written(&app.spec);
     app.spec.services.remove("web").unwrap()
 }
 
 /// The service `web` of [`file`], and its warnings as `path: message`.
 pub(super) fn web_with_warnings(keys: &str) -> (ServiceSpec, Vec<String>) {
     let mut app = read(&file(keys)).unwrap_or_else(|problems| panic!("{keys}\n{problems}"));
+    writing::assert_written(&app.spec);
     (app.spec.services.remove("web").unwrap(), lines(&app.warnings))
 }
 

@@ -32,10 +32,10 @@ fn later_files_override_earlier_ones() {
 #[test]
 fn problems_are_at_the_place_in_the_file_that_they_come_from() {
     let dir = given(&[
-        ("a.yaml", "services:\n  web:\n    image: web:1\n    ports: [x]\n    init: x\n    privileged: true\n"),
+        ("a.yaml", "services:\n  web:\n    image: web:1\n    ports: [x]\n    init: x\n    isolation: x\n"),
         (
             "b.yaml",
-            "services:\n  web:\n    ports:\n      - y\n    init: true\n    privileged: true\n    depends_on: [db]\n",
+            "services:\n  web:\n    ports:\n      - y\n    init: true\n    isolation: x\n    depends_on: [db]\n",
         ),
     ]);
     let problems = ComposeReader::new().read_files([dir.path().join("a.yaml"), dir.path().join("b.yaml")]).unwrap_err();
@@ -45,7 +45,7 @@ fn problems_are_at_the_place_in_the_file_that_they_come_from() {
         [
             format!("a.yaml:4:13: services.web.ports[0]: \"x\" {needed}"),
             format!("b.yaml:4:9: services.web.ports[1]: \"y\" {needed}"),
-            "b.yaml:6:5: services.web.privileged: `privileged` is not supported".to_owned(),
+            "b.yaml:6:5: services.web.isolation: `isolation` is not supported".to_owned(),
             "b.yaml:7:18: services.web.depends_on[0]: there is no service db".to_owned(),
         ]
     );
@@ -355,7 +355,7 @@ fn wrong_includes_are_refused() {
             "[keys.yaml]",
             &[
                 "keys.yaml:1:1: servces: `servces` is no key of the file",
-                "keys.yaml:2:1: configs: `configs` is not supported",
+                "keys.yaml:2:14: configs.c: the config has no content",
             ],
         ),
         ("[list.yaml]", &["list.yaml:1:11: services: a mapping is needed here, not a list"]),

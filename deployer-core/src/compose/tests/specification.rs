@@ -1,35 +1,10 @@
 //! The table of keys is complete: `specification.txt` has the path of every key in the schema of the Compose
 //! Specification (of July 2026), where `*` is any name and `[]` any item.
 
-use crate::compose::keys::{self, Fate, Section};
+use crate::compose::fates::{SECTIONS, fates};
+use crate::compose::keys::{Fate, Section};
 
 const PATHS: &str = include_str!("specification.txt");
-
-/// The tables of mappings with fixed keys, by their paths.
-const SECTIONS: &[(&str, &Section)] = &[
-    ("", &keys::TOP),
-    ("include[]", &keys::INCLUDE),
-    ("networks.*", &keys::NETWORK),
-    ("secrets.*", &keys::SECRET),
-    ("services.*", &keys::SERVICE),
-    ("services.*.build", &keys::BUILD),
-    ("services.*.build.secrets[]", &keys::BUILD_SECRET),
-    ("services.*.depends_on.*", &keys::DEPENDENCY),
-    ("services.*.deploy", &keys::DEPLOY),
-    ("services.*.deploy.resources", &keys::RESOURCES),
-    ("services.*.deploy.resources.limits", &keys::LIMITS),
-    ("services.*.deploy.resources.reservations", &keys::RESERVATIONS),
-    ("services.*.env_file[]", &keys::ENV_FILE),
-    ("services.*.extends", &keys::EXTENDS),
-    ("services.*.healthcheck", &keys::HEALTHCHECK),
-    ("services.*.networks.*", &keys::SERVICE_NETWORK),
-    ("services.*.ports[]", &keys::PORT),
-    ("services.*.volumes[]", &keys::MOUNT),
-    ("services.*.volumes[].bind", &keys::MOUNT_BIND),
-    ("services.*.volumes[].tmpfs", &keys::MOUNT_TMPFS),
-    ("services.*.volumes[].volume", &keys::MOUNT_VOLUME),
-    ("volumes.*", &keys::VOLUME),
-];
 
 fn section(path: &str) -> Option<&'static Section> {
     SECTIONS.iter().find(|(known, _)| *known == path).map(|(_, section)| *section)
@@ -46,7 +21,7 @@ fn fate(path: &str) -> Option<Fate> {
             continue;
         }
         fate = section(parent)?.fate(key);
-        if fate != Some(Fate::Supported) {
+        if !matches!(fate, Some(Fate::Deployed | Fate::Translated(_))) {
             return fate;
         }
     }
@@ -69,5 +44,36 @@ fn the_table_has_no_other_keys() {
             let path = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
             assert!(PATHS.lines().any(|known| known == path), "{path}");
         }
+    }
+}
+
+fn cell(fate: Fate) -> String {
+    match fate {
+        Fate::Deployed => "yes".to_owned(),
+        Fate::Translated(how) => format!("yes: {how}"),
+        Fate::Ignored(why) => format!("ignored: {why}"),
+        Fate::Refused(instead) => format!("refused: {instead}"),
+    }
+}
+
+/// The table of `docs/compose.md`. With `DEPLOYER_WRITE_DOCS=1` it is written.
+#[test]
+fn the_document_has_the_table() {
+    const BEGIN: &str = "<!-- Keys: written by the test `the_document_has_the_table` with DEPLOYER_WRITE_DOCS=1 -->\n";
+    const END: &str = "<!-- End of the keys -->\n";
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/compose.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let (before, rest) = text.split_once(BEGIN).expect("the table has a place");
+    let (there, after) = rest.split_once(END).expect("the table has an end");
+    let mut table = "\n| key | Docker | ECS |\n| --- | --- | --- |\n".to_owned();
+    for key in fates() {
+        let ecs = if key.ecs == key.docker { "the same".to_owned() } else { cell(key.ecs) };
+        table.push_str(&format!("| `{}` | {} | {ecs} |\n", key.path, cell(key.docker)));
+    }
+    table.push('\n');
+    if std::env::var_os("DEPLOYER_WRITE_DOCS").is_some() {
+        std::fs::write(path, format!("{before}{BEGIN}{table}{END}{after}")).unwrap();
+    } else {
+        assert_eq!(there, table, "run the tests with DEPLOYER_WRITE_DOCS=1");
     }
 }

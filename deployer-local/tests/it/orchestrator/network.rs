@@ -3,7 +3,7 @@ use std::collections::{BTreeSet, HashMap};
 use bollard::models::NetworkCreateRequest;
 use bollard::query_parameters::RestartContainerOptions;
 
-use deployer_core::Outcome;
+use deployer_core::{NetworkAttachment, Outcome};
 
 use crate::engine::TestApp;
 
@@ -36,7 +36,9 @@ async fn an_address_stays_the_same_after_a_restart() {
 async fn services_that_listen_leave_their_name_to_the_proxy() {
     let app = TestApp::new("alias").await;
     let mut quiet = app.idle();
-    quiet.workload.networks = [("default".into(), vec![]), ("back".into(), vec!["jobs".into()])].into();
+    quiet.workload.networks =
+        [("default".into(), NetworkAttachment::default()), ("back".into(), NetworkAttachment::with_aliases(["jobs"]))]
+            .into();
     let release = app.release([("web", app.idle().with_port(80)), ("worker", quiet)]);
     app.run(&release, "web", 1).await;
     app.launch(&release, "worker", 1).await.unwrap();

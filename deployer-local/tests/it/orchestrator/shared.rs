@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{CreateContainerOptionsBuilder, StartContainerOptions};
-use deployer_core::{ErrorKind, Mount, NetworkSpec, Orchestrator, Outcome, RemoveApp, VolumeSpec};
+use deployer_core::{ErrorKind, Mount, NetworkAttachment, NetworkSpec, Orchestrator, Outcome, RemoveApp, VolumeSpec};
 
 use crate::engine::{TestApp, call, revision};
 
@@ -59,7 +59,7 @@ async fn what_somebody_still_uses_stays_and_is_named() {
 async fn something_external_has_to_be_there() {
     let app = TestApp::new("external").await;
     let mut service = app.idle();
-    service.workload.networks = [("outside".into(), vec![])].into();
+    service.workload.networks = [("outside".into(), NetworkAttachment::default())].into();
     let mut release = (*app.release([("web", service)])).clone();
     let mut spec = NetworkSpec::default();
     spec.external = true;

@@ -6,8 +6,9 @@ mod broken;
 mod inside;
 mod interrupted;
 mod killed;
+mod php;
 mod removal;
 #[path = "../../site/mod.rs"]
-mod site;
+pub(crate) mod site;
 mod versions;
 mod volumes;

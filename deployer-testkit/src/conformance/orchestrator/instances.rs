@@ -88,6 +88,7 @@ async fn at_least(ground: &Ground) -> CaseResult {
     }
     same("what is there", ground.seen().await?, before.clone())?;
     same("the outcome of asking for more", ground.launch(&release, 3).await?, Outcome::Changed)?;
+    ground.ready(&release, 3).await?;
     let after = ground.seen().await?;
     same("how many there are", after.instances.len(), 3)?;
     let kept = before.instances.iter().all(|instance| after.instances.contains(instance));

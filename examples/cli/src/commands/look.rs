@@ -1,4 +1,4 @@
-//! What only looks: `check`, `plan`, `status`, `history`.
+//! What only looks: `check`, `config`, `plan`, `status`, `history`.
 
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
@@ -29,6 +29,17 @@ pub(crate) fn check(global: &Global) -> Result<Exit, Fault> {
         };
         let services = services.join(", ");
         output::text(&format!("{} can be deployed{warnings}: {services}\n", app.spec.name))?;
+    }
+    Ok(Exit::Done)
+}
+
+pub(crate) fn config(global: &Global) -> Result<Exit, Fault> {
+    let app = compose::read(global)?;
+    if global.json {
+        output::json(&app.spec)?;
+    } else {
+        output::error(&problems_text(&app.warnings));
+        output::text(&deployer_core::compose::write(&app.spec)?)?;
     }
     Ok(Exit::Done)
 }

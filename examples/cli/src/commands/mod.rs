@@ -15,6 +15,7 @@ pub(crate) async fn run(args: Args) -> Result<Exit, Fault> {
     let global = args.global;
     match args.command {
         Command::Check => look::check(&global),
+        Command::Config => look::config(&global),
         Command::Plan => look::plan(&global).await,
         Command::Status => look::status(&global).await,
         Command::History { limit } => look::history(&global, limit).await,

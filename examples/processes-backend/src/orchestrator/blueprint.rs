@@ -79,6 +79,7 @@ impl Blueprint {
     fn keep(&self, root: &Path, address: Ipv4Addr, name: &str, task: Option<&[String]>) -> std_io::Result<Keep> {
         let workload = &self.definition.workload;
         let mut line = workload.entrypoint.clone().unwrap_or_else(|| self.image.entrypoint.clone());
+        let task = task.filter(|command| !command.is_empty());
         line.extend(match (task, &workload.command, &workload.entrypoint) {
             (Some(task), _, _) => task.to_vec(),
             (None, Some(command), _) => command.clone(),

@@ -61,7 +61,7 @@ fn wanted(workload: &Workload) -> Vec<(&'static str, &'static str)> {
     let user_by_name = workload.user.as_deref().is_some_and(|name| user(name).is_none());
     let udp = workload.ports.iter().any(|port| port.transport == deployer_core::Transport::Udp);
     let mounts = &workload.mounts;
-    let limited = mounts.iter().any(|mount| matches!(mount.source, MountSource::Tmpfs { size_bytes: Some(_) }));
+    let limited = mounts.iter().any(|mount| matches!(mount.source, MountSource::Tmpfs { size_bytes: Some(_), .. }));
     let read_only = mounts.iter().any(|mount| mount.read_only && !matches!(mount.source, MountSource::Bind(_)));
     let all = [
         (workload.resources.cpu_millis.is_some(), "limit of processor time", "leave it out"),
@@ -75,6 +75,8 @@ fn wanted(workload: &Workload) -> Vec<(&'static str, &'static str)> {
         (udp, "proxy for UDP", "leave the port out"),
         (limited, "limited file system in memory", "leave the size out"),
         (read_only, "read-only mounts", "leave it out"),
+        (!workload.files.is_empty(), "place for configs and secrets as files", "mount them, or use the environment"),
+        (!workload.container.used().is_empty(), "settings of containers", "leave `cap_add` and the like out"),
     ];
     all.into_iter().filter(|(is_wanted, ..)| *is_wanted).map(|(_, what, help)| (what, help)).collect()
 }
