@@ -58,7 +58,6 @@ pub struct ComposeApp {
 
 /// Where the value of a secret is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum SecretOrigin {
     /// In this file.
     File(PathBuf),
