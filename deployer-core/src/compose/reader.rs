@@ -265,7 +265,7 @@ impl ComposeReader {
         for input in inputs {
             trees.push(loader.parse(input.name.clone(), &input.text, dir.clone(), Sources::MAIN));
         }
-        let mut trees: Vec<Node> = trees.into_iter().collect::<Option<_>>()?;
+        let mut trees: Vec<Node> = trees.into_iter().collect::<Option<Vec<_>>>()?.concat();
         // The name is put in first, because all other values may refer to it.
         let name = self.name(&mut loader, &mut trees, &dir);
         if let Some(name) = &name {
