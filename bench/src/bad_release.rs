@@ -46,7 +46,7 @@ pub(crate) async fn measure(choice: &Choice) -> Section {
             rows.push(row);
         }
         writeln!(text, "\nIt {how}:\n").unwrap();
-        text.push_str(&table(&["tool", "said", "lost", "outage", "serves", "last words"], &rows));
+        text.push_str(&table(&["tool", "said", "lost", "outage", "serves", "what it said"], &rows));
     }
     Section { name: "bad-release".to_owned(), text, figures }
 }
@@ -54,16 +54,24 @@ pub(crate) async fn measure(choice: &Choice) -> Section {
 fn row(tool: &Tool, seen: &Seen, serves: &str) -> Vec<String> {
     let seconds = |time: Duration| format!("{:.1} s", time.as_secs_f64());
     let said = if seen.status.success() { "called it done" } else { "failed" };
-    // A paragraph at the most, on one line.
-    let words: Vec<&str> = seen.said.split_whitespace().collect();
-    let words = words.join(" ").replace('|', "\\|");
-    let kept = words.char_indices().rev().nth(199).map_or(0, |(at, _)| at);
     vec![
         tool.name(),
         format!("{} after {}", said, seconds(seen.command)),
         format!("{} of {}", seen.lost, seen.sent),
         seconds(seen.outage),
         serves.to_owned(),
-        format!("{}{}", if kept > 0 { "... " } else { "" }, &words[kept..]),
+        words(&seen.said),
     ]
+}
+
+/// The beginning and the end of what a tool says, on one line.
+fn words(said: &str) -> String {
+    const EACH: usize = 100;
+    let words: Vec<&str> = said.split_whitespace().collect();
+    let words: Vec<char> = words.join(" ").replace('|', "/").chars().collect();
+    if words.len() <= 2 * EACH {
+        return words.into_iter().collect();
+    }
+    let (first, last) = (&words[..EACH], &words[words.len() - EACH..]);
+    format!("{} ... {}", first.iter().collect::<String>(), last.iter().collect::<String>())
 }

@@ -116,7 +116,7 @@ fn spec(services: usize, image: &str) -> AppSpec {
     (0..services).fold(AppSpec::new("shop").unwrap(), |app, number| {
         let route = Route::new(8080).with_host(format!("s{number}.example"));
         let service = ServiceSpec::image(image).with_route(route).with_http_probe("/", 8080);
-        app.with_service(&format!("s{number}"), service.with_strategy(strategy.clone())).unwrap()
+        app.with_service(format!("s{number}"), service.with_strategy(strategy.clone())).unwrap()
     })
 }
 
@@ -165,6 +165,7 @@ fn deploy(at_once: usize, services: usize) -> Cost {
 
 /// Leases and journals in SQLite, on this machine's disk.
 fn store(figures: &mut String) -> String {
+    let opened = opened();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let directory = tempfile::tempdir_in(".").unwrap();
@@ -179,7 +180,6 @@ fn store(figures: &mut String) -> String {
             store.renew_lease(&lease, now).await.unwrap();
             renewing.add(millis(began.elapsed()));
         }
-        let opened = opened();
         let mut rows = vec![vec!["renew a lease".to_owned(), renewing.cell(2)]];
         write!(figures, " lease_ms={:.2}", renewing.median()).unwrap();
         let mut appending = Series::default();

@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Seen {
     /// From the command to the first answer of the version that shall serve.
     pub(crate) first: Option<Duration>,
-    /// From the command to the last answer of another one.
+    /// From the command until it alone answers: the last answer of another one, or the first of its own.
     pub(crate) all: Option<Duration>,
     pub(crate) command: Duration,
     /// Processor time of the command and what it started.
@@ -153,7 +153,8 @@ fn section(
          {RATE} requests/s over kept connections and as many over new ones, to `/version` of the quickstart's web service; the \
          tools that have no proxy stand behind an HAProxy with the rules of Deployer's own, which waits for servers, repeats \
          requests and finds servers through the engine's name server. Seconds: the median, in brackets the least and the most. \
-         *First* is the first answer of the new version, *all* the last one of the old; *slowest* is the slowest answer, *processor* \
+         *First* is the first answer of the new version, from *all* on \
+         it alone answers; *slowest* is the slowest answer, *processor* \
          the time of the deploying process and its children.\n\n\
          Plain calls that create, start and probe the same containers at once (the floor) take {} s.\n\n",
         machine::describe(),
@@ -242,6 +243,7 @@ pub(crate) async fn watch(site: &Site, mut command: Command, version: &str) -> S
     };
     let first =
         seen(|report, version| report.by_version.get(version).map(|count| count.first_seen).into_iter().collect());
+    let first = first.into_iter().min();
     let others = seen(|report, version| {
         report.by_version.iter().filter(|(other, _)| *other != version).map(|(_, count)| count.last_seen).collect()
     });
@@ -251,8 +253,8 @@ pub(crate) async fn watch(site: &Site, mut command: Command, version: &str) -> S
         _ => Duration::ZERO,
     };
     Seen {
-        first: first.into_iter().min(),
-        all: others.into_iter().max(),
+        first,
+        all: others.into_iter().chain(first).max(),
         command: took,
         processor,
         sent: reports.iter().map(|report| report.sent).sum(),

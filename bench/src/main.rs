@@ -7,6 +7,7 @@
 mod bad_release;
 mod engine;
 mod figures;
+mod killed;
 mod local;
 mod machine;
 mod plot;
@@ -36,6 +37,8 @@ enum What {
     Local(Choice),
     /// Deploys a release that cannot work, with each tool in turn.
     BadRelease(Choice),
+    /// Kills the deploying process at ten moments, with each tool in turn.
+    Killed(Choice),
     /// Simulated deployments of many services, and many at once.
     Engine,
 }
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
     let section = match what {
         What::Local(choice) => runtime.block_on(local::measure(&choice)),
         What::BadRelease(choice) => runtime.block_on(bad_release::measure(&choice)),
+        What::Killed(choice) => runtime.block_on(killed::measure(&choice)),
         What::Engine => engine::measure(),
     };
     println!("\n{}", section.text);

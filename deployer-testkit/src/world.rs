@@ -314,6 +314,9 @@ impl World {
     }
 
     /// Puts an instance into the world that another tool has started for a service, which runs or has ended.
+    ///
+    /// # Panics
+    /// If one of the names is none.
     pub fn inherit(&self, app: &str, service: &str, name: &str, running: bool) {
         let (Ok(app), Ok(service)) = (AppName::new(app), ServiceName::new(service)) else {
             panic!("{app} or {service} is no name");

@@ -28,7 +28,8 @@ pub(super) fn inherited(container: &ContainerSummary) -> Option<Inherited> {
         let is_hash = |name: &str| name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
         mount.typ.as_deref() == Some("volume") && mount.name.as_deref().is_some_and(is_hash)
     });
-    let unnamed = unnamed.filter_map(|mount| mount.destination.clone()).collect();
+    let mut unnamed: Vec<String> = unnamed.filter_map(|mount| mount.destination.clone()).collect();
+    unnamed.sort();
     Some(Inherited::new(id, name, service, TOOL, running).with_unnamed_volumes(unnamed))
 }
 

@@ -21,7 +21,7 @@ services:
       - |
         mkdir -p /www
         echo $VERSION $$(cat /data/note) > /www/index.html
-        until nc -z db 6379; do sleep 0.1; done
+        until nc -w 1 db 6379 < /dev/null; do sleep 0.1; done
         exec httpd -f -h /www
     ports: ["127.0.0.1:$PORT:80"]
     volumes: ["data:/data"]
@@ -141,7 +141,7 @@ async fn what_compose_has_started_is_taken_over_with_its_data_or_left_as_it_was(
     assert_eq!(project.composed().await, []);
     site.assert_no_strays().await;
     let listed = project.compose(&["ps"]);
-    assert_eq!(listed.matches(" Up ").count(), 2, "{listed}");
+    assert_eq!(listed.matches(" Up ").count(), 4, "two instances and the proxies for their names: {listed}");
 
     promoted(site.deployer.destroy(site.app(), true)).await;
     site.deployer.prune(site.app(), Retention::releases(0)).await.unwrap();
