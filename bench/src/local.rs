@@ -100,7 +100,7 @@ pub(crate) async fn measure(choice: &Choice) -> Section {
     let mut pictures: BTreeMap<String, Picture> = BTreeMap::new();
     let (mut unsent, mut lag) = (0, Duration::ZERO);
     for round in 0..choice.rounds {
-        floor.seconds(plain_calls(choice.replicas).await);
+        floor.seconds(floor_under_load(choice.replicas).await);
         println!("round {}: floor {:.2} s", round + 1, floor.0.last().unwrap());
         // Nobody is always the first, or comes always after the same other one.
         let turns = (0..tools.len()).map(|turn| (turn + round as usize) % tools.len());
@@ -156,7 +156,7 @@ fn section(
          *First* is the first answer of the new version, from *all* on \
          it alone answers; *slowest* is the slowest answer, *processor* \
          the time of the deploying process and its children.\n\n\
-         Plain calls that create, start and probe the same containers at once (the floor) take {} s.\n\n",
+         Plain calls that create, start and probe the same containers at once, under the same load, take {} s: the floor.\n\n",
         machine::describe(),
         floor.cell(2)
     );
@@ -202,14 +202,12 @@ fn section(
 
 /// Runs a command under load, until `version` answers alone.
 pub(crate) async fn watch(site: &Site, mut command: Command, version: &str) -> Seen {
-    let load = |mode| Load::new(site.place.http, HOST).path("/version").rate(RATE).mode(mode).start();
-    let loads = [load(Mode::KeepAlive), load(Mode::NewConnection)];
-    let drawing = Drawing::new(&loads);
+    let loads = start_loads(site);
     tokio::time::sleep(MARGIN).await;
     let processor = machine::time_of_children();
     let began = Instant::now();
     let mut running = std::pin::pin!(command.output());
-    let mut drawing = drawing.from(began);
+    let mut drawing = Drawing::new(&loads);
     let output = loop {
         tokio::select! {
             output = &mut running => break output.unwrap(),
@@ -269,6 +267,12 @@ pub(crate) async fn watch(site: &Site, mut command: Command, version: &str) -> S
     }
 }
 
+/// Both kinds of requests.
+fn start_loads(site: &Site) -> [Running; 2] {
+    [Mode::KeepAlive, Mode::NewConnection]
+        .map(|mode| Load::new(site.place.http, HOST).path("/version").rate(RATE).mode(mode).start())
+}
+
 /// How many answers other versions have given.
 fn others(loads: &[Running], version: &str) -> u64 {
     let counts = loads.iter().map(|load| {
@@ -288,11 +292,6 @@ struct Drawing {
 impl Drawing {
     fn new(loads: &[Running]) -> Self {
         Self { began: Instant::now(), before: counts(loads), picture: Picture::default() }
-    }
-
-    fn from(mut self, began: Instant) -> Self {
-        self.began = began;
-        self
     }
 
     fn look(&mut self, loads: &[Running]) {
@@ -330,6 +329,16 @@ async fn headroom() -> String {
         10 * RATE,
         lag.as_secs_f64() * 1000.0
     )
+}
+
+/// Plain calls while something else serves, so that the machine has no more to spare for them.
+async fn floor_under_load(replicas: u32) -> Duration {
+    let stand = Stand::new(&Tool::Deployer("blue-green"), replicas).await;
+    let loads = start_loads(&stand.site);
+    tokio::time::sleep(MARGIN).await;
+    let took = plain_calls(replicas).await;
+    join_all(loads.map(Running::stop)).await;
+    took
 }
 
 /// The least that the engine can do: creates and starts the same containers, all at once, and asks each until it answers.

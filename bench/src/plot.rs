@@ -11,7 +11,7 @@ pub(crate) struct Picture {
 }
 
 const WIDTH: f64 = 900.0;
-const LEFT: f64 = 210.0;
+const LEFT: f64 = 230.0;
 const HEIGHT: f64 = 60.0;
 const GAP: f64 = 22.0;
 const HEAD: &str = "font-family=\"sans-serif\" font-size=\"12\"";

@@ -139,7 +139,7 @@ fn the_keys_of_a_service_are_merged_as_compose_does() {
         (
             "{extra_hosts: {a: 1.1.1.1}}",
             "{extra_hosts: {b: 2.2.2.2, a: [1.1.1.1, 3.3.3.3]}}",
-            "{extra_hosts: [a=1.1.1.1, b=2.2.2.2, a=3.3.3.3]}",
+            "{extra_hosts: [a=1.1.1.1, a=3.3.3.3, b=2.2.2.2]}",
         ),
         // `logging`, by its driver.
         (
