@@ -306,10 +306,9 @@ impl Run {
     pub(crate) async fn rollback(self, to: Option<ReleaseNumber>, basis: Option<Basis>) -> Result<DeploymentRecord> {
         let lease = self.lease(false).await?;
         let result = async {
-            let interrupted = self.tools.history(&self.app).await?.open().is_some();
             let history = self.settle(&lease).await?;
             // From the middle of a deployment, what was there before it is the last that was good.
-            let midway = history.serving().filter(|_| interrupted && !history.ends_promoted());
+            let midway = history.serving().filter(|_| history.ends_superseded());
             let number = to.or(midway).or_else(|| history.last_known_good()).ok_or_else(|| {
                 Error::new(ErrorKind::NotFound, "there is no earlier release that was good")
                     .with_resource(self.app.to_string())
