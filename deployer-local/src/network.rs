@@ -99,13 +99,17 @@ impl Networks {
         }
         self.create(&request(app, key, spec, labels)).await.map_err(|error| {
             let classified = classify(ENSURE, &name, error);
-            if is_overlap(classified.message()) { exhausted(&name) } else { classified }
+            match is_overlap(classified.message()) {
+                false => classified,
+                true if spec.is_some_and(|spec| spec.ipam.is_some()) => taken(&name),
+                true => exhausted(&name),
+            }
         })?;
         Ok(Outcome::Created)
     }
 
-    /// Takes `count` free addresses of a network, none of them among `others`. None if the network is not one in which addresses can be chosen: it
-    /// is somebody else's, or was there before us.
+    /// Takes `count` free addresses of a network, none of them among `others`. None if the network is not one in which
+    /// addresses can be chosen: it is somebody else's, or was there before us, or is no bridge.
     ///
     /// # Errors
     /// `NotFound` if there is no such network, `Exhausted` if it has not so many addresses left.
@@ -174,8 +178,7 @@ impl Networks {
     /// Creates a network with a subnet of its own: the one that the engine picks when it is not told.
     async fn create(&self, wanted: &NetworkCreateRequest) -> Result<(), DockerError> {
         let docker = self.engine.docker();
-        let bridge = wanted.driver.as_deref().is_none_or(|driver| driver == "bridge");
-        if !bridge || wanted.ipam.is_some() {
+        if !is_bridge(wanted.driver.as_deref()) || wanted.ipam.is_some() {
             return self.create_once(wanted).await;
         }
         let scout = NetworkCreateRequest { name: format!("{}.subnet", wanted.name), ..wanted.clone() };
@@ -235,6 +238,18 @@ fn exhausted(name: &str) -> Error {
         .with_help("try again, or remove networks that nothing uses with `docker network prune`")
 }
 
+fn taken(name: &str) -> Error {
+    Error::new(ErrorKind::AlreadyExists, "another network has addresses of the subnet that `ipam` names")
+        .with_operation(ENSURE)
+        .with_resource(name)
+        .with_help("name another subnet, or remove the other network")
+}
+
+/// Whether this driver, which is the default, makes networks that are this host's alone.
+fn is_bridge(driver: Option<&str>) -> bool {
+    driver.is_none_or(|driver| driver == "bridge")
+}
+
 fn request(app: &AppName, key: &str, spec: Option<&NetworkSpec>, labels: &[(&str, &str)]) -> NetworkCreateRequest {
     let mut all: BTreeMap<String, String> = spec.map(|spec| spec.labels.clone()).unwrap_or_default();
     all.extend(labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
@@ -246,7 +261,7 @@ fn request(app: &AppName, key: &str, spec: Option<&NetworkSpec>, labels: &[(&str
         internal: spec.map(|spec| spec.internal),
         attachable: spec.map(|spec| spec.attachable),
         enable_ipv6: spec.map(|spec| spec.enable_ipv6),
-        ipam: spec.and_then(|spec| spec.ipam.as_ref()).map(ipam),
+        ipam: spec.and_then(|spec| Some(ipam(spec.ipam.as_ref()?, is_bridge(spec.driver.as_deref())))),
         options: spec.map(|spec| spec.driver_opts.clone().into_iter().collect()),
         labels: Some(all.into_iter().collect()),
         ..NetworkCreateRequest::default()
@@ -258,11 +273,11 @@ fn is_overlap(message: &str) -> bool {
     message.contains("ool overlaps") || message.contains("overlapping IPv4")
 }
 
-/// Addresses as the application's owner wants them. Of a subnet without a range the engine gets the lower half.
-fn ipam(wanted: &deployer_core::Ipam) -> Ipam {
+/// Addresses as the application's owner wants them. Of a bridge's subnet without a range the engine gets the lower half.
+fn ipam(wanted: &deployer_core::Ipam, bridge: bool) -> Ipam {
     let pairs = |map: &BTreeMap<String, String>| Some(map.clone().into_iter().collect());
     let config = wanted.pools.iter().map(|pool| {
-        let subnet: Option<Subnet> = pool.subnet.as_ref().and_then(|subnet| subnet.parse().ok());
+        let subnet: Option<Subnet> = pool.subnet.as_ref().filter(|_| bridge).and_then(|subnet| subnet.parse().ok());
         let lower = || Some(subnet?.lower_half()?.to_string());
         IpamConfig {
             subnet: pool.subnet.clone(),
@@ -281,9 +296,11 @@ fn first_config(network: &NetworkInspect) -> Option<IpamConfig> {
 /// The subnet of a network of ours and the part of it that the engine hands out.
 ///
 /// An engine shows a subnet that it picked itself exactly like one that it was given, and refuses to give out chosen
-/// addresses of the former. The range tells them apart: only networks that were given a subnet can have one.
+/// addresses of the former. The range tells them apart: only networks that were given a subnet can have one. In a network
+/// that reaches beyond this host, what is outside of the range may be somebody else's.
 fn divided(network: &NetworkInspect) -> Option<(Subnet, Subnet)> {
     network.labels.as_ref()?.get(ours::APP)?;
+    is_bridge(network.driver.as_deref()).then_some(())?;
     let config = first_config(network)?;
     Some((config.subnet?.parse().ok()?, config.ip_range?.parse().ok()?))
 }
@@ -323,11 +340,25 @@ mod tests {
     }
 
     #[test]
+    fn a_subnet_is_divided_only_where_all_of_it_is_ours() {
+        let pool = |range: Option<&str>| {
+            let json = serde_json::json!({"pools": [{"subnet": "10.9.0.0/16", "ip_range": range}]});
+            serde_json::from_value::<deployer_core::Ipam>(json).unwrap()
+        };
+        let range = |wanted: &deployer_core::Ipam, bridge| ipam(wanted, bridge).config.unwrap().remove(0).ip_range;
+        assert_eq!(range(&pool(None), true).as_deref(), Some("10.9.0.0/17"));
+        assert_eq!(range(&pool(None), false), None);
+        assert_eq!(range(&pool(Some("10.9.7.0/24")), true).as_deref(), Some("10.9.7.0/24"));
+    }
+
+    #[test]
     fn only_networks_that_we_divided_have_addresses_to_choose() {
         let halves = divided(&network(Some("172.20.0.0/17"), true));
         assert_eq!(halves, Some(("172.20.0.0/16".parse().unwrap(), "172.20.0.0/17".parse().unwrap())));
         assert_eq!(divided(&network(None, true)), None, "the engine picked the subnet");
         assert_eq!(divided(&network(Some("172.20.0.0/17"), false)), None, "somebody else's");
+        let beyond = NetworkInspect { driver: Some("macvlan".into()), ..network(Some("172.20.0.0/17"), true) };
+        assert_eq!(divided(&beyond), None, "the other half may be anybody's");
     }
 
     #[test]

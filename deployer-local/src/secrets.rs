@@ -76,7 +76,6 @@ impl HostSecrets {
             let source = match origin {
                 SecretOrigin::File(path) => Source::File(path.clone()),
                 SecretOrigin::Value(value) => Source::Value(value.clone()),
-                _ => continue,
             };
             self.named.insert(name.clone(), source);
         }

@@ -19,8 +19,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use deployer_core::{
-    AppName, Backend, Call, Clock, Deployer, Digest, Error, ErrorKind, Published, Release, Result, TargetRegistration,
-    TaskId, Timestamp,
+    AppName, Backend, Call, Clock, Deployer, Digest, Error, ErrorKind, Inherited, Published, Release, Result,
+    ServiceName, TargetRegistration, TaskId, Timestamp,
 };
 
 pub(crate) use self::hands::shifted;
@@ -311,6 +311,20 @@ impl World {
     /// Makes a service one that cannot run here, for this reason: what a backend says that does not have what it wants.
     pub fn cannot_run(&self, service: impl Into<String>, why: impl Into<String>) {
         self.lock().unsupported.insert(service.into(), why.into());
+    }
+
+    /// Puts an instance into the world that another tool has started for a service, which runs or has ended.
+    ///
+    /// # Panics
+    /// If one of the names is none.
+    pub fn inherit(&self, app: &str, service: &str, name: &str, running: bool) {
+        let (Ok(app), Ok(service)) = (AppName::new(app), ServiceName::new(service)) else {
+            panic!("{app} or {service} is no name");
+        };
+        let mut state = self.lock();
+        let (id, _) = state.new_instance_id();
+        let inherited = Inherited::new(id, name, service, "another tool", running);
+        state.inherited.entry(app).or_default().push(inherited);
     }
 
     /// Lets another program listen on a port of the host.

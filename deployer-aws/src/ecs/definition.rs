@@ -51,13 +51,13 @@ impl Site {
     /// The ARN of the revision's task definition, registered unless it has been before: by its family's name it is known
     /// which revision it is, whoever has registered it.
     pub(super) async fn definition(&self, release: &Release, revision: &RevisionId) -> Result<String> {
-        let family = naming::family(&release.app, revision, &self.settings());
-        if let Some((arn, _)) = self.find_definition(&family).await? {
-            return Ok(arn);
-        }
         let service = release.services.get(revision.service()).ok_or_else(|| {
             Error::new(ErrorKind::Internal, "the release does not have the service").with_resource(revision.to_string())
         })?;
+        let family = naming::family(&release.app, revision, &self.settings(service));
+        if let Some((arn, _)) = self.find_definition(&family).await? {
+            return Ok(arn);
+        }
         let answer = self.describe(release, service, revision, &family)?.send().await;
         let answer = answer.map_err(|error| failed("ecs:RegisterTaskDefinition", family.as_str(), error))?;
         let arn = answer.task_definition().and_then(|definition| definition.task_definition_arn()).unwrap_or_default();
@@ -66,11 +66,13 @@ impl Site {
         Ok(arn.to_owned())
     }
 
-    /// What of the options is in task definitions: with others, a revision has another one.
-    fn settings(&self) -> String {
+    /// What is in task definitions beside a revision: the options, and where the image is, which may be copied to another
+    /// repository. With another of these, a revision has another one.
+    fn settings(&self, service: &ServiceRelease) -> String {
         let AwsOptions { execution_role, task_role, log_group, namespace, capacity, architecture, .. } = &self.options;
         let names = namespace.as_ref().map(|namespace| (&namespace.zone, &namespace.search_image));
-        format!("{execution_role:?} {task_role:?} {log_group:?} {names:?} {} {architecture:?}", capacity.is_fargate())
+        let (fargate, image) = (capacity.is_fargate(), &service.image.location);
+        format!("{execution_role:?} {task_role:?} {log_group:?} {names:?} {fargate} {architecture:?} {image}")
     }
 
     /// A task definition by its family or ARN.

@@ -156,8 +156,8 @@ impl Site {
 #[derive(Debug)]
 struct Seat<'a> {
     task: &'a KnownTask,
-    /// When the first one in this place was made: so the order stays over restarts.
-    since: Timestamp,
+    /// When the first one in this place was made, and its id, for those made at once: so the order stays over restarts.
+    since: (Timestamp, &'a str),
     crashes: u32,
     /// How the one before ended.
     exit: Option<&'a ExitDetail>,
@@ -183,7 +183,7 @@ fn instances(
     dead.retain(|seat| seat.task.definition == slot.definition);
     dead.sort_by_key(|seat| seat.task.end.as_ref().and_then(|(exit, _)| exit.at));
     living.extend(dead.split_off(dead.len().saturating_sub(missing)));
-    living.sort_by(|one, other| (one.since, &one.task.id).cmp(&(other.since, &other.task.id)));
+    living.sort_by_key(|seat| seat.since);
     living.extend(ending);
 
     let mut ordinals: BTreeMap<RevisionId, u32> = BTreeMap::new();
@@ -221,7 +221,7 @@ fn seats<'a>(tasks: &[&'a KnownTask], deployment: &str) -> Vec<Seat<'a>> {
     let mut empty: Vec<Seat<'a>> = Vec::new();
     let mut taken: Vec<Seat<'a>> = Vec::new();
     for task in tasks {
-        let mut seat = Seat { task, since: task.created, crashes: 0, exit: None };
+        let mut seat = Seat { task, since: (task.created, &task.id), crashes: 0, exit: None };
         let before = empty.iter().position(|ended| {
             ended.task.definition == task.definition && ended.task.left.is_none_or(|left| left <= task.created)
         });

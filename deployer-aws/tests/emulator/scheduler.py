@@ -161,8 +161,10 @@ def _stop_unhealthy(service, present):
 def _scale_in(service, current):
     surplus = len(current) - service["desiredCount"]
     if surplus > 0:
-        # Those that do not serve yet go first, then the newest.
-        current.sort(key=lambda task: (_is_healthy(task), -task["createdAt"]))
+        # Those that do not serve yet go first, then the newest. ECS makes no promise among those of one millisecond, which
+        # is all that the SDK tells; here the last by name goes, so that tests can say which are left.
+        current.sort(key=lambda task: task["taskArn"], reverse=True)
+        current.sort(key=lambda task: (_is_healthy(task), -int(task["createdAt"] * 1000)))
         _stop(current[:surplus], service)
         del current[:surplus]
 

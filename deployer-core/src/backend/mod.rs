@@ -39,9 +39,9 @@ pub use gate::{Gate, GateAnswer, GateQuestion};
 pub use intercept::{CallInfo, Intercept, Invocation, Next};
 pub use logs::{LogLine, LogQuery, LogStream, OutputStream};
 pub use orchestrator::{
-    EnsureApp, ExitDetail, Health, InstancePhase, Launch, ObserveApp, ObservedApp, ObservedInstance, ObservedTask,
-    Orchestrator, OrchestratorCapabilities, Reduce, RemoveApp, RemoveTask, SmokeAnswer, SmokeRequest, StartTask,
-    TaskId,
+    EnsureApp, ExitDetail, Health, Inherited, InheritedState, InstancePhase, Launch, ObserveApp, ObservedApp,
+    ObservedInstance, ObservedTask, Orchestrator, OrchestratorCapabilities, Reduce, RemoveApp, RemoveTask,
+    SetInherited, SmokeAnswer, SmokeRequest, StartTask, TaskId,
 };
 pub use registry::{PruneImages, PublishImage, Registry, ResolveImage};
 pub use secrets::{NoSecrets, SecretValue, Secrets};

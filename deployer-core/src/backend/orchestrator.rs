@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::{Call, LogQuery, LogStream, Outcome};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::{
     AppName, AppSpec, Digest, InstanceId, Problems, Readiness, Release, ReleaseNumber, RevisionId, ServiceName,
     ServiceRelease, Timestamp,
@@ -88,6 +88,18 @@ pub trait Orchestrator: Debug + Send + Sync {
     /// # Errors
     /// Only if the orchestrator cannot be asked or refuses.
     async fn remove_task(&self, request: RemoveTask) -> Result<Outcome>;
+
+    /// Stops, starts or removes instances that [another tool](ObservedApp::inherited) has started, at once; stops each with
+    /// its stop signal and its grace period. Returns when it is done. Those that are gone are not missed where they are to
+    /// stop or to go. Backends that never report any are never asked.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) if one that shall run is gone,
+    /// [`Workload`](crate::ErrorKind::Workload) or [`Exhausted`](crate::ErrorKind::Exhausted) if it cannot be started.
+    async fn set_inherited(&self, request: SetInherited) -> Result<Outcome> {
+        let message = "this backend takes nothing over from other tools";
+        Err(Error::new(ErrorKind::Unsupported, message).with_resource(request.app.as_str()))
+    }
 
     /// Removes what the services of an application shared. Its instances are gone already.
     ///
@@ -283,6 +295,40 @@ impl RemoveTask {
     }
 }
 
+/// Asks to stop, start or remove what another tool has started.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SetInherited {
+    /// Key and deadline.
+    pub call: Call,
+    /// The application.
+    pub app: AppName,
+    /// Which.
+    pub instances: Vec<InstanceId>,
+    /// What they shall do.
+    pub state: InheritedState,
+}
+
+impl SetInherited {
+    /// Asks that these instances be in this state.
+    #[must_use]
+    pub fn new(call: Call, app: AppName, instances: Vec<InstanceId>, state: InheritedState) -> Self {
+        Self { call, app, instances, state }
+    }
+}
+
+/// What becomes of an instance that another tool has started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InheritedState {
+    /// It is there, and does not run.
+    Stopped,
+    /// It runs.
+    Running,
+    /// It is gone. Its volumes stay, also those without a name.
+    Removed,
+}
+
 /// Asks to remove what services shared.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -344,13 +390,64 @@ pub struct ObservedApp {
     pub instances: Vec<ObservedInstance>,
     /// Its one-off tasks.
     pub tasks: Vec<ObservedTask>,
+    /// What another tool has started for it. A deployment takes over from that, and starts it again if it fails.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inherited: Vec<Inherited>,
 }
 
 impl ObservedApp {
     /// What is there.
     #[must_use]
     pub fn new(instances: Vec<ObservedInstance>, tasks: Vec<ObservedTask>) -> Self {
-        Self { instances, tasks }
+        Self { instances, tasks, inherited: Vec::new() }
+    }
+
+    /// Adds what another tool has started.
+    #[must_use]
+    pub fn with_inherited(mut self, inherited: Vec<Inherited>) -> Self {
+        self.inherited = inherited;
+        self
+    }
+}
+
+/// An instance that another tool has started, such as a container of Docker Compose.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Inherited {
+    /// Its id in the backend.
+    pub id: InstanceId,
+    /// The name that a person would use.
+    pub name: String,
+    /// The service that it is an instance of.
+    pub service: ServiceName,
+    /// The tool, such as `Docker Compose`.
+    pub tool: String,
+    /// Whether it runs, or is about to run again.
+    pub running: bool,
+    /// The paths in it of volumes without a name: what it has written there is nobody else's to find.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unnamed_volumes: Vec<String>,
+}
+
+impl Inherited {
+    /// An instance of this service, without volumes that have no name.
+    #[must_use]
+    pub fn new(
+        id: InstanceId,
+        name: impl Into<String>,
+        service: ServiceName,
+        tool: impl Into<String>,
+        running: bool,
+    ) -> Self {
+        let (name, tool) = (name.into(), tool.into());
+        Self { id, name, service, tool, running, unnamed_volumes: Vec::new() }
+    }
+
+    /// Names the paths of its volumes without a name.
+    #[must_use]
+    pub fn with_unnamed_volumes(mut self, paths: Vec<String>) -> Self {
+        self.unnamed_volumes = paths;
+        self
     }
 }
 

@@ -62,6 +62,7 @@ fn args(report: &mut Report, project: &Project<'_>, fields: &Fields<'_>) -> BTre
                 args.insert(name, value);
             }
             None => {
+                args.remove(&name);
                 let help = "the Dockerfile's default applies";
                 report.warn(&at, format!("the variable {name} is not set; the build argument is left out"), help);
             }

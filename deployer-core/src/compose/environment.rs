@@ -19,6 +19,7 @@ pub(super) fn read(report: &mut Report, project: &Project<'_>, service: &Fields<
                     own.insert(name, value);
                 }
                 None => {
+                    own.remove(&name);
                     let help = "give it a value here, or set the variable";
                     report.warn(&at, format!("the variable {name} is not set; it is left out"), help);
                 }

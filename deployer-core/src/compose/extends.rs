@@ -178,7 +178,8 @@ impl Resolver<'_, '_> {
         if let Some(known) = self.files.get(&key) {
             return *known;
         }
-        let book = self.loader.file(cursor, &file, file.parent(), scope).and_then(|mut tree| {
+        let book = self.loader.file(cursor, &file, file.parent(), scope).and_then(|trees| {
+            let mut tree = trees.into_iter().reduce(|tree, over| merge::merge(self.loader.report, tree, over, &[]))?;
             match tree.take("services").map(|entry| entry.value.value) {
                 Some(Value::Map(services)) => {
                     self.books.push(Book::new(services, Some(file.shown())));

@@ -28,7 +28,11 @@ fn is_list(node: &Node) -> bool {
 fn list(mut node: Node, key: ItemKey) -> Node {
     node.value = match node.value {
         Value::Scalar(scalar) => Value::List(vec![Node::new(Value::Scalar(scalar), node.at)]),
-        Value::Map(entries) if key == ItemKey::Host => Value::List(entries.into_iter().flat_map(hosts).collect()),
+        Value::Map(mut entries) if key == ItemKey::Host => {
+            // As with Compose, because a mapping has no order.
+            entries.sort_by(|one, other| one.key.cmp(&other.key));
+            Value::List(entries.into_iter().flat_map(hosts).collect())
+        }
         other => other,
     };
     node

@@ -61,7 +61,7 @@ fn model(loader: &mut Loader<'_>, item: &Cursor<'_>, trail: &[Location]) -> Opti
     for (path, file) in &files {
         trees.push(loader.file(path, file, directory.clone(), scope));
     }
-    let mut trees: Vec<Node> = trees.into_iter().collect::<Option<_>>()?;
+    let mut trees: Vec<Node> = trees.into_iter().collect::<Option<Vec<_>>>()?.concat();
     for tree in &mut trees {
         // The application has one name, that of the including file.
         tree.take("name");

@@ -69,7 +69,7 @@ mod tests {
             (ItemKey::Key("path"), "{path: a, required: false}", Some("a")),
             (ItemKey::Key("path"), "{path: [a]}", None),
         ] {
-            let node = parse(item, 0, &mut Budget::default()).unwrap();
+            let node = parse(item, 0, &mut Budget::default()).unwrap().remove(0);
             assert_eq!(key(&node, Rule::Items(wanted)).as_deref(), expected, "{item}");
         }
     }

@@ -35,12 +35,12 @@ impl<'r> Loader<'r> {
         Self { report, sources, budget, text_left: template::MAX_BYTES, scopes, depth: 0, complete: true }
     }
 
-    /// Makes a tree of a file's text. None, reported, if it cannot be read.
-    pub(super) fn parse(&mut self, name: String, text: &str, dir: Location, scope: Scope) -> Option<Node> {
+    /// Makes trees of the documents in a file's text. None, reported, if it cannot be read.
+    pub(super) fn parse(&mut self, name: String, text: &str, dir: Location, scope: Scope) -> Option<Vec<Node>> {
         let file = self.sources.add(dir, scope);
         self.report.files.push(name);
         match source::parse(text, file, &mut self.budget) {
-            Ok(tree) => Some(tree),
+            Ok(trees) => Some(trees),
             Err(faults) => {
                 for fault in faults {
                     self.report.problem(&fault.path, fault.at, fault.message, fault.help.map(str::to_owned));
@@ -51,8 +51,14 @@ impl<'r> Loader<'r> {
         }
     }
 
-    /// Makes a tree of the file that is named at the cursor. None, reported, if it cannot be read.
-    pub(super) fn file(&mut self, cursor: &Cursor<'_>, file: &Location, dir: Location, scope: Scope) -> Option<Node> {
+    /// Makes trees of the documents in the file that is named at the cursor. None, reported, if it cannot be read.
+    pub(super) fn file(
+        &mut self,
+        cursor: &Cursor<'_>,
+        file: &Location,
+        dir: Location,
+        scope: Scope,
+    ) -> Option<Vec<Node>> {
         self.room(cursor)?;
         let why = match load::text(&file.absolute) {
             Ok(Some(text)) => return self.parse(file.shown(), &text, dir, scope),

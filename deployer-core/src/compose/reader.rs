@@ -58,7 +58,6 @@ pub struct ComposeApp {
 
 /// Where the value of a secret is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum SecretOrigin {
     /// In this file.
     File(PathBuf),
@@ -266,7 +265,7 @@ impl ComposeReader {
         for input in inputs {
             trees.push(loader.parse(input.name.clone(), &input.text, dir.clone(), Sources::MAIN));
         }
-        let mut trees: Vec<Node> = trees.into_iter().collect::<Option<_>>()?;
+        let mut trees: Vec<Node> = trees.into_iter().collect::<Option<Vec<_>>>()?.concat();
         // The name is put in first, because all other values may refer to it.
         let name = self.name(&mut loader, &mut trees, &dir);
         if let Some(name) = &name {

@@ -22,11 +22,11 @@ pub(super) struct Fault {
     pub(super) help: Option<&'static str>,
 }
 
-/// Reads the one document in `text`; without any it is null. What its tree takes comes out of the budget.
+/// Reads the documents in `text`; without any there is one that is null. What their trees take comes out of the budget.
 ///
 /// # Errors
 /// Every fault that could be found. After one of syntax nothing more can be.
-pub(super) fn parse(text: &str, file: usize, budget: &mut Budget) -> Result<Node, Vec<Fault>> {
+pub(super) fn parse(text: &str, file: usize, budget: &mut Budget) -> Result<Vec<Node>, Vec<Fault>> {
     let start = Position { file, line: 1, column: 1 };
     let fault = |message: &str, help| {
         Err(vec![Fault { at: start, path: String::new(), message: message.to_owned(), help: Some(help) }])
@@ -53,7 +53,10 @@ pub(super) fn parse(text: &str, file: usize, budget: &mut Budget) -> Result<Node
     if !builder.faults.is_empty() {
         return Err(builder.faults);
     }
-    Ok(builder.root.unwrap_or_else(|| Node::new(Value::Null, start)))
+    if builder.documents.is_empty() {
+        builder.documents.push(Node::new(Value::Null, start));
+    }
+    Ok(builder.documents)
 }
 
 /// The rest of the text is not worth reading.
@@ -63,8 +66,7 @@ struct Builder<'t, 'b> {
     text: &'t str,
     file: usize,
     stack: Vec<Frame>,
-    root: Option<Node>,
-    documents: usize,
+    documents: Vec<Node>,
     anchors: HashMap<usize, Node>,
     budget: &'b mut Budget,
     faults: Vec<Fault>,
@@ -97,8 +99,7 @@ impl<'t, 'b> Builder<'t, 'b> {
             text,
             file,
             stack: Vec::new(),
-            root: None,
-            documents: 0,
+            documents: Vec::new(),
             anchors: HashMap::new(),
             budget,
             faults: Vec::new(),
@@ -139,14 +140,8 @@ impl<'t, 'b> Builder<'t, 'b> {
 
     fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), Stop> {
         match event {
-            Event::DocumentStart(..) => {
-                self.documents += 1;
-                if self.documents > 1 {
-                    let help = "put each document into a file of its own";
-                    self.fault(self.start_of(&span), "the file has more than one document", Some(help));
-                    return Err(Stop);
-                }
-            }
+            // Anchors are those of their document.
+            Event::DocumentStart(..) => self.anchors.clear(),
             Event::Alias(id) => return self.alias(id, self.start_of(&span)),
             Event::Scalar(text, style, anchor, tag) => {
                 let node = self.scalar(&text, style, tag.as_deref(), &span)?;
@@ -271,7 +266,7 @@ impl<'t, 'b> Builder<'t, 'b> {
             self.fault(node.at, "there is nothing here that could be merged", Some(help));
         }
         let Some(frame) = self.stack.last_mut() else {
-            self.root = Some(node);
+            self.documents.push(node);
             return Ok(());
         };
         match &mut frame.kind {
@@ -340,7 +335,9 @@ mod tests {
     use super::*;
 
     fn parse(text: &str, file: usize) -> Result<Node, Vec<Fault>> {
-        super::parse(text, file, &mut Budget::default())
+        let mut documents = super::parse(text, file, &mut Budget::default())?;
+        assert_eq!(documents.len(), 1, "{text}");
+        Ok(documents.remove(0))
     }
 
     fn faults(text: &str) -> Vec<String> {
@@ -395,7 +392,7 @@ mod tests {
     #[test]
     fn what_is_wrong_with_the_text_is_said() {
         for (text, expected) in [
-            ("a: 1\n---\nb: 2\n", "2:1 : the file has more than one document"),
+            ("a: &a 1\n---\nb: 2\nb: 3\n", "4:1 : the key `b` is there twice"),
             ("a: 1\nb: 2\na: 3\n", "3:1 : the key `a` is there twice"),
             ("a: {b: 1, b: 2}", "1:11 a: the key `b` is there twice"),
             ("a: &a [*a]", "1:8 a[0]: the alias refers to a value that contains it"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::calls::{Access, Calls};
 use crate::backend::{
     Backend, EnsureApp, EnsureRoutes, Launch, ObserveApp, ObservedTarget, Outcome, Reduce, RemoveApp, RemoveTask,
-    RetainRoutes, SetTargets, SetWeights, StartTask, Target, TargetRegistration, TargetState,
+    RetainRoutes, SetInherited, SetTargets, SetWeights, StartTask, Target, TargetRegistration, TargetState,
 };
 use crate::error::{Error, ErrorKind, Result, Retry};
 use crate::model::{AppName, InstanceId, Release, ReleaseNumber, RevisionId, ServiceName, ServiceRelease};
@@ -61,6 +61,13 @@ impl Act {
             Action::Drain { release, revision, keep, idle, .. } => self.drain(*release, revision, *keep, *idle).await,
             Action::Reduce { revision, keep, idle } => self.reduce(revision, *keep, *idle).await,
             Action::Tidy { release, pools } => self.tidy(*release, pools).await,
+            Action::SetInherited { service, instances, state } => {
+                let instances = instances.iter().map(|instance| instance.id.clone()).collect();
+                let call = self.calls.frame(&self.key, LONG);
+                let request = SetInherited::new(call, self.app.clone(), instances, *state);
+                let set = || self.backend.orchestrator.set_inherited(request.clone());
+                self.calls.make("orchestrator.set_inherited", service, Access::Change, LONG, set).await
+            }
             Action::RemoveApp { volumes } => {
                 self.forget_tasks().await?;
                 let request = RemoveApp::new(self.calls.frame(&self.key, LONG), self.app.clone(), *volumes);

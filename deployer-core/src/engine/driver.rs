@@ -352,7 +352,8 @@ impl Driver {
         let standing_by = failed || !matches!(record.kind, DeploymentKind::Rollback { .. });
         let request = if standing_by { request.with_failed_baseline() } else { request };
         let request = request.with_haste(failed).with_drains(capabilities.drains).with_scales(capabilities.scales);
-        let plan = plan_back(&request.with_internal(internal));
+        let stopped = self.state.plan.inherited();
+        let plan = plan_back(&request.with_internal(internal).with_stopped(&stopped));
         self.watch.clear();
         self.write(entries, JournalEvent::Diverted { reason, plan })
     }

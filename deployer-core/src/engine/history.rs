@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::journal::{DeploymentKind, DeploymentRecord};
+use crate::journal::{DeploymentKind, DeploymentRecord, Verdict};
 use crate::model::{ReleaseNumber, Timestamp};
 
 /// An application's deployments, newest first.
@@ -21,9 +21,10 @@ impl History {
         if newest.verdict.is_some() { newest.serving() } else { newest.baseline }
     }
 
-    /// Whether the newest deployment ended with the wanted release serving.
-    pub(crate) fn ends_promoted(&self) -> bool {
-        self.0.first().is_some_and(is_promoted)
+    /// Whether the newest deployment was cut short in favour of another one, which has not begun: what is there is something
+    /// between two releases.
+    pub(crate) fn ends_superseded(&self) -> bool {
+        self.0.first().is_some_and(|newest| matches!(newest.verdict, Some(Verdict::Superseded { .. })))
     }
 
     /// The deployment that brought what serves; not one that found it serving already.
@@ -64,13 +65,13 @@ impl History {
 }
 
 fn is_promoted(record: &DeploymentRecord) -> bool {
-    record.verdict.as_ref().is_some_and(crate::journal::Verdict::is_promoted)
+    record.verdict.as_ref().is_some_and(Verdict::is_promoted)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::{Failure, Verdict};
+    use crate::journal::Failure;
     use crate::model::{AppName, DeploymentId};
 
     fn record(kind: DeploymentKind, target: u64, baseline: u64, promoted: bool) -> DeploymentRecord {

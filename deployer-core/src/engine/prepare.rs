@@ -10,9 +10,7 @@ use super::calls::{Access, Calls};
 use super::event::{EventKind, Events};
 use crate::backend::{Backend, BuildImage, BuiltImage, PublishImage, ResolveImage, Secrets};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{
-    AppName, AppSpec, BuildSpec, EnvValue, ImageSource, PinnedImage, ServiceName, ServiceRelease, ServiceSpec,
-};
+use crate::model::{AppName, AppSpec, BuildSpec, ImageSource, PinnedImage, ServiceName, ServiceRelease, ServiceSpec};
 
 /// How long building, pulling or pushing one image may take.
 const IMAGE: Duration = Duration::from_secs(60 * 60);
@@ -89,11 +87,9 @@ impl Prepare {
         mut service: ServiceSpec,
         built: Option<BuiltImage>,
     ) -> Result<ServiceRelease> {
-        for value in service.workload.env.values_mut() {
-            if let EnvValue::Secret(reference) = value {
-                let pin = || self.secrets.pin(reference);
-                *reference = self.calls.insist("secrets.pin", &reference.name, Access::Read, IMAGE, pin).await?;
-            }
+        for reference in service.workload.secrets_mut() {
+            let pin = || self.secrets.pin(reference);
+            *reference = self.calls.insist("secrets.pin", &reference.name, Access::Read, IMAGE, pin).await?;
         }
         let image = self.image(app, name, &service.image, built).await?;
         let text = format!("{} is {}", image.reference, image.digest.short());

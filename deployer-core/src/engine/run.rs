@@ -17,10 +17,10 @@ use crate::backend::{
     AcquireLease, Append, Backend, DeploymentQuery, Gate, Lease, ObserveApp, ReleaseQuery, Secrets, Signal,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::{DeploymentKind, DeploymentRecord, Entry, JournalEvent, State};
+use crate::journal::{DeploymentKind, DeploymentRecord, Entry, JournalEvent, State, Verdict};
 use crate::model::{
-    AppName, AppSpec, DeploymentId, PinnedImage, Problems, Provenance, Release, ReleaseNumber, RevisionId, ServiceName,
-    ServiceRelease, Timestamp,
+    AppName, AppSpec, DeploymentId, InstanceId, PinnedImage, Problems, Provenance, Release, ReleaseNumber, RevisionId,
+    ServiceName, ServiceRelease, Timestamp,
 };
 use crate::plan::{Observed, Plan, PlanRequest, plan_back, plan_forward};
 
@@ -194,6 +194,20 @@ impl Tools {
         })
     }
 
+    /// What another tool has started and the last deployment has stopped without coming to its own end.
+    async fn stopped(&self, history: &History, observed: &Observed) -> Result<BTreeSet<InstanceId>> {
+        let cut_short = |record: &&DeploymentRecord| {
+            matches!(record.verdict, Some(Verdict::Superseded { .. } | Verdict::NeedsAttention { .. }))
+        };
+        let last = history.0.first().filter(cut_short);
+        let Some(last) = last.filter(|_| observed.app.inherited.iter().any(|one| !one.running)) else {
+            return Ok(BTreeSet::new());
+        };
+        let read = || self.backend.store.journal(&last.id, 1);
+        let entries = self.calls.insist("store.journal", &last.id, Access::Read, SHORT, read).await?;
+        Ok(State::fold(&entries)?.plan.inherited())
+    }
+
     pub(crate) async fn plan(
         &self,
         app: &AppName,
@@ -214,6 +228,7 @@ impl Tools {
             observed = self.observe(app, &known).await?;
         }
         let warm = self.warm(app, history).await?;
+        let stopped = self.stopped(history, &observed).await?;
         let standby = if matches!(kind, DeploymentKind::Deploy) { &warm } else { &BTreeSet::new() };
         let before = match history.standby() {
             Some((number, _)) => self.release(app, number).await?,
@@ -225,7 +240,7 @@ impl Tools {
             .with_scales(self.backend.orchestrator.capabilities().scales)
             .with_internal(self.backend.balancer.capabilities().internal);
         let plan = match kind {
-            DeploymentKind::Deploy => plan_forward(&request),
+            DeploymentKind::Deploy => plan_forward(&request.with_stopped(&stopped)),
             DeploymentKind::Rollback { .. } => plan_back(&request),
             DeploymentKind::Destroy { volumes } => plan_back(&request.with_volumes(volumes)),
         };
@@ -291,10 +306,9 @@ impl Run {
     pub(crate) async fn rollback(self, to: Option<ReleaseNumber>, basis: Option<Basis>) -> Result<DeploymentRecord> {
         let lease = self.lease(false).await?;
         let result = async {
-            let interrupted = self.tools.history(&self.app).await?.open().is_some();
             let history = self.settle(&lease).await?;
             // From the middle of a deployment, what was there before it is the last that was good.
-            let midway = history.serving().filter(|_| interrupted && !history.ends_promoted());
+            let midway = history.serving().filter(|_| history.ends_superseded());
             let number = to.or(midway).or_else(|| history.last_known_good()).ok_or_else(|| {
                 Error::new(ErrorKind::NotFound, "there is no earlier release that was good")
                     .with_resource(self.app.to_string())

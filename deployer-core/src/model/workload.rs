@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::container::{ContainerOptions, File, is_default};
+use super::container::{ContainerOptions, File, FileContent, is_default};
 use super::time::millis;
 
 /// How a service's instances run. Two services with the same image digest and equal workloads are the same revision.
@@ -65,6 +65,18 @@ impl Workload {
         let ports = self.ports.iter().filter(|port| port.transport == Transport::Udp);
         let ports = ports.filter_map(|port| Some(format!("the port {}/udp of the host", port.published?.port)));
         volumes.chain(addresses).chain(ports).collect()
+    }
+
+    /// The secrets that its instances are given.
+    pub(crate) fn secrets_mut(&mut self) -> impl Iterator<Item = &mut SecretRef> {
+        let in_env = self.env.values_mut().filter_map(|value| match value {
+            EnvValue::Secret(secret) => Some(secret),
+            EnvValue::Plain(_) => None,
+        });
+        in_env.chain(self.files.iter_mut().filter_map(|file| match &mut file.content {
+            FileContent::Secret(secret) => Some(secret),
+            FileContent::Text(_) => None,
+        }))
     }
 
     /// The mounts that two revisions must never use at the same time: writable named volumes.

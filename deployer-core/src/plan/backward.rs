@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::forward::VERIFY_TIMEOUT;
 use super::planner::{Draft, PlanRequest, change, in_order, is_scaled, serving, wanted};
 use super::step::{Action, ChangeKind, Plan, ServiceChange, StepId, StepWeight};
+use crate::backend::Inherited;
 use crate::model::{Condition, Release, RevisionId, ServiceName, ServiceRelease};
 
 pub(super) fn plan(request: &PlanRequest<'_>) -> Plan {
@@ -56,6 +57,10 @@ fn to_release(draft: &mut Draft<'_>, request: &PlanRequest<'_>, target: &Release
     let warm: Vec<RevisionId> =
         request.warm.iter().filter(|revision| !failed.values().any(|failed| failed == *revision)).cloned().collect();
     let mut ends = vec![proof];
+    ends.extend(draft.give_back(&[proof], StepWeight::CleanUp));
+    // What the target itself has taken over from is still there if its own clean-up was cut short.
+    let replaced = |one: &Inherited| !one.running && !request.stopped.contains(&one.id);
+    ends.extend(draft.discard_inherited(&[proof], target, replaced));
     for name in request.observed.services() {
         let current = target.services.get(&name).map(|service| service.revision(&name));
         ends.extend(fewer(draft, target, &name, proof));
@@ -160,7 +165,10 @@ fn to_nothing(draft: &mut Draft<'_>, request: &PlanRequest<'_>) {
     }
     let tidy = Action::Tidy { release: None, pools: Vec::new() };
     let tidied = draft.step(&ends, tidy);
-    draft.step(&[tidied], Action::RemoveApp { volumes: request.volumes });
+    // Ports and addresses are free again.
+    let mut last = draft.give_back(&[tidied], StepWeight::Required);
+    last.push(tidied);
+    draft.step(&last, Action::RemoveApp { volumes: request.volumes });
 }
 
 fn changes(request: &PlanRequest<'_>) -> Vec<ServiceChange> {

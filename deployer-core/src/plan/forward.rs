@@ -45,7 +45,9 @@ fn leaves_over(request: &PlanRequest<'_>, target: &Release) -> bool {
     let pools = observed.routing.iter().flat_map(|routing| &routing.pools).map(|pool| &pool.revision);
     let mut revisions = pools.chain(observed.app.instances.iter().map(|instance| &instance.revision));
     let current = target.revisions();
-    revisions.any(|revision| current.get(revision.service()) != Some(revision) && !request.warm.contains(revision))
+    observed.app.inherited.iter().any(|one| target.services.contains_key(&one.service))
+        || revisions
+            .any(|revision| current.get(revision.service()) != Some(revision) && !request.warm.contains(revision))
         || observed.routing.iter().any(|routing| !listens(&routing.service))
 }
 
@@ -101,7 +103,8 @@ impl<'a> Forward<'a> {
     /// Starts every service's new instances, those that are recreated last.
     fn capacity(&mut self) {
         let release = self.target.number;
-        self.prepare = vec![self.draft.step(&[], Action::Prepare { release })];
+        let vacated = self.draft.take_over(self.target);
+        self.prepare = vec![self.draft.step(&vacated, Action::Prepare { release })];
         let stops = |lane: &&Lane<'_>| lane.is_recreated() || !self.draft.rivals(lane.name, lane.service).is_empty();
         let recreated: BTreeSet<&ServiceName> = self.lanes.values().filter(stops).map(|lane| lane.name).collect();
         let late: BTreeSet<&ServiceName> =
@@ -467,6 +470,7 @@ impl<'a> Forward<'a> {
                 }
             }
         }
+        ends.extend(self.draft.discard_inherited(&[proof], self.target, |_| true));
         pools.sort();
         pools.dedup();
         let tidy = Action::Tidy { release: Some(self.target.number), pools };

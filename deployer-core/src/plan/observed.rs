@@ -107,8 +107,8 @@ impl Observed {
         running.chain(self.routing.iter().map(|routing| routing.service.clone())).collect()
     }
 
-    /// A hash of what plans depend on: which revisions have how many instances, and the weights. What changes by itself
-    /// (health, counters) is not in it.
+    /// A hash of what plans depend on: which revisions have how many instances, the weights, and what another tool has
+    /// started. What changes by itself (health, counters) is not in it.
     #[must_use]
     pub fn fingerprint(&self) -> Digest {
         let mut instances: BTreeMap<&RevisionId, BTreeSet<u32>> = BTreeMap::new();
@@ -118,6 +118,12 @@ impl Observed {
         let instances: Vec<_> = instances.into_iter().collect();
         let weights: BTreeMap<_, Vec<_>> =
             self.routing.iter().map(|routing| (&routing.service, routing.weights().into_iter().collect())).collect();
-        Digest::of(&serde_json::to_vec(&(instances, weights)).unwrap_or_default())
+        let inherited: BTreeSet<_> = self.app.inherited.iter().map(|one| (&one.id, one.running)).collect();
+        let basis = if inherited.is_empty() {
+            serde_json::to_vec(&(instances, weights))
+        } else {
+            serde_json::to_vec(&(instances, weights, inherited))
+        };
+        Digest::of(&basis.unwrap_or_default())
     }
 }

@@ -7,9 +7,10 @@ use super::difference;
 use super::observed::Observed;
 use super::step::{Action, ChangeKind, Plan, ServiceChange, Step, StepId, StepWeight};
 use super::{backward, forward};
-use crate::backend::TaskId;
+use crate::backend::{Inherited, InheritedState, TaskId};
 use crate::model::{
-    AppName, DeploymentId, Hook, HookPoint, Release, ReleaseNumber, RevisionId, ServiceName, ServiceRelease, Strategy,
+    AppName, DeploymentId, Hook, HookPoint, InstanceId, Release, ReleaseNumber, RevisionId, ServiceName,
+    ServiceRelease, Strategy,
 };
 
 /// How long requests in flight may take where nothing else is known.
@@ -45,7 +46,12 @@ pub struct PlanRequest<'a> {
     pub scales: bool,
     /// Whether traffic is better off on half of the wanted capacity than where it is now.
     pub haste: bool,
+    /// What another tool has started and a deployment has stopped that did not come to its end: it runs again if this one
+    /// is given up too.
+    pub stopped: &'a BTreeSet<InstanceId>,
 }
+
+static NOTHING: BTreeSet<InstanceId> = BTreeSet::new();
 
 impl<'a> PlanRequest<'a> {
     /// A request with nothing warm, for an orchestrator that does not drain.
@@ -72,6 +78,7 @@ impl<'a> PlanRequest<'a> {
             baseline_served: true,
             scales: false,
             haste: true,
+            stopped: &NOTHING,
         }
     }
 
@@ -114,6 +121,13 @@ impl<'a> PlanRequest<'a> {
     #[must_use]
     pub fn with_haste(mut self, haste: bool) -> Self {
         self.haste = haste;
+        self
+    }
+
+    /// Says what another tool has started and a deployment has stopped that did not come to its end.
+    #[must_use]
+    pub fn with_stopped(mut self, stopped: &'a BTreeSet<InstanceId>) -> Self {
+        self.stopped = stopped;
         self
     }
 
@@ -299,6 +313,84 @@ impl<'a> Draft<'a> {
         vec![self.add(after, weight, Action::Drain { release, revision: revision.clone(), keep, timeout, idle })]
     }
 
+    /// Adds the end of what another tool has started of the target's services, before anything needs its ports, addresses
+    /// and volumes; what it has of others is left alone. Answers what the next step waits for.
+    pub(super) fn take_over(&mut self, target: &Release) -> Vec<StepId> {
+        let stopped = self.request.stopped;
+        let inherited = self.inherited(target, |one| one.running || stopped.contains(&one.id));
+        let all: Vec<Inherited> = inherited.values().flatten().cloned().collect();
+        let Some(first) = all.first() else { return Vec::new() };
+        let names: Vec<&str> = all.iter().map(|one| one.name.as_str()).collect();
+        self.notes.push(format!(
+            "{} has started {}: stopped first, so that nothing answers until the release does, and started again should it \
+             fail",
+            first.tool,
+            names.join(", ")
+        ));
+        for one in all.iter().filter(|one| !one.unnamed_volumes.is_empty()) {
+            self.notes.push(format!(
+                "what {} has written to {} is in a volume without a name, and stays there: the release begins with an empty \
+                 one",
+                one.name,
+                one.unnamed_volumes.join(" and ")
+            ));
+        }
+        let mut steps: BTreeMap<ServiceName, StepId> = BTreeMap::new();
+        for service in in_order(target).into_iter().rev() {
+            let Some(instances) = inherited.get(service) else { continue };
+            let callers = steps.iter().filter(|(other, _)| depends(target, other, service)).map(|(_, step)| *step);
+            let callers: Vec<StepId> = callers.collect();
+            let action = set_inherited(service, instances, InheritedState::Stopped);
+            steps.insert(service.clone(), self.step(&callers, action));
+        }
+        steps.into_values().collect()
+    }
+
+    /// Adds the return of what another tool had started and was stopped on the way to the release that is given up.
+    pub(super) fn give_back(&mut self, after: &[StepId], weight: StepWeight) -> Vec<StepId> {
+        let Some(given_up) = self.request.baseline else { return Vec::new() };
+        let stopped = self.request.stopped;
+        let inherited = self.inherited(given_up, |one| stopped.contains(&one.id));
+        let mut steps: BTreeMap<ServiceName, StepId> = BTreeMap::new();
+        for service in in_order(given_up) {
+            let Some(instances) = inherited.get(service) else { continue };
+            let needed = steps.iter().filter(|(other, _)| depends(given_up, service, other)).map(|(_, step)| *step);
+            let after: Vec<StepId> = after.iter().copied().chain(needed).collect();
+            let action = set_inherited(service, instances, InheritedState::Running);
+            steps.insert(service.clone(), self.add(&after, weight, action));
+        }
+        steps.into_values().collect()
+    }
+
+    /// Adds the removal of what another tool had started of the target's services, as far as it is not wanted any more.
+    pub(super) fn discard_inherited(
+        &mut self,
+        after: &[StepId],
+        target: &Release,
+        unwanted: impl Fn(&Inherited) -> bool,
+    ) -> Vec<StepId> {
+        let inherited = self.inherited(target, unwanted);
+        let removed = inherited.iter().map(|(service, instances)| {
+            self.add(after, StepWeight::CleanUp, set_inherited(service, instances, InheritedState::Removed))
+        });
+        removed.collect()
+    }
+
+    /// What another tool has started of each service of a release, as far as it is wanted.
+    fn inherited(
+        &self,
+        release: &Release,
+        wanted: impl Fn(&Inherited) -> bool,
+    ) -> BTreeMap<ServiceName, Vec<Inherited>> {
+        let mut found: BTreeMap<ServiceName, Vec<Inherited>> = BTreeMap::new();
+        for one in &self.request.observed.app.inherited {
+            if release.services.contains_key(&one.service) && wanted(one) {
+                found.entry(one.service.clone()).or_default().push(one.clone());
+            }
+        }
+        found
+    }
+
     /// Adds the wait until so many instances of a service are ready.
     pub(super) fn await_healthy(
         &mut self,
@@ -447,6 +539,16 @@ pub(super) fn in_order(release: &Release) -> Vec<&ServiceName> {
         visit(release, name, &mut seen, &mut order);
     }
     order
+}
+
+/// Whether a service depends on another one, directly or not.
+fn depends(release: &Release, service: &ServiceName, on: &ServiceName) -> bool {
+    let dependencies = release.services.get(service).into_iter().flat_map(|service| service.depends_on.keys());
+    dependencies.into_iter().any(|dependency| dependency == on || depends(release, dependency, on))
+}
+
+fn set_inherited(service: &ServiceName, instances: &[Inherited], state: InheritedState) -> Action {
+    Action::SetInherited { service: service.clone(), instances: instances.to_vec(), state }
 }
 
 /// What a plan means for a service, with what differs between the releases.

@@ -1,15 +1,15 @@
 //! A plan and its steps: what will be done, as data.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::TaskId;
+use crate::backend::{Inherited, InheritedState, TaskId};
 use crate::model::time::millis;
 use crate::model::{
-    AppName, Digest, GateSpec, Hook, HookPoint, Human, Readiness, ReleaseNumber, RevisionId, ServiceName,
+    AppName, Digest, GateSpec, Hook, HookPoint, Human, InstanceId, Readiness, ReleaseNumber, RevisionId, ServiceName,
 };
 
 /// What will be done, every input pinned. A plan is computed from what was observed and is never changed.
@@ -35,6 +35,17 @@ impl Plan {
     #[must_use]
     pub fn step(&self, id: StepId) -> Option<&Step> {
         self.steps.get(id.0 as usize)
+    }
+
+    /// What it stops, or starts again, of what another tool has started: what runs again if it is given up.
+    pub(crate) fn inherited(&self) -> BTreeSet<InstanceId> {
+        let kept = self.steps.iter().filter_map(|step| match &step.action {
+            Action::SetInherited { instances, state: InheritedState::Stopped | InheritedState::Running, .. } => {
+                Some(instances.iter().map(|instance| instance.id.clone()))
+            }
+            _ => None,
+        });
+        kept.flatten().collect()
     }
 
     /// Whether there is nothing to do but to verify.
@@ -292,6 +303,15 @@ pub enum Action {
         /// The revisions whose pools stay.
         pools: Vec<RevisionId>,
     },
+    /// Stops, starts or removes what another tool has started.
+    SetInherited {
+        /// The service.
+        service: ServiceName,
+        /// Which of its instances.
+        instances: Vec<Inherited>,
+        /// What they shall do.
+        state: InheritedState,
+    },
     /// Removes what the services shared.
     RemoveApp {
         /// Whether volumes go too.
@@ -310,7 +330,9 @@ impl Action {
             | Self::Hold { revision, .. }
             | Self::Drain { revision, .. }
             | Self::Reduce { revision, .. } => Some(revision.service()),
-            Self::RunHook { service, .. } | Self::Shift { service, .. } => Some(service),
+            Self::RunHook { service, .. } | Self::Shift { service, .. } | Self::SetInherited { service, .. } => {
+                Some(service)
+            }
             Self::Prepare { .. } | Self::Verify { .. } | Self::Tidy { .. } | Self::RemoveApp { .. } => None,
         }
     }
@@ -330,6 +352,7 @@ impl Action {
             Self::Reduce { .. } => "reduce",
             Self::Verify { .. } => "verify",
             Self::Tidy { .. } => "tidy",
+            Self::SetInherited { .. } => "set-inherited",
             Self::RemoveApp { .. } => "remove-app",
         }
     }
@@ -380,6 +403,15 @@ impl fmt::Display for Action {
             Self::Reduce { revision, keep, .. } => write!(f, "stop {}", rest(revision, *keep)),
             Self::Verify { release, .. } => write!(f, "verify that {release} is what serves"),
             Self::Tidy { .. } => f.write_str("remove routes and pools that nothing needs"),
+            Self::SetInherited { instances, state, .. } => {
+                let names: Vec<&str> = instances.iter().map(|instance| instance.name.as_str()).collect();
+                let names = names.join(", ");
+                match state {
+                    InheritedState::Stopped => write!(f, "stop {names}"),
+                    InheritedState::Running => write!(f, "start {names} again"),
+                    InheritedState::Removed => write!(f, "remove {names}"),
+                }
+            }
             Self::RemoveApp { volumes: false } => f.write_str("remove networks"),
             Self::RemoveApp { volumes: true } => f.write_str("remove networks and volumes"),
         }

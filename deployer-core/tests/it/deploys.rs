@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use deployer_core::{
     AppSpec, CanaryStep, GateCheck, GatePoint, GateSpec, Hook, HookPoint, JournalEvent, OnInconclusive, ReleaseNumber,
-    Retention, Strategy, TargetRegistration, Verdict,
+    Retention, ServiceSpec, Strategy, TargetRegistration, Verdict,
 };
 use deployer_testkit::{Behaviour, Options, simulate};
 
@@ -234,6 +234,53 @@ fn hooks_run_once_and_in_their_place() {
         assert!(place("hook warm-up") < place("verify"));
         assert!(place("hook goodbye") < place("stop web@"));
         assert!(!world.describe().contains("task"), "tasks are forgotten: {}", world.describe());
+        world.assert_no_violations();
+    });
+}
+
+#[test]
+fn a_task_runs_before_those_that_wait_for_it_and_again_when_it_is_another() {
+    let (world, deployer) = world();
+    world.on_image("worker:v3", Behaviour::task(SECOND, 3).with_log("no such table"));
+    simulate(async {
+        let waiting = |version, task| {
+            let run = Hook::new("run", HookPoint::PreDeploy, [""; 0]);
+            let task = ServiceSpec::image(format!("worker:v{task}")).with_replicas(0).with_hook(run);
+            let web = web(version).with_dependency("migrate").unwrap();
+            only(web).with_service("migrate", task).unwrap()
+        };
+        let executed = || world.executions_by_hook("shop").values().sum::<u32>();
+        let (record, events) = deploy_watched(&deployer, waiting(1, 1)).await;
+        assert!(record.unwrap().verdict.unwrap().is_promoted());
+        assert_eq!(executed(), 1);
+        let finished: Vec<String> = journal(&events)
+            .iter()
+            .filter_map(|event| match event {
+                JournalEvent::StepFinished { step, .. } => Some(step),
+                _ => None,
+            })
+            .map(|step| match journal(&events)[0] {
+                JournalEvent::Opened { plan, .. } => plan.step(*step).unwrap().action.to_string(),
+                _ => panic!("no opening"),
+            })
+            .collect();
+        let place = |text: &str| finished.iter().position(|action| action.contains(text)).unwrap();
+        assert!(place("hook run") < place("start web@"), "{finished:?}");
+
+        // The same again, and only what waits for it is another.
+        deploy_well(&deployer, waiting(1, 1)).await;
+        deploy_well(&deployer, waiting(2, 1)).await;
+        assert_eq!(executed(), 1);
+        deploy_well(&deployer, waiting(2, 2)).await;
+        assert_eq!(executed(), 2);
+        // One that was never proven runs again.
+        for executions in [3, 4] {
+            let (record, _) = deploy_watched(&deployer, waiting(3, 3)).await;
+            let verdict = record.unwrap().verdict.unwrap();
+            assert!(!verdict.is_promoted() && verdict.to_string().contains("code 3"), "{verdict}");
+            assert_eq!(executed(), executions);
+        }
+        world.assert_serving("shop", "web", "web:v2", 3);
         world.assert_no_violations();
     });
 }

@@ -6,6 +6,7 @@ mod deploys;
 mod failures;
 mod fuzz;
 mod golden;
+mod inherited;
 mod interruptions;
 mod plans;
 mod properties;

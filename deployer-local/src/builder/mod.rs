@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bollard::query_parameters::TagImageOptionsBuilder;
-use deployer_core::{BuildImage, BuiltImage, Digest, Error, ErrorKind, ImageBuilder, ProgressSink, Result};
+use deployer_core::{BuildImage, BuildSpec, BuiltImage, Digest, Error, ErrorKind, ImageBuilder, ProgressSink, Result};
 use hyper::header::HeaderValue;
 
 use crate::context::BuildContext;
@@ -32,7 +32,7 @@ const OPERATION: &str = "builder.build";
 /// [`EngineRegistry`](crate::EngineRegistry) can prune it.
 ///
 /// BuildKit is used without a session, but for builds with secrets. Those need the cargo feature `build-secrets`, and are
-/// refused without it; they show no progress.
+/// refused without it; they show no progress. Builds with a size of `/dev/shm` are made by the classic builder.
 #[derive(Clone, Debug)]
 pub struct DockerBuilder {
     engine: Engine,
@@ -64,7 +64,9 @@ impl DockerBuilder {
         let context = blocking(move || BuildContext::gather(&spec)).await??;
         let mut context = Arc::new(context);
         let credentials = blocking(Credentials::of_user).await?;
-        let mut version = Version::BuildKit;
+        // BuildKit takes no note of the size without a session, and does not say so.
+        let sized = request.build.shm_size.is_some();
+        let mut version = if sized { Version::Classic } else { Version::BuildKit };
         let mut own_frontend = false;
         loop {
             #[cfg(feature = "build-secrets")]
@@ -158,7 +160,15 @@ fn check_secrets(request: &BuildImage) -> Result<()> {
     if let Some(id) = request.build.secrets.keys().find(|id| !request.secrets.contains_key(*id)) {
         return Err(Error::new(ErrorKind::InvalidInput, format!("the value of the build secret {id} is not given")));
     }
-    if request.secrets.is_empty() || cfg!(feature = "build-secrets") {
+    if request.secrets.is_empty() {
+        return Ok(());
+    }
+    let BuildSpec { extra_hosts, network, shm_size, .. } = &request.build;
+    if !extra_hosts.is_empty() || network.is_some() || shm_size.is_some() {
+        let message = "a build with secrets cannot have `extra_hosts`, `network` or `shm_size`";
+        return Err(Error::new(ErrorKind::Unsupported, message).with_help("leave them out"));
+    }
+    if cfg!(feature = "build-secrets") {
         return Ok(());
     }
     Err(Error::new(ErrorKind::Unsupported, "this program was built without the means to hand secrets to a build")

@@ -100,8 +100,8 @@ impl<'a> Output<'a> {
     }
 
     fn trace(&mut self, trace: Trace) {
-        for vertex in trace.vertexes {
-            self.vertex(vertex);
+        for vertex in &trace.vertexes {
+            self.begins(vertex);
         }
         for Status { id, current, total, completed } in trace.statuses {
             let message = if completed { "done" } else { "started" };
@@ -112,16 +112,24 @@ impl<'a> Output<'a> {
             let step = self.steps.entry(vertex).or_default();
             step.output(&text, |name, line| self.sink.progress(Progress::new(name, line)));
         }
+        // One message tells of a step's end and of its last output.
+        for vertex in trace.vertexes {
+            self.ends(vertex);
+        }
     }
 
-    fn vertex(&mut self, vertex: Vertex) {
+    fn begins(&mut self, vertex: &Vertex) {
         let step = self.steps.entry(vertex.digest.clone()).or_default();
-        step.name = vertex.name;
+        step.name.clone_from(&vertex.name);
         // The same is said more than once.
         if vertex.started && !step.started {
             step.started = true;
             self.sink.progress(Progress::new(&step.name, "started"));
         }
+    }
+
+    fn ends(&mut self, vertex: Vertex) {
+        let step = self.steps.entry(vertex.digest.clone()).or_default();
         if vertex.completed && !step.ended {
             step.ended = true;
             step.output(b"\n", |name, line| self.sink.progress(Progress::new(name, line)));
@@ -279,6 +287,7 @@ mod tests {
                 vertex("2", two, true, true, "exit code: 7"),
                 vertex("2", two, true, true, "exit code: 7"),
             ],
+            logs: vec![log("\nlast")],
             ..Trace::default()
         });
         output.take(Message { error: Some("executor failed".to_owned()), ..Message::default() });
@@ -288,14 +297,15 @@ mod tests {
                 "[a 1/2] RUN one: started",
                 "[stage-1 2/3] RUN two: started",
                 "[stage-1 2/3] RUN two: a",
-                "[a 1/2] RUN one: context canceled",
                 "[stage-1 2/3] RUN two: b",
+                "[a 1/2] RUN one: context canceled",
+                "[stage-1 2/3] RUN two: last",
                 "[stage-1 2/3] RUN two: exit code: 7",
             ]
         );
         let failed = output.end().unwrap_err();
         assert_eq!(failed.instruction(), Some("RUN two"));
-        assert_eq!(failed.last_lines, ["a", "b"]);
+        assert_eq!(failed.last_lines, ["a", "b", "last"]);
     }
 
     #[test]

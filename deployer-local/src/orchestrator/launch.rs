@@ -175,7 +175,7 @@ impl DockerOrchestrator {
     }
 
     /// Starts a container; one that runs is left alone.
-    async fn start(&self, operation: &'static str, name: &str) -> Result<()> {
+    pub(super) async fn start(&self, operation: &'static str, name: &str) -> Result<()> {
         let started = self.engine.docker().start_container(name, None::<StartContainerOptions>).await;
         started.map_err(|error| refused(operation, name, error, Effect::Done))
     }

@@ -2,6 +2,7 @@
 
 mod container;
 mod files;
+mod inherited;
 mod launch;
 mod logs;
 mod observe;
@@ -24,7 +25,8 @@ use bollard::models::ContainerSummary;
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use deployer_core::{
     AppSpec, EnsureApp, Launch, LogQuery, LogStream, ObserveApp, ObservedApp, Orchestrator, OrchestratorCapabilities,
-    Outcome, Problem, Problems, Reduce, RemoveApp, RemoveTask, Result, Secrets, SmokeAnswer, SmokeRequest, StartTask,
+    Outcome, Problem, Problems, Reduce, RemoveApp, RemoveTask, Result, Secrets, SetInherited, SmokeAnswer,
+    SmokeRequest, StartTask,
 };
 
 use crate::engine::{Engine, classify};
@@ -93,7 +95,7 @@ impl DockerOrchestrator {
         let own = format!("{}/{}", version.os.unwrap_or_default(), version.arch.unwrap_or_default());
         for (name, platform) in wanted {
             // The variant of an architecture is a matter of the image.
-            if !platform.starts_with(&own) {
+            if !is_for(platform, &own) {
                 let message = format!("the service is for {platform}, and this engine is {own}");
                 let problem = Problem::error(format!("services.{name}.platform"), message);
                 problems.push(problem.with_help("name an image for the platform of the engine"));
@@ -113,6 +115,23 @@ impl DockerOrchestrator {
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let listed = self.engine.docker().list_containers(Some(options)).await;
         listed.map_err(|error| classify(operation, resource, error))
+    }
+}
+
+/// Whether a platform such as `linux/arm64/v8` is this one, by any of the names that architectures have.
+fn is_for(platform: &str, own: &str) -> bool {
+    let usual = |name| match name {
+        "x86_64" | "x86-64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let parts: Vec<&str> = platform.split('/').map(usual).collect();
+    let (os, architecture) = own.split_once('/').unwrap_or((own, ""));
+    match parts.as_slice() {
+        // The engine takes a single name for either.
+        [one] => *one == os || *one == architecture,
+        [first, second, ..] => *first == os && *second == architecture,
+        [] => false,
     }
 }
 
@@ -178,6 +197,10 @@ impl Orchestrator for DockerOrchestrator {
         self.forget_task(&request).await
     }
 
+    async fn set_inherited(&self, request: SetInherited) -> Result<Outcome> {
+        self.bring_inherited(&request).await
+    }
+
     async fn remove_app(&self, request: RemoveApp) -> Result<Outcome> {
         self.remove_shared(&request).await
     }
@@ -188,5 +211,26 @@ impl Orchestrator for DockerOrchestrator {
 
     async fn logs(&self, query: LogQuery) -> Result<LogStream> {
         self.open_logs(query).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn platforms_have_several_names() {
+        for (platform, is_for) in [
+            ("linux/amd64", true),
+            ("linux/x86_64", true),
+            ("linux/amd64/v2", true),
+            ("amd64", true),
+            ("linux", true),
+            ("linux/arm64", false),
+            ("linux/aarch64", false),
+            ("windows/amd64", false),
+            ("wasi/wasm", false),
+        ] {
+            assert_eq!(super::is_for(platform, "linux/amd64"), is_for, "{platform}");
+        }
+        assert!(super::is_for("linux/aarch64/v8", "linux/arm64"));
     }
 }

@@ -9,10 +9,11 @@ use deployer_core::{ExitDetail, ObserveApp, ObservedApp, ObservedInstance, Resul
 use futures_util::TryStreamExt;
 use futures_util::future::try_join_all;
 
+use super::inherited::inherited;
 use super::state::{self, Probed};
 use super::{DockerOrchestrator, answered, label};
 use crate::engine::classify;
-use crate::naming::ours;
+use crate::naming::{compose, ours};
 
 const OBSERVE: &str = "orchestrator.observe";
 
@@ -77,9 +78,12 @@ impl PastExits {
 impl DockerOrchestrator {
     pub(super) async fn observe_containers(&self, request: &ObserveApp) -> Result<ObservedApp> {
         let app = request.app.as_str();
-        let listed = self.containers(OBSERVE, app, &[(ours::APP, app)]).await?;
+        // What we make has Compose's labels too.
+        let listed = self.containers(OBSERVE, app, &[(compose::PROJECT, app)]).await?;
+        let inherited = listed.iter().filter_map(inherited).collect();
         let (instances, tasks): (Vec<_>, Vec<_>) = listed
             .into_iter()
+            .filter(|container| label(container, ours::APP) == Some(app))
             .filter(|container| matches!(label(container, ours::ROLE), Some(ours::ROLE_INSTANCE | ours::ROLE_TASK)))
             .partition(|container| label(container, ours::ROLE) == Some(ours::ROLE_INSTANCE));
         let instances = try_join_all(instances.iter().map(|container| self.instance(request, container)));
@@ -90,7 +94,7 @@ impl DockerOrchestrator {
         let (instances, tasks) = futures_util::future::try_join(instances, tasks).await?;
         let mut instances: Vec<ObservedInstance> = instances.into_iter().flatten().collect();
         instances.sort_by(|a, b| (&a.revision, a.ordinal).cmp(&(&b.revision, b.ordinal)));
-        Ok(ObservedApp::new(instances, tasks.into_iter().flatten().collect()))
+        Ok(ObservedApp::new(instances, tasks.into_iter().flatten().collect()).with_inherited(inherited))
     }
 
     async fn instance(&self, request: &ObserveApp, listed: &ContainerSummary) -> Result<Option<ObservedInstance>> {

@@ -34,22 +34,26 @@ impl DockerOrchestrator {
     }
 
     async fn stop_and_remove(&self, container: &ContainerSummary) -> Result<()> {
-        let id = container.id.as_deref().unwrap_or_default();
+        self.stop(REDUCE, container).await?;
+        self.discard(REDUCE, container.id.as_deref().unwrap_or_default()).await
+    }
+
+    /// Stops a container that runs, with its own signal and grace period. One that is gone is no error.
+    pub(super) async fn stop(&self, operation: &'static str, container: &ContainerSummary) -> Result<()> {
         use ListedState::{CREATED, DEAD, EXITED, REMOVING};
-        if !matches!(container.state, Some(CREATED | DEAD | EXITED | REMOVING)) {
-            let Some(inspected) = self.inspect(container).await? else { return Ok(()) };
-            let grace = inspected.config.and_then(|config| config.stop_timeout);
-            let grace =
-                grace.and_then(|seconds| u64::try_from(seconds).ok()).map_or(DEFAULT_GRACE, Duration::from_secs);
-            // The engine answers when the container has stopped.
-            let patient = self.engine.docker().clone().with_timeout(grace.saturating_add(MARGIN));
-            match patient.stop_container(id, None::<StopContainerOptions>).await {
-                Ok(()) => {}
-                Err(error) if is_gone(&error) => return Ok(()),
-                Err(error) => return Err(classify(REDUCE, id, error)),
-            }
+        if matches!(container.state, Some(CREATED | DEAD | EXITED | REMOVING)) {
+            return Ok(());
         }
-        self.discard(REDUCE, id).await
+        let Some(inspected) = self.inspect(container).await? else { return Ok(()) };
+        let grace = inspected.config.and_then(|config| config.stop_timeout);
+        let grace = grace.and_then(|seconds| u64::try_from(seconds).ok()).map_or(DEFAULT_GRACE, Duration::from_secs);
+        // The engine answers when the container has stopped.
+        let patient = self.engine.docker().clone().with_timeout(grace.saturating_add(MARGIN));
+        let id = container.id.as_deref().unwrap_or_default();
+        match patient.stop_container(id, None::<StopContainerOptions>).await {
+            Err(error) if !is_gone(&error) => Err(classify(operation, id, error)),
+            _ => Ok(()),
+        }
     }
 
     /// Removes a container and its volumes without a name, without asking it to stop. One that is gone is no error.

@@ -66,13 +66,19 @@ impl DockerOrchestrator {
         let app = request.app.as_str();
         let failed = |error: DockerError| classify(REMOVE, app, error);
         let docker = self.engine.docker();
-        let filters = naming::label_filter(&[(ours::APP, app)]);
+        // What Compose had made before the application was taken over from it has its labels, as all of ours has.
+        let filters = naming::label_filter(&[(compose::PROJECT, app)]);
         let mut removed = 0_usize;
         let mut used = Vec::new();
 
         let options = ListNetworksOptionsBuilder::default().filters(&filters).build();
         for network in docker.list_networks(Some(options)).await.map_err(failed)? {
             let (name, id) = (network.name.unwrap_or_default(), network.id.unwrap_or_default());
+            let ours = network.labels.is_some_and(|labels| labels.contains_key(ours::APP));
+            // Containers that do not run need it when they are started again, and do not keep the engine from removing it.
+            if !ours && !self.containers_by("network", &id).await.map_err(failed)?.is_empty() {
+                continue;
+            }
             match docker.remove_network(&id).await {
                 Ok(()) => removed += 1,
                 Err(error) if answered(&error, 404) => {}
@@ -90,7 +96,7 @@ impl DockerOrchestrator {
                     Ok(()) => removed += 1,
                     Err(error) if answered(&error, 404) => {}
                     Err(error) if answered(&error, 409) => {
-                        let users = self.containers_with(&volume.name).await.map_err(failed)?;
+                        let users = self.containers_by("volume", &volume.name).await.map_err(failed)?;
                         used.push((format!("volume {}", volume.name), users));
                     }
                     Err(error) => return Err(classify(REMOVE, volume.name, error)),
@@ -111,8 +117,9 @@ impl DockerOrchestrator {
         Ok(names)
     }
 
-    async fn containers_with(&self, volume: &str) -> Result<Vec<String>, DockerError> {
-        let filters = HashMap::from([("volume".to_owned(), vec![volume.to_owned()])]);
+    /// The names of containers, running or not, by their network or volume.
+    async fn containers_by(&self, what: &str, name: &str) -> Result<Vec<String>, DockerError> {
+        let filters = HashMap::from([(what.to_owned(), vec![name.to_owned()])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let listed = self.engine.docker().list_containers(Some(options)).await?;
         let first = |names: Vec<String>| names.into_iter().next();

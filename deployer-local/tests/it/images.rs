@@ -160,6 +160,35 @@ async fn a_build_takes_its_context_arguments_target_and_labels() {
 }
 
 #[tokio::test]
+async fn a_build_has_the_hosts_network_and_shared_memory_that_were_asked_for() {
+    with_app(async |bench| {
+        let run = "grep -q '10.9.8.7.*there' /etc/hosts && test \"$(ls /sys/class/net)\" = lo";
+        let mut build = bench.dockerfile(&format!("FROM {BASE}\nRUN : {} && {run}\n", bench.app));
+        build.extra_hosts = vec!["there:10.9.8.7".to_owned()];
+        build.network = Some("none".to_owned());
+        build.tags = vec![format!("{}:one", bench.app), format!("{}:two", bench.app)];
+        let image = bench.build(build.clone()).await.unwrap();
+        for tag in &build.tags {
+            assert_eq!(bench.resolve(tag).await.unwrap().digest, image.digest, "{tag}");
+        }
+
+        let sized = format!("FROM {BASE}\nRUN {run} && grep -q '/dev/shm .*size=16384k' /proc/mounts\n");
+        build.shm_size = Some(16 << 20);
+        bench.file("Dockerfile", &sized);
+        bench.build(build.clone()).await.unwrap();
+
+        // With secrets there is another way to BuildKit.
+        let values = BTreeMap::from([("token".to_owned(), SecretValue::new("hush"))]);
+        let service = ServiceName::new("web").unwrap();
+        let request = BuildImage::new(call(), bench.app.clone(), service, build, values, Arc::new(Seen::default()));
+        let error = bench.builder.build(request).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.message().contains("`shm_size`"), "{error}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_equal_build_is_an_equal_image_from_the_cache() {
     with_app(async |bench| {
         let build = bench.dockerfile(&format!("FROM {BASE}\nCOPY Dockerfile /\nRUN echo {}\n", bench.app));

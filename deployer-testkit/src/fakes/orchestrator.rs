@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use deployer_core::{
-    AppName, AppSpec, Clock, Effect, EnsureApp, ErrorKind, InstanceId, Launch, LogLine, LogQuery, LogStream,
-    ObserveApp, ObservedApp, Orchestrator, OrchestratorCapabilities, Outcome, Problem, Problems, Reduce, Release,
-    RemoveApp, RemoveTask, Result, Retry, RevisionId, ServiceName, ServiceRelease, SmokeAnswer, SmokeRequest,
-    StartTask, TargetRegistration, Timestamp,
+    AppName, AppSpec, Clock, Effect, EnsureApp, ErrorKind, InheritedState, InstanceId, Launch, LogLine, LogQuery,
+    LogStream, ObserveApp, ObservedApp, Orchestrator, OrchestratorCapabilities, Outcome, Problem, Problems, Reduce,
+    Release, RemoveApp, RemoveTask, Result, Retry, RevisionId, ServiceName, ServiceRelease, SetInherited, SmokeAnswer,
+    SmokeRequest, StartTask, TargetRegistration, Timestamp,
 };
 use futures_core::Stream;
 
@@ -159,7 +159,9 @@ impl Orchestrator for FakeOrchestrator {
         // Only the order within a revision is promised.
         state.random.shuffle(&mut groups);
         state.random.shuffle(&mut tasks);
-        let observed = ObservedApp::new(groups.into_iter().flatten().collect(), tasks);
+        let inherited = state.inherited.get(&request.app).cloned().unwrap_or_default();
+        let instances = groups.into_iter().flatten().collect();
+        let observed = ObservedApp::new(instances, tasks).with_inherited(inherited);
         let answer = (now, observed.clone());
         state.answered.apps.insert(request.app, answer);
         Ok(observed)
@@ -173,6 +175,11 @@ impl Orchestrator for FakeOrchestrator {
         let mut state = self.world.enter(&release.app, OPERATION, &resource, call, &inputs)?;
         self.world.check_release(&mut state, OPERATION, release);
         let found = service_of(&mut state, OPERATION, release, service)?;
+        let inherited = state.inherited.get(&release.app).into_iter().flatten();
+        if let Some(name) = inherited.filter(|one| one.service == *service && one.running).map(|one| &one.name).next() {
+            let detail = format!("{revision} is started beside {name}");
+            state.violate(Rule::InheritedIsStopped, detail);
+        }
         let should_be = found.revision(service);
         if should_be != *revision {
             let detail = format!("{service} of {} is {should_be}, not {revision}", release.number);
@@ -268,6 +275,27 @@ impl Orchestrator for FakeOrchestrator {
         let mut state = self.world.enter(app, "orchestrator.remove_task", &task.0, call, app.as_str())?;
         let removed = state.tasks.remove(&(app.clone(), task.clone()));
         Ok(if removed.is_some() { Outcome::Changed } else { Outcome::AlreadyThere })
+    }
+
+    async fn set_inherited(&self, request: SetInherited) -> Result<Outcome> {
+        const OPERATION: &str = "orchestrator.set_inherited";
+        let SetInherited { call, app, instances, state: wanted, .. } = &request;
+        let inputs = format!("{app} {instances:?} {wanted:?}");
+        let mut state = self.world.enter(app, OPERATION, app.as_str(), call, &inputs)?;
+        let there = state.inherited.entry(app.clone()).or_default();
+        let before = there.clone();
+        match wanted {
+            InheritedState::Removed => there.retain(|one| !instances.contains(&one.id)),
+            InheritedState::Stopped | InheritedState::Running => {
+                let running = *wanted == InheritedState::Running;
+                if let Some(gone) = instances.iter().find(|id| running && !there.iter().any(|one| one.id == **id)) {
+                    return Err(failure(OPERATION, gone.as_str(), ErrorKind::NotFound, "it is gone"));
+                }
+                let these = there.iter_mut().filter(|one| instances.contains(&one.id));
+                these.for_each(|one| one.running = running);
+            }
+        }
+        Ok(if before == *there { Outcome::AlreadyThere } else { Outcome::Changed })
     }
 
     async fn remove_app(&self, request: RemoveApp) -> Result<Outcome> {

@@ -92,7 +92,10 @@ fn world(stage: &Stage<'_>, ended: &Ended) -> Vec<String> {
         return found;
     }
     let incomplete = leftovers || !left_over(ended, record).is_empty();
-    if incomplete && ended.schedule.is_transient() {
+    // Who has interrupted it may have died before he began: then it waits for whoever comes next, and says so.
+    let died = |fault: &Fault| matches!(fault, Fault::CrashBefore | Fault::CrashAfter);
+    let deserted = !stage.scenario.meanwhile.is_empty() && ended.schedule.any(died);
+    if incomplete && ended.schedule.is_transient() && !deserted {
         found.push(format!("passing trouble left something over: {:?}", left_over(ended, record)));
     }
     let serving = release(ended, record.serving());

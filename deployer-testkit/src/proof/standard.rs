@@ -39,6 +39,7 @@ pub fn standard() -> Vec<Scenario> {
     scenarios.extend(processes());
     scenarios.extend(limits());
     scenarios.extend(neighbours());
+    scenarios.extend(inheritances());
     scenarios
 }
 
@@ -277,6 +278,32 @@ fn changes() -> Vec<Scenario> {
         serving("scale/down").then(Act::deploy(with(INSTANCES - 1))).keeping("web", INSTANCES - 1),
         serving("routes").then(Act::deploy(only(elsewhere))).keeping("web", INSTANCES),
         serving("destroy").then(Act::Destroy).losing_requests(),
+    ]
+}
+
+/// What another tool has started, in an application that was never deployed and in one that was.
+fn inheritances() -> Vec<Scenario> {
+    let inherits = |name: &str, to: AppSpec| {
+        let after = |world: &World| {
+            arrange(world);
+            world.inherit(APP, "cache", "shop_cache_1", true);
+            world.inherit(APP, "web", "shop_web_1", true);
+            world.inherit(APP, "web", "shop_web_2", false);
+        };
+        let scenario = Scenario::new(format!("inherited/{name}"), APP, after).losing_requests();
+        scenario.then(Act::deploy(to)).under(requests())
+    };
+    let to = |image: &str| app([("web", web(image, blue_green())), ("cache", cache("v1"))]);
+    vec![
+        inherits("deploy", to("web:v1")),
+        inherits("failing", to("web:broken")).ending("rolled-back"),
+        inherits("cancel", to("web:v1"))
+            .meanwhile(Duration::from_millis(60), Act::Cancel)
+            .ending_any(["cancelled", "promoted"]),
+        inherits("supersede", to("web:v1")).meanwhile(Duration::from_millis(60), Act::supersede(to("web:v2"))),
+        inherits("supersede-failing", to("web:v1"))
+            .meanwhile(Duration::from_millis(60), Act::supersede(to("web:broken")))
+            .ending_any(["rolled-back", "promoted"]),
     ]
 }
 

@@ -17,6 +17,8 @@ pub struct Shape {
     pub routes: BTreeMap<ServiceName, Vec<Route>>,
     /// One-off tasks that are left.
     pub tasks: usize,
+    /// What another tool has started, by name, and whether it runs.
+    pub inherited: BTreeMap<String, bool>,
     /// Whether networks are there.
     pub networks: bool,
 }
@@ -91,6 +93,8 @@ impl Shape {
             let others = self.serves(name).filter(|(revision, _)| **revision != wanted);
             found.extend(others.map(|(revision, _)| format!("{revision} serves as well")));
         }
+        let ours = self.inherited.keys();
+        found.extend(ours.map(|name| format!("{name}, which another tool has started, is still there")));
         let gone = self.revisions.iter().filter(|(revision, _)| !release.services.contains_key(revision.service()));
         found.extend(gone.map(|(revision, _)| format!("{revision} is of no service of the release")));
         found
@@ -106,6 +110,9 @@ impl fmt::Display for Shape {
         }
         for (service, routes) in &self.routes {
             writeln!(f, "  entry {service} with {} routes", routes.len())?;
+        }
+        for (name, running) in &self.inherited {
+            writeln!(f, "  {name} of another tool {}", if *running { "runs" } else { "does not run" })?;
         }
         write!(f, "  {} tasks, {}", self.tasks, if self.networks { "networks" } else { "no networks" })
     }
@@ -134,6 +141,8 @@ impl World {
             }
         }
         shape.tasks = state.tasks.keys().filter(|(owner, _)| owner.as_str() == app).count();
+        let inherited = state.inherited.iter().filter(|(owner, _)| owner.as_str() == app).flat_map(|(_, all)| all);
+        shape.inherited = inherited.map(|one| (one.name.clone(), one.running)).collect();
         shape.networks = state.shared.iter().any(|(owner, shared)| owner.as_str() == app && shared.ready);
         shape
     }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use deployer_core::{
-    AppName, ExitDetail, InstanceId, ObservedApp, ObservedRouting, ObservedTask, OutputStream, Published, RevisionId,
-    ServiceName, TargetRegistration, TaskId, Timestamp,
+    AppName, ExitDetail, Inherited, InstanceId, ObservedApp, ObservedRouting, ObservedTask, OutputStream, Published,
+    RevisionId, ServiceName, TargetRegistration, TaskId, Timestamp,
 };
 
 use super::Options;
@@ -34,6 +34,8 @@ pub(crate) struct State {
     /// How often each task was really executed. Outlives the task.
     pub(crate) executions: BTreeMap<(AppName, TaskId), u32>,
     pub(crate) routing: BTreeMap<(AppName, ServiceName), Entry>,
+    /// What another tool has started of each application.
+    pub(crate) inherited: BTreeMap<AppName, Vec<Inherited>>,
     /// Ports that other programs listen on.
     pub(crate) foreign_ports: BTreeMap<Published, String>,
     pub(crate) traffic: TrafficState,
@@ -137,6 +139,7 @@ impl State {
             tasks: BTreeMap::new(),
             executions: BTreeMap::new(),
             routing: BTreeMap::new(),
+            inherited: BTreeMap::new(),
             foreign_ports: BTreeMap::new(),
             traffic: TrafficState::default(),
             capacity: CapacityWatch::default(),

@@ -57,6 +57,8 @@ pub enum Rule {
     TaskRunsOnce,
     /// Two revisions never write one volume at the same time.
     VolumeHasOneWriter,
+    /// What another tool has started of a service does not run when the service's own instances start.
+    InheritedIsStopped,
     /// The engine registers targets only where the orchestrator does not.
     TargetsAreRegisteredOnce,
 }
@@ -78,6 +80,7 @@ impl fmt::Display for Rule {
             Self::LeaseIsHeld => "changes are made under a lease",
             Self::TaskRunsOnce => "a one-off task is executed once",
             Self::VolumeHasOneWriter => "a volume has one writing revision at a time",
+            Self::InheritedIsStopped => "what another tool has started is stopped before its service starts",
             Self::TargetsAreRegisteredOnce => "targets are registered by one side only",
         })
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use deployer_core::{
     AppSpec, Backend, BuildImage, BuildSpec, BuiltImage, Call, CallInfo, Clock, DeployOptions, Deployer, Digest,
-    ErrorKind, GateAnswer, GateCheck, GatePoint, GateQuestion, GateSpec, ImageBuilder, Intercept, Invocation, Next,
-    Problems, Registry, Result, SecretRef, SecretValue, Secrets, ServiceName, ServiceSpec, Timestamp,
+    ErrorKind, File, GateAnswer, GateCheck, GatePoint, GateQuestion, GateSpec, ImageBuilder, Intercept, Invocation,
+    Next, Problems, Registry, Result, SecretRef, SecretValue, Secrets, ServiceName, ServiceSpec, Timestamp,
 };
 use deployer_testkit::mocks::{
     MockClock, MockGate, MockImageBuilder, MockIntercept, MockLoadBalancer, MockOrchestrator, MockRegistry,
@@ -83,7 +83,7 @@ fn a_mocked_gate_is_asked_by_the_engine() {
 #[test]
 fn mocked_secrets_are_pinned_once_for_a_release() {
     let mut secrets = MockSecrets::new();
-    secrets.expect_pin().times(1).returning(|reference| {
+    secrets.expect_pin().times(2).returning(|reference| {
         let mut pinned = reference.clone();
         pinned.version = Some("7".into());
         Ok(pinned)
@@ -94,14 +94,16 @@ fn mocked_secrets_are_pinned_once_for_a_release() {
     let revealed = simulate(secrets.reveal(&SecretRef::new("db"))).unwrap();
     assert_eq!(revealed.expose(), "s3cr3t");
     let deployer = Deployer::builder(world.backend()).clock(world.clock()).secrets(Arc::new(secrets)).build();
-    let web = ServiceSpec::image("shop:v1").with_secret_env("DATABASE_URL", SecretRef::new("db"));
+    let mut web = ServiceSpec::image("shop:v1").with_secret_env("DATABASE_URL", SecretRef::new("db"));
+    web.workload.files.push(File::secret(SecretRef::new("db"), "/run/secrets/db"));
     let shop = AppSpec::new("shop").unwrap().with_service("web", web).unwrap();
     simulate(async {
         let record = deployer.deploy(shop, DeployOptions::default()).finished().await.unwrap();
         world.assert_promoted(&record);
         let release = deployer.releases(&app(), 1).await.unwrap().remove(0);
         let text = serde_json::to_string(&release).unwrap();
-        assert!(text.contains("\"version\":\"7\"") && !text.contains("s3cr3t"), "{text}");
+        assert_eq!(text.matches("\"version\":\"7\"").count(), 2, "{text}");
+        assert!(!text.contains("s3cr3t"), "{text}");
     });
 }
 

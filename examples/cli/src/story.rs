@@ -5,8 +5,8 @@ use std::fmt;
 use std::time::Duration;
 
 use deployer_core::{
-    Action, ChangeKind, DivertReason, Entry, Event, EventKind, GateAnswer, Health, HookPoint, Human, InstanceId,
-    InstancePhase, JournalEvent, Outcome, Plan, RevisionId, ServiceName, Step, StepId, Timestamp,
+    Action, ChangeKind, DivertReason, Entry, Event, EventKind, GateAnswer, Health, HookPoint, Human, InheritedState,
+    InstanceId, InstancePhase, JournalEvent, Outcome, Plan, RevisionId, ServiceName, Step, StepId, Timestamp,
 };
 
 /// Something to tell.
@@ -269,6 +269,15 @@ fn ends(plan: &Plan, step: &Step, outcome: Outcome) -> Option<Told> {
         Action::Reduce { revision, keep: 0, .. } => format!("{} is stopped", revision.hash()),
         Action::Reduce { revision, keep, .. } => format!("{} is reduced to {keep}", revision.hash()),
         Action::Verify { release, .. } => format!("verified: {release} is what serves"),
+        Action::SetInherited { instances, state, .. } => {
+            let names: Vec<&str> = instances.iter().map(|instance| instance.name.as_str()).collect();
+            let what = match state {
+                InheritedState::Stopped => "stopped",
+                InheritedState::Running => "started again",
+                InheritedState::Removed => "removed",
+            };
+            format!("{} of {}: {what}", names.join(", "), instances.first()?.tool)
+        }
         Action::RemoveApp { volumes: true } => "networks and volumes are removed".to_owned(),
         Action::RemoveApp { volumes: false } => "networks are removed".to_owned(),
         _ => return None,

@@ -8,13 +8,14 @@ use crate::compose::report::Report;
 use crate::compose::source::parse;
 
 fn tree(text: &str) -> Node {
-    let mut tree = parse(text, 0, &mut Budget::default()).unwrap_or_else(|faults| panic!("{text}: {faults:?}"));
+    let mut tree =
+        parse(text, 0, &mut Budget::default()).unwrap_or_else(|faults| panic!("{text}: {faults:?}")).remove(0);
     settle(&mut tree);
     tree
 }
 
 fn merged(report: &mut Report, base: &str, over: &str, path: &[&str]) -> Node {
-    let over = parse(over, 0, &mut Budget::default()).unwrap_or_else(|faults| panic!("{over}: {faults:?}"));
+    let over = parse(over, 0, &mut Budget::default()).unwrap_or_else(|faults| panic!("{over}: {faults:?}")).remove(0);
     let mut merged = merge(report, tree(base), over, path);
     settle(&mut merged);
     merged
@@ -138,7 +139,7 @@ fn the_keys_of_a_service_are_merged_as_compose_does() {
         (
             "{extra_hosts: {a: 1.1.1.1}}",
             "{extra_hosts: {b: 2.2.2.2, a: [1.1.1.1, 3.3.3.3]}}",
-            "{extra_hosts: [a=1.1.1.1, b=2.2.2.2, a=3.3.3.3]}",
+            "{extra_hosts: [a=1.1.1.1, a=3.3.3.3, b=2.2.2.2]}",
         ),
         // `logging`, by its driver.
         (

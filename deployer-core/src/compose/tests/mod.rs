@@ -3,6 +3,7 @@
 mod agreement;
 mod golden;
 mod hostile;
+mod merge_agreement;
 mod merging;
 mod origins;
 mod refusals;

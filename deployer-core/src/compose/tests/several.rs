@@ -30,6 +30,29 @@ fn later_files_override_earlier_ones() {
 }
 
 #[test]
+fn documents_of_one_file_override_each_other() {
+    let dir = given(&[
+        (
+            "compose.yaml",
+            "name: shop\ninclude: [more.yaml]\nservices:\n  web: &web { image: web:1, environment: { A: 1 } }\n---\n\
+             services:\n  web: { image: web:2, environment: [B=2] }\n  admin:\n    extends: { file: base.yaml, service: base }\n\
+             ---\n# Nothing.\n---\n",
+        ),
+        ("more.yaml", "services:\n  db: { image: db:1 }\n---\nservices:\n  db: { image: !override db:2 }\n"),
+        ("base.yaml", "services:\n  base: { image: base:1 }\n---\nservices:\n  base: { environment: { C: 3 } }\n"),
+    ]);
+    let spec = ComposeReader::new().read_file(dir.path().join("compose.yaml")).unwrap().spec;
+    let [admin, db, web] = ["admin", "db", "web"].map(|name| &spec.services[name]);
+    let images = [admin, db, web].map(|service| service.image.clone());
+    assert_eq!(images, ["base:1", "db:2", "web:2"].map(|image| ImageSource::Reference(image.into())));
+    assert_eq!([env(admin), env(web)], ["C=3", "A=1 B=2"]);
+
+    let dir = given(&[("compose.yaml", "services:\n  web: &web { image: web:1 }\n---\nservices:\n  db: *web\n")]);
+    let problems = ComposeReader::new().read_file(dir.path().join("compose.yaml")).unwrap_err();
+    assert_eq!(told(&dir, &problems).len(), 1, "an anchor is that of its document: {problems}");
+}
+
+#[test]
 fn problems_are_at_the_place_in_the_file_that_they_come_from() {
     let dir = given(&[
         ("a.yaml", "services:\n  web:\n    image: web:1\n    ports: [x]\n    init: x\n    isolation: x\n"),

@@ -44,6 +44,9 @@ impl Sample {
     pub(super) fn copy(&self, directory: &Path) -> Copy {
         copy(self.file.parent().unwrap(), directory);
         let file = directory.join(self.file.file_name().unwrap());
+        // The engine gives these addresses to whichever network is made first without any of its own.
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.replace("172.20.0.", "10.213.20.")).unwrap();
         let sample = Self { name: self.name.clone(), file };
         Copy { sample, changes: directory.join("standin.yaml"), services: BTreeMap::new() }
     }

@@ -1,0 +1,237 @@
+//! What the engine itself costs: simulated deployments of many services, many deployments at once, and the store.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use deployer_core::{
+    AcquireLease, AppName, AppSpec, Append, DeployOptions, Deployer, Entry, JournalEvent, ReleaseStore, Route,
+    ServiceSpec, State, Strategy, Timestamp,
+};
+use deployer_local::SqliteStore;
+use deployer_testkit::{World, simulate};
+use futures_util::future::join_all;
+
+use crate::figures::{Section, Series, table};
+use crate::machine;
+use crate::plot;
+
+/// How large, and how many at once.
+const SERVICES: [usize; 4] = [1, 10, 100, 1_000];
+const AT_ONCE: [usize; 5] = [1, 10, 100, 1_000, 10_000];
+const JOURNALS: [usize; 3] = [100, 1_000, 10_000];
+
+/// What it cost.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cost {
+    wall: Duration,
+    processor: Duration,
+    /// Bytes for each deployment.
+    memory: f64,
+    entries: usize,
+}
+
+pub(crate) fn measure() -> Section {
+    let mut text = format!(
+        "## The engine\n\n`scripts/bench engine` on {}, one thread, the platform simulated: its books are part of what is \
+         measured. A deployment replaces every service by blue/green.\n\n",
+        machine::describe()
+    );
+    let mut figures = "engine:".to_owned();
+    let mut picture = Vec::new();
+
+    let (mut rows, mut points) = (Vec::new(), Vec::new());
+    for services in SERVICES {
+        let cost = deploy(1, services);
+        println!("{services} services: {cost:?}");
+        rows.push(row(services, 1, &cost));
+        points.push((services as f64, millis(cost.processor)));
+        write!(figures, " services_{services}_ms={:.2}", millis(cost.processor)).unwrap();
+    }
+    let heading = [
+        "services",
+        "deployments at once",
+        "wall",
+        "processor",
+        "for each service",
+        "journal entries/s",
+        "memory for each",
+    ];
+    text.push_str(&table(&heading, &rows));
+    writeln!(text, "\nThe time grows with the number of services to the power of {:.2}.\n", slope(&points)).unwrap();
+    write!(figures, " services_power={:.2}", slope(&points)).unwrap();
+    picture.push(("services in one deployment", points));
+
+    let (mut rows, mut points) = (Vec::new(), Vec::new());
+    for at_once in AT_ONCE {
+        let cost = deploy(at_once, 1);
+        println!("{at_once} at once: {cost:?}");
+        rows.push(row(1, at_once, &cost));
+        points.push((at_once as f64, millis(cost.processor)));
+        write!(figures, " at_once_{at_once}_ms={:.2}", millis(cost.processor)).unwrap();
+    }
+    text.push_str(&table(&heading, &rows));
+    writeln!(text, "\nThe time grows with the number of deployments to the power of {:.2}.\n", slope(&points)).unwrap();
+    write!(figures, " at_once_power={:.2}", slope(&points)).unwrap();
+    picture.push(("deployments at once", points));
+
+    let file = "benchmarks-engine.svg";
+    let svg = plot::against_size("Processor time of simulated deployments", "ms", &picture);
+    std::fs::write(crate::figures::documents().join(file), svg).unwrap();
+    writeln!(text, "![Processor time against size]({file})\n").unwrap();
+
+    text.push_str(&store(&mut figures));
+    text.push_str("\nNot measured here: allocations and instructions.\n");
+    Section { name: "engine".to_owned(), text, figures }
+}
+
+fn row(services: usize, at_once: usize, cost: &Cost) -> Vec<String> {
+    let each = millis(cost.processor) / (services * at_once) as f64;
+    vec![
+        services.to_string(),
+        at_once.to_string(),
+        format!("{:.1} ms", millis(cost.wall)),
+        format!("{:.1} ms", millis(cost.processor)),
+        format!("{each:.2} ms"),
+        format!("{:.0}", cost.entries as f64 / cost.processor.as_secs_f64().max(1e-9)),
+        format!("{:.0} KiB", cost.memory / 1024.0),
+    ]
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+/// The exponent of the power law through the points, by least squares of the logarithms.
+fn slope(points: &[(f64, f64)]) -> f64 {
+    let logs: Vec<(f64, f64)> = points.iter().map(|(x, y)| (x.ln(), y.ln())).collect();
+    let count = logs.len() as f64;
+    let (mean_x, mean_y) =
+        (logs.iter().map(|p| p.0).sum::<f64>() / count, logs.iter().map(|p| p.1).sum::<f64>() / count);
+    let above: f64 = logs.iter().map(|(x, y)| (x - mean_x) * (y - mean_y)).sum();
+    above / logs.iter().map(|(x, _)| (x - mean_x).powi(2)).sum::<f64>()
+}
+
+fn spec(services: usize, image: &str) -> AppSpec {
+    let strategy = Strategy::BlueGreen { bake: Duration::ZERO, keep_warm: Duration::ZERO };
+    (0..services).fold(AppSpec::new("shop").unwrap(), |app, number| {
+        let route = Route::new(8080).with_host(format!("s{number}.example"));
+        let service = ServiceSpec::image(image).with_route(route).with_http_probe("/", 8080);
+        app.with_service(format!("s{number}"), service.with_strategy(strategy.clone())).unwrap()
+    })
+}
+
+/// So many deployments at once, each of so many services in a world of its own. Small ones are made several times, and what one
+/// of them costs is told.
+fn deploy(at_once: usize, services: usize) -> Cost {
+    let times = (2_000 / (at_once * services)).clamp(1, 400);
+    let mut total = Cost::default();
+    for _ in 0..times {
+        let worlds: Vec<World> = (0..at_once).map(|_| World::new()).collect();
+        let deployers: Vec<Deployer> = worlds
+            .iter()
+            .map(|world| {
+                world.add_image("web:v1");
+                world.add_image("web:v2");
+                Deployer::builder(world.backend()).clock(world.clock()).build()
+            })
+            .collect();
+        let all = |image: &'static str| {
+            join_all(deployers.iter().map(async |deployer| {
+                let deployment = deployer.deploy(spec(services, image), DeployOptions::default());
+                let record = deployment.finished().await.unwrap();
+                assert!(record.verdict.as_ref().unwrap().is_promoted());
+                record
+            }))
+        };
+        simulate(async {
+            all("web:v1").await;
+            let (before, held) = (machine::own_time(), machine::memory_now());
+            let began = Instant::now();
+            let records = all("web:v2").await;
+            total.wall += began.elapsed();
+            total.processor += machine::own_time().saturating_sub(before);
+            total.memory += machine::memory_now().saturating_sub(held) as f64 * 1024.0 / at_once as f64;
+            total.entries += records.iter().map(|record| usize::try_from(record.last_seq).unwrap()).sum::<usize>();
+        });
+    }
+    let times = times as u32;
+    Cost {
+        wall: total.wall / times,
+        processor: total.processor.max(Duration::from_micros(1)) / times,
+        memory: total.memory / f64::from(times),
+        entries: total.entries / times as usize,
+    }
+}
+
+/// Leases and journals in SQLite, on this machine's disk.
+fn store(figures: &mut String) -> String {
+    let opened = opened();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let directory = tempfile::tempdir_in(".").unwrap();
+        let store = SqliteStore::open(directory.path().join("deployer.db")).unwrap();
+        let app: AppName = "shop".parse().unwrap();
+        let now = Timestamp::from_millis(1_000);
+        let ttl = Duration::from_secs(3_600);
+        let lease = store.acquire_lease(AcquireLease::new(app, "bench", "bench", ttl, now)).await.unwrap();
+        let mut renewing = Series::default();
+        for _ in 0..200 {
+            let began = Instant::now();
+            store.renew_lease(&lease, now).await.unwrap();
+            renewing.add(millis(began.elapsed()));
+        }
+        let mut rows = vec![vec!["renew a lease".to_owned(), renewing.cell(2)]];
+        write!(figures, " lease_ms={:.2}", renewing.median()).unwrap();
+        let mut appending = Series::default();
+        for length in JOURNALS {
+            let mut first = opened.clone();
+            let JournalEvent::Opened { deployment, .. } = &mut first.event else { panic!("it begins with that") };
+            *deployment = format!("bench-{length}").parse().unwrap();
+            first.fence = lease.fence;
+            let id = deployment.clone();
+            let mut state = State::open(&first).unwrap();
+            store.append(Append::new(state.record.clone(), lease.fence, vec![first])).await.unwrap();
+            // One at a time as far as that is measured, the rest together.
+            let mut left = length - 1;
+            while left > 0 {
+                let count = if appending.0.len() < 200 { 1 } else { left.min(500) };
+                let mut entries = Vec::new();
+                for _ in 0..count {
+                    let event = JournalEvent::Resumed { owner: "bench".to_owned() };
+                    let entry = Entry::new(state.record.last_seq + 1, now, lease.fence, event);
+                    state.apply(&entry).unwrap();
+                    entries.push(entry);
+                }
+                let began = Instant::now();
+                store.append(Append::new(state.record.clone(), lease.fence, entries)).await.unwrap();
+                if count == 1 {
+                    appending.add(millis(began.elapsed()));
+                }
+                left -= count;
+            }
+            let mut reading = Series::default();
+            for _ in 0..20 {
+                let began = Instant::now();
+                let entries = store.journal(&id, 1).await.unwrap();
+                assert_eq!(State::fold(&entries).unwrap().record.last_seq, length as u64);
+                reading.add(millis(began.elapsed()));
+            }
+            rows.push(vec![format!("read and fold a journal of {length} entries"), reading.cell(2)]);
+            write!(figures, " fold_{length}_ms={:.2}", reading.median()).unwrap();
+        }
+        rows.insert(1, vec!["append an entry".to_owned(), appending.cell(2)]);
+        write!(figures, " append_ms={:.2}", appending.median()).unwrap();
+        table(&["SQLite, each change forced to the disk", "ms"], &rows)
+    })
+}
+
+/// The first entry of a deployment's journal.
+fn opened() -> Entry {
+    let world = World::new();
+    world.add_image("web:v1");
+    let deployer = Deployer::builder(world.backend()).clock(world.clock()).build();
+    simulate(async {
+        let record = deployer.deploy(spec(1, "web:v1"), DeployOptions::default()).finished().await.unwrap();
+        world.backend().store.journal(&record.id, 1).await.unwrap().remove(0)
+    })
+}

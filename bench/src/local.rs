@@ -1,0 +1,393 @@
+//! A deployment and the way back under load, with each tool in turn, and the floor: what plain calls of the engine take.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use bollard::models::{ContainerCreateBody, HostConfig};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, InspectContainerOptions, RemoveContainerOptionsBuilder, StartContainerOptions,
+};
+use deployer_testkit::load::{Load, Mode, Report, Running};
+use futures_util::future::join_all;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+
+use crate::Choice;
+use crate::figures::{Section, Series, table};
+use crate::machine;
+use crate::plot::{self, Picture};
+use crate::site::{HOST, Site};
+use crate::tools::{Stand, Tool, build_images};
+
+/// Requests per second over kept connections, and as many over new ones.
+const RATE: u32 = 200;
+/// How long the load goes on before and after what is measured.
+const MARGIN: Duration = Duration::from_secs(1);
+/// How often the load is looked at, for the picture.
+const PACE: Duration = Duration::from_millis(100);
+/// How long the new version may take after the tool has said that it is done.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What was seen from outside while a command ran.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    /// From the command to the first answer of the version that shall serve.
+    pub(crate) first: Option<Duration>,
+    /// From the command until it alone answers: the last answer of another one, or the first of its own.
+    pub(crate) all: Option<Duration>,
+    pub(crate) command: Duration,
+    /// Processor time of the command and what it started.
+    pub(crate) processor: Duration,
+    pub(crate) sent: u64,
+    pub(crate) lost: u64,
+    /// From the first to the last request that was lost.
+    pub(crate) outage: Duration,
+    /// The slowest answer.
+    pub(crate) slowest: Duration,
+    /// The generator's own faults: requests that it could not send.
+    unsent: u64,
+    lag: Duration,
+    pub(crate) status: std::process::ExitStatus,
+    pub(crate) said: String,
+    pub(crate) picture: Picture,
+}
+
+/// The same many times over.
+#[derive(Default)]
+struct Rows {
+    first: Series,
+    all: Series,
+    command: Series,
+    processor: Series,
+    sent: u64,
+    lost: u64,
+    slowest: Series,
+}
+
+impl Rows {
+    fn add(&mut self, seen: &Seen) {
+        seen.first.into_iter().for_each(|time| self.first.seconds(time));
+        seen.all.into_iter().for_each(|time| self.all.seconds(time));
+        self.command.seconds(seen.command);
+        self.processor.seconds(seen.processor);
+        self.slowest.seconds(seen.slowest);
+        self.sent += seen.sent;
+        self.lost += seen.lost;
+    }
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.first.cell(2),
+            self.all.cell(2),
+            self.command.cell(2),
+            format!("{} of {}", self.lost, self.sent),
+            format!("{:.2}", self.slowest.most()),
+            self.processor.cell(2),
+        ]
+    }
+}
+
+pub(crate) async fn measure(choice: &Choice) -> Section {
+    build_images().await;
+    let tools = Tool::all(choice);
+    let headroom = headroom().await;
+    println!("{headroom}");
+    let mut floor = Series::default();
+    let mut rows: BTreeMap<String, (Rows, Rows)> = BTreeMap::new();
+    let mut pictures: BTreeMap<String, Picture> = BTreeMap::new();
+    let (mut unsent, mut lag) = (0, Duration::ZERO);
+    for round in 0..choice.rounds {
+        floor.seconds(floor_under_load(choice.replicas).await);
+        println!("round {}: floor {:.2} s", round + 1, floor.0.last().unwrap());
+        // Nobody is always the first, or comes always after the same other one.
+        let turns = (0..tools.len()).map(|turn| (turn + round as usize) % tools.len());
+        for tool in turns.map(|turn| &tools[turn]) {
+            let stand = Stand::new(tool, choice.replicas).await;
+            let forth = watch(&stand.site, stand.command("v2", ""), "v2").await;
+            tell(tool, "deploy", &forth);
+            let back = watch(&stand.site, stand.way_back(), "v1").await;
+            tell(tool, "back", &back);
+            for seen in [&forth, &back] {
+                unsent += seen.unsent;
+                lag = lag.max(seen.lag);
+            }
+            let (deployed, rolled_back) = rows.entry(tool.key()).or_default();
+            deployed.add(&forth);
+            rolled_back.add(&back);
+            pictures.insert(tool.key(), forth.picture);
+        }
+    }
+    section(choice, &tools, &headroom, &floor, &rows, &pictures, (unsent, lag))
+}
+
+fn tell(tool: &Tool, what: &str, seen: &Seen) {
+    let seconds = |time: Option<Duration>| time.map_or("-".to_owned(), |time| format!("{:.2} s", time.as_secs_f64()));
+    println!(
+        "  {:<34} {what:<6} first {:>8}, all {:>8}, command {:>8}, lost {} of {}, slowest {}",
+        tool.name(),
+        seconds(seen.first),
+        seconds(seen.all),
+        seconds(Some(seen.command)),
+        seen.lost,
+        seen.sent,
+        seconds(Some(seen.slowest)),
+    );
+}
+
+fn section(
+    choice: &Choice,
+    tools: &[Tool],
+    headroom: &str,
+    floor: &Series,
+    rows: &BTreeMap<String, (Rows, Rows)>,
+    pictures: &BTreeMap<String, Picture>,
+    (unsent, lag): (u64, Duration),
+) -> Section {
+    let Choice { replicas, rounds, .. } = choice;
+    let name = format!("local-{replicas}");
+    let mut text = format!(
+        "## Deploying {replicas} replicas under load\n\n`scripts/bench local --replicas {replicas} --rounds {rounds}` on {}. \
+         {RATE} requests/s over kept connections and as many over new ones, to `/version` of the quickstart's web service; the \
+         tools that have no proxy stand behind an HAProxy with the rules of Deployer's own, which waits for servers, repeats \
+         requests and finds servers through the engine's name server. Seconds: the median, in brackets the least and the most. \
+         *First* is the first answer of the new version, from *all* on \
+         it alone answers; *slowest* is the slowest answer, *processor* \
+         the time of the deploying process and its children.\n\n\
+         Plain calls that create, start and probe the same containers at once, under the same load, take {} s: the floor.\n\n",
+        machine::describe(),
+        floor.cell(2)
+    );
+    let heading = ["deploy", "first", "all", "command", "lost", "slowest", "processor"];
+    let row = |tool: &Tool, rows: &Rows| [vec![tool.name()], rows.cells()].concat();
+    let deployed: Vec<_> = tools.iter().map(|tool| row(tool, &rows[&tool.key()].0)).collect();
+    text.push_str(&table(&heading, &deployed));
+    text.push_str("\nAnd back to the version before, which only Deployer remembers; the others deploy it again:\n\n");
+    let heading = ["rollback", "first", "all", "command", "lost", "slowest", "processor"];
+    let back: Vec<_> = tools.iter().map(|tool| row(tool, &rows[&tool.key()].1)).collect();
+    text.push_str(&table(&heading, &back));
+    writeln!(
+        text,
+        "\nThe generator left out {unsent} requests and was at most {:.0} ms late. {headroom}",
+        lag.as_secs_f64() * 1000.0
+    )
+    .unwrap();
+    let rows_of: Vec<(String, &Picture)> = tools.iter().map(|tool| (tool.name(), &pictures[&tool.key()])).collect();
+    let file = format!("benchmarks-{name}.svg");
+    std::fs::write(crate::figures::documents().join(&file), plot::over_time(&rows_of)).unwrap();
+    writeln!(text, "\n![Answers and losses over time, for each tool]({file})").unwrap();
+    text.push_str(
+        "\nThe last round, a column for each tenth of a second since the command: answers of the old version grey, of the new one \
+         green, lost requests red.\n\nNot measured here: Docker Swarm, which needs an engine of its own.\n",
+    );
+    let mut figures = format!("local: replicas={replicas} rounds={rounds} floor_s={:.3}", floor.median());
+    for tool in tools {
+        let (deployed, back) = &rows[&tool.key()];
+        write!(
+            figures,
+            " {key}_first_s={:.3} {key}_all_s={:.3} {key}_lost={} {key}_back_s={:.3} {key}_back_lost={}",
+            deployed.first.median(),
+            deployed.all.median(),
+            deployed.lost,
+            back.all.median(),
+            back.lost,
+            key = tool.key().replace('-', "_")
+        )
+        .unwrap();
+    }
+    Section { name, text, figures }
+}
+
+/// Runs a command under load, until `version` answers alone.
+pub(crate) async fn watch(site: &Site, mut command: Command, version: &str) -> Seen {
+    let loads = start_loads(site);
+    tokio::time::sleep(MARGIN).await;
+    let processor = machine::time_of_children();
+    let began = Instant::now();
+    let mut running = std::pin::pin!(command.output());
+    let mut drawing = Drawing::new(&loads);
+    let output = loop {
+        tokio::select! {
+            output = &mut running => break output.unwrap(),
+            () = tokio::time::sleep(PACE) => drawing.look(&loads),
+        }
+    };
+    let took = began.elapsed();
+    let processor = machine::time_of_children().saturating_sub(processor);
+    // Other versions may still answer for a while.
+    let done = Instant::now();
+    let mut last = others(&loads, version);
+    while done.elapsed() < PATIENCE {
+        let quiet = Instant::now();
+        while quiet.elapsed() < MARGIN {
+            tokio::time::sleep(PACE).await;
+            drawing.look(&loads);
+        }
+        let now = others(&loads, version);
+        if now == last {
+            break;
+        }
+        last = now;
+    }
+    let starts = loads.each_ref().map(|load| began.saturating_duration_since(load.started()));
+    let reports = join_all(loads.map(Running::stop)).await;
+    let seen = |pick: fn(&Report, &str) -> Vec<Duration>| -> Vec<Duration> {
+        let each = reports.iter().zip(starts).flat_map(|(report, start)| {
+            pick(report, version).into_iter().filter_map(move |at| at.checked_sub(start)).collect::<Vec<_>>()
+        });
+        each.collect()
+    };
+    let first =
+        seen(|report, version| report.by_version.get(version).map(|count| count.first_seen).into_iter().collect());
+    let first = first.into_iter().min();
+    let others = seen(|report, version| {
+        report.by_version.iter().filter(|(other, _)| *other != version).map(|(_, count)| count.last_seen).collect()
+    });
+    let losses = seen(|report, _| report.losses.iter().map(|loss| loss.at).collect());
+    let outage = match (losses.iter().min(), losses.iter().max()) {
+        (Some(first), Some(last)) => *last - *first,
+        _ => Duration::ZERO,
+    };
+    Seen {
+        first,
+        all: others.into_iter().chain(first).max(),
+        command: took,
+        processor,
+        sent: reports.iter().map(|report| report.sent).sum(),
+        lost: reports.iter().map(|report| report.lost).sum(),
+        outage,
+        slowest: reports.iter().map(|report| report.latency.max).max().unwrap_or_default(),
+        unsent: reports.iter().map(|report| report.unsent).sum(),
+        lag: reports.iter().map(|report| report.max_lag).max().unwrap_or_default(),
+        status: output.status,
+        said: String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
+        picture: drawing.picture,
+    }
+}
+
+/// Both kinds of requests.
+fn start_loads(site: &Site) -> [Running; 2] {
+    [Mode::KeepAlive, Mode::NewConnection]
+        .map(|mode| Load::new(site.place.http, HOST).path("/version").rate(RATE).mode(mode).start())
+}
+
+/// How many answers other versions have given.
+fn others(loads: &[Running], version: &str) -> u64 {
+    let counts = loads.iter().map(|load| {
+        let report = load.snapshot();
+        report.by_version.iter().filter(|(other, _)| *other != version).map(|(_, count)| count.answered).sum::<u64>()
+    });
+    counts.sum()
+}
+
+/// What the load has counted, from one look to the next.
+struct Drawing {
+    began: Instant,
+    before: [u64; 3],
+    picture: Picture,
+}
+
+impl Drawing {
+    fn new(loads: &[Running]) -> Self {
+        Self { began: Instant::now(), before: counts(loads), picture: Picture::default() }
+    }
+
+    fn look(&mut self, loads: &[Running]) {
+        let now = counts(loads);
+        let [v1, v2, lost] = std::array::from_fn(|index| now[index] - self.before[index]);
+        self.before = now;
+        self.picture.columns.push((self.began.elapsed(), v1, v2, lost));
+    }
+}
+
+/// The answers of both versions, and the losses.
+fn counts(loads: &[Running]) -> [u64; 3] {
+    let mut counts = [0; 3];
+    for report in loads.iter().map(Running::snapshot) {
+        let of = |version: &str| report.by_version.get(version).map_or(0, |count| count.answered);
+        for (count, more) in counts.iter_mut().zip([of("v1"), of("v2"), report.lost]) {
+            *count += more;
+        }
+    }
+    counts
+}
+
+/// Shows that the generator is not what is measured: ten times the load, at what serves undisturbed.
+async fn headroom() -> String {
+    let stand = Stand::new(&Tool::Deployer("blue-green"), 3).await;
+    let load = |mode| {
+        let load = Load::new(stand.site.place.http, HOST).path("/version").rate(5 * RATE).mode(mode);
+        load.limit(u64::from(5 * RATE) * 3).start()
+    };
+    let reports = join_all([Mode::KeepAlive, Mode::NewConnection].map(|mode| load(mode).finish())).await;
+    let unsent: u64 = reports.iter().map(|report| report.unsent).sum();
+    let lag = reports.iter().map(|report| report.max_lag).max().unwrap_or_default();
+    format!(
+        "At {} requests/s, five times as many, it left out {unsent} and was at most {:.0} ms late.",
+        10 * RATE,
+        lag.as_secs_f64() * 1000.0
+    )
+}
+
+/// Plain calls while something else serves, so that the machine has no more to spare for them.
+async fn floor_under_load(replicas: u32) -> Duration {
+    let stand = Stand::new(&Tool::Deployer("blue-green"), replicas).await;
+    let loads = start_loads(&stand.site);
+    tokio::time::sleep(MARGIN).await;
+    let took = plain_calls(replicas).await;
+    join_all(loads.map(Running::stop)).await;
+    took
+}
+
+/// The least that the engine can do: creates and starts the same containers, all at once, and asks each until it answers.
+async fn plain_calls(replicas: u32) -> Duration {
+    const PROBE: Duration = Duration::from_millis(5);
+    let site = Site::new("bench-floor").await;
+    let names: Vec<String> = (1..=replicas).map(|number| format!("{}-{number}", site.app())).collect();
+    let labels = [("com.docker.compose.project".to_owned(), site.app().to_string())];
+    let began = Instant::now();
+    join_all(names.iter().map(async |name| {
+        let body = ContainerCreateBody {
+            image: Some("shop:v2".to_owned()),
+            cmd: Some(["/shop", "web"].map(str::to_owned).to_vec()),
+            env: Some(vec!["VERSION=v2".to_owned()]),
+            labels: Some(labels.clone().into()),
+            host_config: Some(HostConfig {
+                memory: Some(64 << 20),
+                nano_cpus: Some(500_000_000),
+                ..HostConfig::default()
+            }),
+            ..ContainerCreateBody::default()
+        };
+        let options = CreateContainerOptionsBuilder::default().name(name).build();
+        site.docker.create_container(Some(options), body).await.unwrap();
+        site.docker.start_container(name, None::<StartContainerOptions>).await.unwrap();
+        let found = site.docker.inspect_container(name, None::<InspectContainerOptions>).await.unwrap();
+        let networks = found.network_settings.unwrap().networks.unwrap();
+        let address: IpAddr = networks["bridge"].ip_address.as_ref().unwrap().parse().unwrap();
+        while !answers(address).await {
+            tokio::time::sleep(PROBE).await;
+        }
+    }))
+    .await;
+    let took = began.elapsed();
+    join_all(names.iter().map(async |name| {
+        let options = RemoveContainerOptionsBuilder::default().force(true).build();
+        site.docker.remove_container(name, Some(options)).await.unwrap();
+    }))
+    .await;
+    took
+}
+
+async fn answers(address: IpAddr) -> bool {
+    let asked = async {
+        let mut stream = TcpStream::connect((address, 8080)).await?;
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok::<_, std::io::Error>(answer.starts_with("HTTP/1.1 200 "))
+    };
+    asked.await.unwrap_or(false)
+}

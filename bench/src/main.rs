@@ -1,0 +1,81 @@
+//! Measures Deployer beside what people would use instead: `scripts/bench WHAT`. Nothing depends on it.
+//!
+//! Each measurement ends in a line of figures for machines. With `--write` it also writes its part of `docs/benchmarks.md`.
+
+#![expect(clippy::unwrap_used, reason = "a measurement that cannot go on fails")]
+
+mod bad_release;
+mod engine;
+mod figures;
+mod killed;
+mod local;
+mod machine;
+mod plot;
+#[path = "../../deployer-local/tests/site/mod.rs"]
+#[expect(dead_code, reason = "the tests use all of it")]
+mod site;
+mod tools;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Measures Deployer beside what people would use instead.
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+    /// Writes the results into docs/benchmarks.md.
+    #[arg(long, global = true)]
+    write: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Deploys and rolls back under load, with each tool in turn.
+    Local(Choice),
+    /// Deploys a release that cannot work, with each tool in turn.
+    BadRelease(Choice),
+    /// Kills the deploying process at ten moments, with each tool in turn.
+    Killed(Choice),
+    /// Simulated deployments of many services, and many at once.
+    Engine,
+}
+
+/// With which tools, how large, how often.
+#[derive(Debug, Args)]
+struct Choice {
+    /// How many instances of the service.
+    #[arg(long, default_value_t = 3)]
+    replicas: u32,
+    /// How often each tool has its turn.
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    /// The path of docker-rollout's script; without it that tool is left out.
+    #[arg(long)]
+    rollout: Option<PathBuf>,
+    /// Only the tools whose names contain this.
+    #[arg(long)]
+    only: Option<String>,
+}
+
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    if let Some(place) = site::Place::given() {
+        return runtime.block_on(tools::act_as_deployer(place));
+    }
+    let Arguments { what, write } = Arguments::parse();
+    let section = match what {
+        What::Local(choice) => runtime.block_on(local::measure(&choice)),
+        What::BadRelease(choice) => runtime.block_on(bad_release::measure(&choice)),
+        What::Killed(choice) => runtime.block_on(killed::measure(&choice)),
+        What::Engine => engine::measure(),
+    };
+    println!("\n{}", section.text);
+    if write {
+        section.write();
+    }
+    println!("{}", section.figures);
+    ExitCode::SUCCESS
+}
