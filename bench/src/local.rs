@@ -2,22 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use bollard::models::{ContainerCreateBody, HostConfig};
-use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectContainerOptions, RemoveContainerOptionsBuilder, StartContainerOptions,
-};
 use deployer_testkit::load::{Load, Mode, Report, Running};
 use futures_util::future::join_all;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use crate::Choice;
 use crate::figures::{Section, Series, table};
 use crate::machine;
+use crate::plain::plain_calls;
 use crate::plot::{self, Picture};
 use crate::site::{HOST, Site};
 use crate::tools::{Stand, Tool, build_images};
@@ -336,58 +330,7 @@ async fn floor_under_load(replicas: u32) -> Duration {
     let stand = Stand::new(&Tool::Deployer("blue-green"), replicas).await;
     let loads = start_loads(&stand.site);
     tokio::time::sleep(MARGIN).await;
-    let took = plain_calls(replicas).await;
+    let took = plain_calls(&stand.site, "bridge", "shop:v2", replicas).await;
     join_all(loads.map(Running::stop)).await;
     took
-}
-
-/// The least that the engine can do: creates and starts the same containers, all at once, and asks each until it answers.
-async fn plain_calls(replicas: u32) -> Duration {
-    const PROBE: Duration = Duration::from_millis(5);
-    let site = Site::new("bench-floor").await;
-    let names: Vec<String> = (1..=replicas).map(|number| format!("{}-{number}", site.app())).collect();
-    let labels = [("com.docker.compose.project".to_owned(), site.app().to_string())];
-    let began = Instant::now();
-    join_all(names.iter().map(async |name| {
-        let body = ContainerCreateBody {
-            image: Some("shop:v2".to_owned()),
-            cmd: Some(["/shop", "web"].map(str::to_owned).to_vec()),
-            env: Some(vec!["VERSION=v2".to_owned()]),
-            labels: Some(labels.clone().into()),
-            host_config: Some(HostConfig {
-                memory: Some(64 << 20),
-                nano_cpus: Some(500_000_000),
-                ..HostConfig::default()
-            }),
-            ..ContainerCreateBody::default()
-        };
-        let options = CreateContainerOptionsBuilder::default().name(name).build();
-        site.docker.create_container(Some(options), body).await.unwrap();
-        site.docker.start_container(name, None::<StartContainerOptions>).await.unwrap();
-        let found = site.docker.inspect_container(name, None::<InspectContainerOptions>).await.unwrap();
-        let networks = found.network_settings.unwrap().networks.unwrap();
-        let address: IpAddr = networks["bridge"].ip_address.as_ref().unwrap().parse().unwrap();
-        while !answers(address).await {
-            tokio::time::sleep(PROBE).await;
-        }
-    }))
-    .await;
-    let took = began.elapsed();
-    join_all(names.iter().map(async |name| {
-        let options = RemoveContainerOptionsBuilder::default().force(true).build();
-        site.docker.remove_container(name, Some(options)).await.unwrap();
-    }))
-    .await;
-    took
-}
-
-async fn answers(address: IpAddr) -> bool {
-    let asked = async {
-        let mut stream = TcpStream::connect((address, 8080)).await?;
-        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        Ok::<_, std::io::Error>(answer.starts_with("HTTP/1.1 200 "))
-    };
-    asked.await.unwrap_or(false)
 }

@@ -10,6 +10,8 @@ mod figures;
 mod killed;
 mod local;
 mod machine;
+#[path = "../../deployer-local/examples/measure/plain.rs"]
+mod plain;
 mod plot;
 #[path = "../../deployer-local/tests/site/mod.rs"]
 #[expect(dead_code, reason = "the tests use all of it")]
