@@ -143,7 +143,7 @@ fn section(
     let Choice { replicas, rounds, .. } = choice;
     let name = format!("local-{replicas}");
     let mut text = format!(
-        "## Deploying {replicas} replicas under load\n\n`scripts/bench local --replicas {replicas} --rounds {rounds}` on {}. \
+        "## Deploying {replicas} replicas under load\n\n`scripts/bench local --replicas {replicas} --rounds {rounds} --rollout SCRIPT` on {}. \
          {RATE} requests/s over kept connections and as many over new ones, to `/version` of the quickstart's web service; the \
          tools that have no proxy stand behind an HAProxy with the rules of Deployer's own, which waits for servers, repeats \
          requests and finds servers through the engine's name server. Seconds: the median, in brackets the least and the most. \

@@ -215,13 +215,14 @@ impl Deployer {
         Ok(Preview { warnings, ..self.preview(&spec.name, &id, DeploymentKind::Deploy, Some(release)).await? })
     }
 
-    /// Previews what rolling back would do: to the last known good release, or to this one.
+    /// Previews what rolling back would do: to the last known good release, from the middle of a deployment to what served
+    /// before it, or to this one.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if there is no such release; what observing can fail with.
     pub async fn plan_rollback(&self, app: &AppName, to: Option<ReleaseNumber>) -> Result<Preview> {
         let history = self.tools.history(app).await?;
-        let number = to.or_else(|| history.last_known_good()).ok_or_else(|| {
+        let number = to.or_else(|| history.way_back()).ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "there is no earlier release that was good").with_resource(app.to_string())
         })?;
         let release = self.tools.kept_release(app, number).await?;
@@ -284,7 +285,7 @@ impl Deployer {
         self.begin(spec.name.clone(), None, move |run| run.deploy(spec, provenance, supersede))
     }
 
-    /// Rolls back to the last known good release, or to this one.
+    /// Rolls back to the last known good release, from the middle of a deployment to what served before it, or to this one.
     ///
     /// # Panics
     /// Outside of a Tokio runtime.

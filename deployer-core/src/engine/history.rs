@@ -21,12 +21,6 @@ impl History {
         if newest.verdict.is_some() { newest.serving() } else { newest.baseline }
     }
 
-    /// Whether the newest deployment was cut short in favour of another one, which has not begun: what is there is something
-    /// between two releases.
-    pub(crate) fn ends_superseded(&self) -> bool {
-        self.0.first().is_some_and(|newest| matches!(newest.verdict, Some(Verdict::Superseded { .. })))
-    }
-
     /// The deployment that brought what serves; not one that found it serving already.
     pub(crate) fn promoted(&self) -> Option<&DeploymentRecord> {
         let serving = self.serving()?;
@@ -51,7 +45,15 @@ impl History {
         good
     }
 
-    /// The release that a rollback goes to unless one is named: the newest good one but the one that serves.
+    /// The release that a rollback goes to unless one is named: from the middle of a deployment what served before it, else the
+    /// last known good one. What was cut short in favour of a deployment that never began is the middle of one too.
+    pub(crate) fn way_back(&self) -> Option<ReleaseNumber> {
+        let midway =
+            self.0.first().is_some_and(|newest| matches!(newest.verdict, None | Some(Verdict::Superseded { .. })));
+        self.serving().filter(|_| midway).or_else(|| self.last_known_good())
+    }
+
+    /// The newest good release but the one that serves.
     pub(crate) fn last_known_good(&self) -> Option<ReleaseNumber> {
         let serving = self.serving();
         self.good().into_iter().find(|release| Some(*release) != serving)

@@ -307,9 +307,7 @@ impl Run {
         let lease = self.lease(false).await?;
         let result = async {
             let history = self.settle(&lease).await?;
-            // From the middle of a deployment, what was there before it is the last that was good.
-            let midway = history.serving().filter(|_| history.ends_superseded());
-            let number = to.or(midway).or_else(|| history.last_known_good()).ok_or_else(|| {
+            let number = to.or_else(|| history.way_back()).ok_or_else(|| {
                 Error::new(ErrorKind::NotFound, "there is no earlier release that was good")
                     .with_resource(self.app.to_string())
                     .with_help("name a release, or deploy a new one")

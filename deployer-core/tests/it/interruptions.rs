@@ -177,6 +177,8 @@ fn a_rollback_from_the_middle_of_a_deployment_goes_to_what_was_there_before() {
         world.clock().sleep(20 * SECOND).await;
         drop(doomed);
         world.clock().sleep(20 * SECOND).await;
+        let preview = deployer.plan_rollback(&app(), None).await.unwrap();
+        assert_eq!(preview.release.map(|release| release.number.0), Some(2));
         let record = deployer.rollback(&app(), None).finished().await.unwrap();
         assert_eq!(record.target.map(|target| target.0), Some(2));
         world.assert_serving("shop", "web", "web:v2", 3);

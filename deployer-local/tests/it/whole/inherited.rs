@@ -7,7 +7,7 @@ use bollard::query_parameters::{ListContainersOptionsBuilder, ListNetworksOption
 use deployer_core::compose::ComposeReader;
 use deployer_core::{AppSpec, DeployOptions, Retention, Verdict};
 
-use super::site::{Site, free_port, get, promoted};
+use super::site::{Site, free_port, get, promoted, service};
 use crate::compose_tool::docker_compose;
 use crate::engine::until;
 
@@ -111,9 +111,7 @@ async fn what_compose_has_started_is_taken_over_with_its_data_or_left_as_it_was(
 
     // It cannot serve: the tool's containers do so again, the same ones.
     let mut broken = project.release("broken");
-    for service in broken.services.values_mut() {
-        service.workload.command = service.workload.command.as_ref().map(|_| vec!["false".to_owned()]);
-    }
+    service(&mut broken, "web").workload.command = Some(vec!["false".to_owned()]);
     let record = site.deploy(broken).finished().await.unwrap();
     let verdict = record.verdict.unwrap();
     assert!(matches!(verdict, Verdict::RolledBack { .. }), "{verdict}");
