@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use super::act::{Act, observe};
+use super::act::{Act, Look, Looks, observe};
 use super::append::append;
 use super::ask::Ask;
 use super::calls::{Access, BACKOFF, Calls};
@@ -24,7 +24,7 @@ use crate::error::{Error, ErrorKind, Result, Retry};
 use crate::journal::{
     DeploymentKind, DeploymentRecord, DivertReason, Entry, Failure, JournalEvent, State, StepState, Verdict,
 };
-use crate::model::{GateCheck, GateSpec, InstanceId, Readiness, Release, ReleaseNumber, RevisionId, Timestamp};
+use crate::model::{GateCheck, GateSpec, InstanceId, Release, ReleaseNumber, RevisionId, Timestamp};
 use crate::plan::{Action, Observed, PlanRequest, StepId, StepWeight, plan_back};
 
 /// How often signals are looked for.
@@ -49,10 +49,10 @@ pub(crate) struct Driver {
     pub(crate) lease: Lease,
     pub(crate) state: State,
     pub(crate) releases: Arc<BTreeMap<ReleaseNumber, Arc<Release>>>,
-    /// How the instances of every release that is known are probed: one that nobody asks would pass for ready.
-    probes: BTreeMap<RevisionId, Readiness>,
+    /// The instances of every release that is known are probed: one that nobody asks would pass for ready.
+    looks: Arc<Looks>,
     watch: Watch,
-    observed: Observed,
+    observed: Arc<Observed>,
     /// When that was looked at.
     seen_at: Timestamp,
     /// Whether no call has ended since what is observed was looked at.
@@ -133,6 +133,7 @@ impl Driver {
         // Naming a revision takes a hash of all that it runs: too dear for every look.
         let services = releases.values().flat_map(|release| &release.services);
         let probes = services.map(|(name, service)| (service.revision(name), service.effective_readiness())).collect();
+        let looks = Arc::new(Looks::new(ObserveApp::new(state.record.app.clone()).with_probe(probes)));
         Self {
             backend,
             calls,
@@ -141,9 +142,9 @@ impl Driver {
             lease,
             state,
             releases: Arc::new(releases),
-            probes,
+            looks,
             watch: Watch::default(),
-            observed,
+            observed: Arc::new(observed),
             seen_at: now,
             is_current: false,
             pace: Pace::default(),
@@ -360,16 +361,15 @@ impl Driver {
 
     /// Looks until the world answers, and answers twice the same: a plan is never made from a guess, nor from one answer
     /// that may be old. The look before this one counts, if it is not of the same moment.
-    async fn observe_for_plan(&mut self) -> Result<Observed> {
+    async fn observe_for_plan(&mut self) -> Result<Arc<Observed>> {
         let poll = self.backend.orchestrator.capabilities().poll;
         let (mut seen, mut seen_at) = (self.observed.fingerprint(), self.seen_at);
         let (mut pause, mut looks) = (BACKOFF, 0);
         loop {
             let early = (seen_at + poll).since(self.calls.now());
             self.calls.clock.sleep(early).await;
-            let at = self.calls.now();
-            match self.observe_all().await {
-                Ok(observed) => {
+            match self.look_once().await {
+                Ok(Look { at, observed }) => {
                     looks += 1;
                     let now = observed.fingerprint();
                     // Somebody may be at work beside it all the time.
@@ -390,29 +390,26 @@ impl Driver {
     }
 
     async fn look(&mut self) {
-        let at = self.calls.now();
-        let seen = self.observe_all().await;
-        self.saw(seen, at);
+        let seen = self.look_once().await;
+        self.saw(seen);
     }
 
     /// Looks. Whoever listens does not wait with what was decided so far for the platform's answer.
     async fn look_and_append(&mut self, entries: &mut Vec<Entry>) -> Result<()> {
-        let at = self.calls.now();
-        let (written, seen) = tokio::join!(self.append(std::mem::take(entries)), self.observe_all());
-        self.saw(seen, at);
+        let (written, seen) = tokio::join!(self.append(std::mem::take(entries)), self.look_once());
+        self.saw(seen);
         written
     }
 
-    async fn observe_all(&self) -> Result<Observed> {
-        let request = ObserveApp::new(self.state.record.app.clone()).with_probe(self.probes.clone());
-        observe(&self.backend, &self.calls, request).await
+    async fn look_once(&self) -> Result<Look> {
+        self.looks.look(&self.backend, &self.calls).await
     }
 
-    /// Takes what was looked at from this time on.
-    fn saw(&mut self, seen: Result<Observed>, at: Timestamp) {
+    /// Takes what was seen from here on.
+    fn saw(&mut self, seen: Result<Look>) {
         self.pace.learn(seen.as_ref().err());
         match seen {
-            Ok(observed) => {
+            Ok(Look { at, observed }) => {
                 self.tell_changes(&observed);
                 self.observed = observed;
                 self.seen_at = at;
@@ -475,6 +472,7 @@ impl Driver {
             app: self.state.record.app.clone(),
             key,
             releases: Arc::clone(&self.releases),
+            looks: Arc::clone(&self.looks),
             drain_failed: false,
         }
     }
