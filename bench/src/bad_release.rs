@@ -16,7 +16,7 @@ const KINDS: [(&str, &str); 2] = [("exit", "ends at its start"), ("unhealthy", "
 pub(crate) async fn measure(choice: &Choice) -> Section {
     build_images().await;
     let mut text = format!(
-        "## A release that cannot work\n\n`scripts/bench bad-release --rollout SCRIPT` on {}, {} replicas under the same load, once each. *Said* is \
+        "## A release that cannot work\n\n`scripts/bench bad-release --swarm --rollout SCRIPT` on {}, {} replicas under the same load, once each. *Said* is \
          when the command ended and whether it called that a failure; *outage* from the first lost request to the last; *serves* what \
          answers when all is over.\n",
         machine::describe(),
@@ -38,7 +38,7 @@ pub(crate) async fn measure(choice: &Choice) -> Section {
             write!(
                 figures,
                 " {}_{broken}_said_s={:.2} {0}_{broken}_lost={}",
-                tool.key().replace('-', "_"),
+                tool.key(),
                 seen.command.as_secs_f64(),
                 seen.lost
             )

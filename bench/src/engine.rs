@@ -1,6 +1,7 @@
 //! What the engine itself costs: simulated deployments of many services, many deployments at once, and the store.
 
 use std::fmt::Write as _;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use deployer_core::{
@@ -11,6 +12,7 @@ use deployer_local::SqliteStore;
 use deployer_testkit::{World, simulate};
 use futures_util::future::join_all;
 
+use crate::Size;
 use crate::figures::{Section, Series, table};
 use crate::machine;
 use crate::plot;
@@ -79,8 +81,9 @@ pub(crate) fn measure() -> Section {
     std::fs::write(crate::figures::documents().join(file), svg).unwrap();
     writeln!(text, "![Processor time against size]({file})\n").unwrap();
 
+    text.push_str(&counts(&mut figures));
+    text.push('\n');
     text.push_str(&store(&mut figures));
-    text.push_str("\nNot measured here: allocations and instructions.\n");
     Section { name: "engine".to_owned(), text, figures }
 }
 
@@ -120,39 +123,53 @@ fn spec(services: usize, image: &str) -> AppSpec {
     })
 }
 
+/// So many applications, each in a world of its own.
+struct Fleet {
+    worlds: Vec<World>,
+    deployers: Vec<Deployer>,
+    services: usize,
+}
+
+impl Fleet {
+    fn new(at_once: usize, services: usize) -> Self {
+        let worlds: Vec<World> = (0..at_once).map(|_| World::new()).collect();
+        let deployer = |world: &World| {
+            world.add_image("web:v1");
+            world.add_image("web:v2");
+            Deployer::builder(world.backend()).clock(world.clock()).build()
+        };
+        Self { deployers: worlds.iter().map(deployer).collect(), worlds, services }
+    }
+
+    /// Deploys this image to all of them at once; answers how long the journals are.
+    async fn deploy(&self, image: &str) -> usize {
+        let all = self.deployers.iter().map(async |deployer| {
+            let deployment = deployer.deploy(spec(self.services, image), DeployOptions::default());
+            let record = deployment.finished().await.unwrap();
+            assert!(record.verdict.as_ref().unwrap().is_promoted());
+            usize::try_from(record.last_seq).unwrap()
+        });
+        join_all(all).await.into_iter().sum()
+    }
+}
+
 /// So many deployments at once, each of so many services in a world of its own. Small ones are made several times, and what one
 /// of them costs is told.
 fn deploy(at_once: usize, services: usize) -> Cost {
     let times = (2_000 / (at_once * services)).clamp(1, 400);
     let mut total = Cost::default();
     for _ in 0..times {
-        let worlds: Vec<World> = (0..at_once).map(|_| World::new()).collect();
-        let deployers: Vec<Deployer> = worlds
-            .iter()
-            .map(|world| {
-                world.add_image("web:v1");
-                world.add_image("web:v2");
-                Deployer::builder(world.backend()).clock(world.clock()).build()
-            })
-            .collect();
-        let all = |image: &'static str| {
-            join_all(deployers.iter().map(async |deployer| {
-                let deployment = deployer.deploy(spec(services, image), DeployOptions::default());
-                let record = deployment.finished().await.unwrap();
-                assert!(record.verdict.as_ref().unwrap().is_promoted());
-                record
-            }))
-        };
+        let fleet = Fleet::new(at_once, services);
         simulate(async {
-            all("web:v1").await;
+            fleet.deploy("web:v1").await;
             let (before, held) = (machine::own_time(), machine::memory_now());
             let began = Instant::now();
-            let records = all("web:v2").await;
+            total.entries += fleet.deploy("web:v2").await;
             total.wall += began.elapsed();
             total.processor += machine::own_time().saturating_sub(before);
             total.memory += machine::memory_now().saturating_sub(held) as f64 * 1024.0 / at_once as f64;
-            total.entries += records.iter().map(|record| usize::try_from(record.last_seq).unwrap()).sum::<usize>();
         });
+        fleet.worlds.iter().for_each(World::assert_no_violations);
     }
     let times = times as u32;
     Cost {
@@ -161,6 +178,120 @@ fn deploy(at_once: usize, services: usize) -> Cost {
         memory: total.memory / f64::from(times),
         entries: total.entries / times as usize,
     }
+}
+
+/// Deploys so often, one after the other: what [`counted`] runs in a process of its own.
+pub(crate) fn repeat(Size { services, at_once, rounds }: Size) {
+    let fleet = Fleet::new(at_once, services);
+    simulate(async {
+        for round in 0..rounds {
+            fleet.deploy(if round % 2 == 0 { "web:v1" } else { "web:v2" }).await;
+        }
+    });
+}
+
+/// What deployments need besides time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Counted {
+    instructions: u64,
+    allocations: u64,
+    bytes: u64,
+}
+
+/// Counts what one deployment of this size needs, as the difference between runs of three and one; nothing, without valgrind.
+fn counted(services: usize, at_once: usize) -> Option<Counted> {
+    let run = |tool: &str, rounds: usize| {
+        let mut command = Command::new("valgrind");
+        command.args([&format!("--tool={tool}"), &format!("--{tool}-out-file=/dev/null")]);
+        command.arg(std::env::current_exe().unwrap()).arg("repeat");
+        command.args([format!("--services={services}"), format!("--at-once={at_once}"), format!("--rounds={rounds}")]);
+        let output = command.output().ok()?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{command:?}: {said}");
+        Some(said)
+    };
+    // The numbers of a line like `==7== Total:     1,234 bytes in 56 blocks`.
+    let numbers = |said: &str, label: &str| -> Vec<u64> {
+        let line = said.lines().find_map(|line| line.split_once(label));
+        let words = line.map_or("", |(_, rest)| rest).split_whitespace();
+        words.filter_map(|word| word.replace(',', "").parse().ok()).collect()
+    };
+    let each = |tool: &str, label: &str| {
+        let (one, three) = (numbers(&run(tool, 1)?, label), numbers(&run(tool, 3)?, label));
+        let differences: Vec<u64> = one.iter().zip(three).map(|(one, three)| (three - one) / 2).collect();
+        (!differences.is_empty()).then_some(differences)
+    };
+    let instructions = each("callgrind", "Collected :")?;
+    let memory = each("dhat", "Total:")?;
+    Some(Counted { instructions: instructions[0], bytes: memory[0], allocations: memory[1] })
+}
+
+/// Of which sizes instructions and allocations are counted: services, and deployments at once.
+const COUNTED: [(usize, usize); 5] = [(1, 1), (10, 1), (100, 1), (1, 10), (1, 100)];
+
+fn counts(figures: &mut String) -> String {
+    let mut rows = Vec::new();
+    for (services, at_once) in COUNTED {
+        let Some(Counted { instructions, allocations, bytes }) = counted(services, at_once) else { continue };
+        let all = (services * at_once) as f64;
+        println!("{services} services, {at_once} at once: {instructions} instructions, {allocations} allocations");
+        rows.push(vec![
+            services.to_string(),
+            at_once.to_string(),
+            format!("{:.2} million", instructions as f64 / all / 1e6),
+            format!("{:.0}", allocations as f64 / all),
+            format!("{:.0} KiB", bytes as f64 / all / 1024.0),
+        ]);
+        write!(figures, " counted_{services}x{at_once}={instructions}/{allocations}").unwrap();
+    }
+    if rows.is_empty() {
+        return "Not measured in this run: instructions and allocations, which `valgrind` counts.\n".to_owned();
+    }
+    let heading = ["services", "deployments at once", "instructions", "allocations", "bytes allocated"];
+    let mut text = "For each service of a deployment, counted by valgrind (callgrind and dhat):\n\n".to_owned();
+    text.push_str(&table(&heading, &rows));
+    text
+}
+
+/// What the counts may be more than those that were written down.
+const TOLERANCE: f64 = 1.05;
+const EXPECTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/counts.txt");
+
+/// Compares instructions and allocations with those that were written down, or writes them down. Times on machines that others
+/// share drift; these do not. Answers whether they are within bounds.
+pub(crate) fn guard(write: bool) -> bool {
+    let mut text =
+        "# What one deployment costs, for `scripts/bench guard`, which `scripts/bench guard --write` has written.\n\
+                    # services, deployments at once, instructions, allocations\n"
+            .to_owned();
+    let expected = std::fs::read_to_string(EXPECTED).unwrap_or_default();
+    let mut within = true;
+    for (services, at_once) in [(1, 1), (20, 1), (1, 20)] {
+        let now = counted(services, at_once).expect("valgrind must be installed: scripts/bench does that");
+        writeln!(text, "{services} {at_once} {} {}", now.instructions, now.allocations).unwrap();
+        let line = expected.lines().find_map(|line| line.strip_prefix(&format!("{services} {at_once} ")));
+        let before: Vec<u64> = line.unwrap_or_default().split(' ').filter_map(|word| word.parse().ok()).collect();
+        for (what, now, before) in
+            [("instructions", now.instructions, before.first()), ("allocations", now.allocations, before.get(1))]
+        {
+            let change = before.map(|before| now as f64 / *before as f64);
+            let told = change
+                .map_or("nothing to compare with".to_owned(), |change| format!("{:+.1} %", (change - 1.0) * 100.0));
+            println!("guard: {services} services, {at_once} deployments at once: {now} {what}, {told}");
+            within &= change.is_some_and(|change| change <= TOLERANCE);
+        }
+    }
+    if write {
+        std::fs::write(EXPECTED, text).unwrap();
+        return true;
+    }
+    if !within {
+        println!(
+            "guard: more than was written down: find out why (`valgrind --tool=callgrind target/debug/deployer-bench repeat`),"
+        );
+        println!("guard: and if it is worth that, write it down with `scripts/bench guard --write`");
+    }
+    within
 }
 
 /// Leases and journals in SQLite, on this machine's disk.

@@ -4,7 +4,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a measurement that cannot go on fails")]
 
+mod aws;
 mod bad_release;
+mod embedding;
 mod engine;
 mod figures;
 mod killed;
@@ -16,6 +18,10 @@ mod plot;
 #[path = "../../deployer-local/tests/site/mod.rs"]
 #[expect(dead_code, reason = "the tests use all of it")]
 mod site;
+#[path = "../../deployer-aws/tests/stage/mod.rs"]
+#[expect(dead_code, reason = "the tests use all of it")]
+mod stage;
+mod swarm;
 mod tools;
 
 use std::path::PathBuf;
@@ -43,6 +49,32 @@ enum What {
     Killed(Choice),
     /// Simulated deployments of many services, and many at once.
     Engine,
+    /// Compares the instructions and allocations of deployments with those that were written down.
+    Guard,
+    /// What a program has to compile that embeds Deployer, beside others.
+    Embedding,
+    /// Counts the requests that deployments make to AWS.
+    Aws {
+        /// Where `aws` and `ecs` (of ecs-deploy) are; without it they are left out.
+        #[arg(long)]
+        tools: Option<PathBuf>,
+    },
+    /// Simulated deployments and nothing else, for tools that look at a process.
+    Repeat(Size),
+}
+
+/// How much is simulated.
+#[derive(Clone, Copy, Debug, Args)]
+struct Size {
+    /// How many services an application has.
+    #[arg(long, default_value_t = 1)]
+    services: usize,
+    /// How many applications are deployed at once.
+    #[arg(long, default_value_t = 1)]
+    at_once: usize,
+    /// How often.
+    #[arg(long, default_value_t = 10)]
+    rounds: usize,
 }
 
 /// With which tools, how large, how often.
@@ -57,6 +89,9 @@ struct Choice {
     /// The path of docker-rollout's script; without it that tool is left out.
     #[arg(long)]
     rollout: Option<PathBuf>,
+    /// Compares Docker Swarm too, on an engine that is started for it: needs root, `ip` and `nsenter`.
+    #[arg(long)]
+    swarm: bool,
     /// Only the tools whose names contain this.
     #[arg(long)]
     only: Option<String>,
@@ -73,6 +108,13 @@ fn main() -> ExitCode {
         What::BadRelease(choice) => runtime.block_on(bad_release::measure(&choice)),
         What::Killed(choice) => runtime.block_on(killed::measure(&choice)),
         What::Engine => engine::measure(),
+        What::Embedding => embedding::measure(),
+        What::Aws { tools } => runtime.block_on(aws::measure(tools.as_deref())),
+        What::Guard => return if engine::guard(write) { ExitCode::SUCCESS } else { ExitCode::FAILURE },
+        What::Repeat(size) => {
+            engine::repeat(size);
+            return ExitCode::SUCCESS;
+        }
     };
     println!("\n{}", section.text);
     if write {
