@@ -372,6 +372,8 @@ impl Looks {
         {
             return look.clone();
         }
+        // Whoever comes in this moment too takes part.
+        tokio::task::yield_now().await;
         let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
         let at = calls.now();
         let seen = observe(backend, calls, self.request.clone()).await;
