@@ -73,8 +73,8 @@ pub(crate) async fn measure(tools: Option<&Path>) -> Section {
 fn section(ours: &[Asked], others: &[Asked]) -> Section {
     let mut text = format!(
         "## Requests to AWS\n\n`scripts/bench aws` on {}, on the emulator: one service with two instances; ours behind a load balancer \
-         with its traffic moved by blue/green, the release store in memory and a look every 2 s; the others' without any. What changes \
-         something + what does not.\n\n",
+         with its traffic moved by blue/green, the release store in memory and a look every 2 s; the others' without any, revision 1 \
+         at first, with ECS's circuit breaker. What changes something + what does not.\n\n",
         machine::describe()
     );
     let mut figures = "aws:".to_owned();
@@ -94,9 +94,9 @@ fn section(ours: &[Asked], others: &[Asked]) -> Section {
                 .collect::<Vec<_>>()
                 .join("; "),
         ]);
-        let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
-        let key: String = asked.what.to_lowercase().chars().map(plain).collect();
-        write!(figures, " {key}={changes}+{reads}").unwrap();
+        let words: Vec<&str> =
+            asked.what.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
+        write!(figures, " {}={changes}+{reads}", words.join("_").to_lowercase()).unwrap();
     }
     text.push_str(&table(&["what", "requests", "took", "ended", "operations"], &rows));
     if others.is_empty() {
@@ -231,7 +231,19 @@ async fn others(stage: &Stage, counter: &Counter, tools: &Path) -> Vec<Asked> {
             };
             let end = tokio::time::timeout(PATIENCE, end).await;
             let end = end.unwrap_or_else(|_| format!("had not said anything after {} s", PATIENCE.as_secs()));
-            all.push(Asked { what: format!("{tool}: {what}"), counts: counter.taken(), took: began.elapsed(), end });
+            let (counts, took) = (counter.taken(), began.elapsed());
+            // ECS brings back by itself what was there before.
+            tokio::time::sleep(FORGOTTEN).await;
+            let query = ["--query", "services[0].taskDefinition", "--cluster", &stage.name, "--services", &service];
+            let described = aws(emulator, &[&["describe-services"], &query[..]].concat()).output().await.unwrap();
+            let described = String::from_utf8_lossy(&described.stdout).trim().trim_matches('"').to_owned();
+            let revision = described.rsplit(':').next().unwrap_or_default().to_owned();
+            all.push(Asked {
+                what: format!("{tool}: {what}"),
+                counts,
+                took,
+                end: format!("{end}, revision {revision} serves"),
+            });
         }
     }
     all

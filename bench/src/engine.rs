@@ -34,8 +34,8 @@ struct Cost {
 
 pub(crate) fn measure() -> Section {
     let mut text = format!(
-        "## The engine\n\n`scripts/bench engine` on {}, one thread, the platform simulated: its books are part of what is \
-         measured. A deployment replaces every service by blue/green.\n\n",
+        "## The engine\n\n`scripts/bench engine` on {}, one thread, the platform simulated: its books, which it goes through \
+         after every change, are part of what is measured, and most of it where services are many. A deployment replaces every service by blue/green.\n\n",
         machine::describe()
     );
     let mut figures = "engine:".to_owned();
