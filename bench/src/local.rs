@@ -156,7 +156,9 @@ fn section(
     let row = |tool: &Tool, rows: &Rows| [vec![tool.name()], rows.cells()].concat();
     let deployed: Vec<_> = tools.iter().map(|tool| row(tool, &rows[&tool.key()].0)).collect();
     text.push_str(&table(&heading, &deployed));
-    text.push_str("\nAnd back to the version before, which Deployer and a swarm remember; the others deploy it again:\n\n");
+    text.push_str(
+        "\nAnd back to the version before, which Deployer and a swarm remember; the others deploy it again:\n\n",
+    );
     let heading = ["rollback", "first", "all", "command", "lost", "slowest", "processor"];
     let back: Vec<_> = tools.iter().map(|tool| row(tool, &rows[&tool.key()].1)).collect();
     text.push_str(&table(&heading, &back));

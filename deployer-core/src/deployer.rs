@@ -221,13 +221,14 @@ impl Deployer {
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if there is no such release; what observing can fail with.
     pub async fn plan_rollback(&self, app: &AppName, to: Option<ReleaseNumber>) -> Result<Preview> {
-        let history = self.tools.history(app).await?;
+        let id = DeploymentId::fresh();
+        let history = self.tools.history_before(app, &id).await?;
         let number = to.or_else(|| history.way_back()).ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "there is no earlier release that was good").with_resource(app.to_string())
         })?;
         let release = self.tools.kept_release(app, number).await?;
-        let kind = DeploymentKind::Rollback { from: history.serving() };
-        self.preview(app, &DeploymentId::fresh(), kind, Some(release)).await
+        let from = history.serving().filter(|serving| *serving != number);
+        self.preview(app, &id, DeploymentKind::Rollback { from }, Some(release)).await
     }
 
     /// Previews what destroying an application would do.
@@ -245,7 +246,7 @@ impl Deployer {
         kind: DeploymentKind,
         release: Option<Release>,
     ) -> Result<Preview> {
-        let history = self.tools.history(app).await?;
+        let history = self.tools.history_before(app, id).await?;
         let planned = self.tools.plan(app, id, kind, release.as_ref(), &history).await?;
         let backend = self.tools.backend.name.clone();
         let (baseline, plan, warnings) = (planned.baseline, planned.plan, Problems::default());

@@ -19,7 +19,7 @@ use crate::plan::{Action, Observed};
 /// How long calls may take that change nothing or little.
 pub(super) const SHORT: Duration = Duration::from_secs(30);
 /// How long looking may take. The driver waits for it, and has a lease to renew meanwhile.
-const LOOK: Duration = Duration::from_secs(4);
+pub(super) const LOOK: Duration = Duration::from_secs(4);
 /// How long calls may take that start or stop something, beside grace periods.
 const LONG: Duration = Duration::from_secs(180);
 

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use super::act::{Act, Look, Looks, observe};
+use super::act::{Act, LOOK, Look, Looks, observe};
 use super::append::append;
 use super::ask::Ask;
 use super::calls::{Access, BACKOFF, Calls};
@@ -24,7 +24,7 @@ use crate::error::{Error, ErrorKind, Result, Retry};
 use crate::journal::{
     DeploymentKind, DeploymentRecord, DivertReason, Entry, Failure, JournalEvent, State, StepState, Verdict,
 };
-use crate::model::{GateCheck, GateSpec, InstanceId, Release, ReleaseNumber, RevisionId, Timestamp};
+use crate::model::{AppName, GateCheck, GateSpec, InstanceId, Release, ReleaseNumber, RevisionId, Timestamp};
 use crate::plan::{Action, Observed, PlanRequest, StepId, StepWeight, plan_back};
 
 /// How often signals are looked for.
@@ -75,20 +75,24 @@ pub(crate) struct Driver {
 struct Pace {
     doublings: u32,
     answered: u32,
+    /// When something was throttled last: steps that share a look share its fate.
+    throttled_at: Option<Timestamp>,
 }
 
 impl Pace {
     const MOST_DOUBLINGS: u32 = 5;
     const ANSWERED: u32 = 8;
 
-    fn learn(&mut self, error: Option<&Error>) {
+    fn learn(&mut self, error: Option<&Error>, now: Timestamp) {
         match error.map(Error::kind) {
+            Some(ErrorKind::Throttled) if self.throttled_at == Some(now) => {}
             Some(ErrorKind::Throttled) => {
-                *self = Self { doublings: (self.doublings + 1).min(Self::MOST_DOUBLINGS), answered: 0 };
+                let doublings = (self.doublings + 1).min(Self::MOST_DOUBLINGS);
+                *self = Self { doublings, answered: 0, throttled_at: Some(now) };
             }
             Some(_) => {}
             None if self.answered + 1 < Self::ANSWERED => self.answered += 1,
-            None => *self = Self { doublings: self.doublings.saturating_sub(1), answered: 0 },
+            None => *self = Self { doublings: self.doublings.saturating_sub(1), answered: 0, ..*self },
         }
     }
 
@@ -130,10 +134,8 @@ impl Driver {
         // It may have been taken a while ago.
         let lease_third = lease.ttl / 3;
         let age = lease.ttl.saturating_sub(lease.expires_at.since(calls.clock.now()));
-        // Naming a revision takes a hash of all that it runs: too dear for every look.
-        let services = releases.values().flat_map(|release| &release.services);
-        let probes = services.map(|(name, service)| (service.revision(name), service.effective_readiness())).collect();
-        let looks = Arc::new(Looks::new(ObserveApp::new(state.record.app.clone()).with_probe(probes)));
+        let way = if state.diverted.is_some() { state.record.baseline } else { state.record.target };
+        let looks = looks(&state.record.app, &releases, way);
         Self {
             backend,
             calls,
@@ -353,6 +355,7 @@ impl Driver {
         let standing_by = failed || !matches!(record.kind, DeploymentKind::Rollback { .. });
         let request = if standing_by { request.with_failed_baseline() } else { request };
         let request = request.with_haste(failed).with_drains(capabilities.drains).with_scales(capabilities.scales);
+        self.looks = looks(&record.app, &self.releases, record.baseline);
         let stopped = self.state.plan.inherited();
         let plan = plan_back(&request.with_internal(internal).with_stopped(&stopped));
         self.watch.clear();
@@ -402,12 +405,19 @@ impl Driver {
     }
 
     async fn look_once(&self) -> Result<Look> {
-        self.looks.look(&self.backend, &self.calls).await
+        tokio::select! {
+            biased;
+            look = self.looks.look(&self.backend, &self.calls) => look,
+            // It may have waited for one of a step, and the lease does not wait.
+            () = self.calls.clock.sleep(LOOK) => {
+                Err(Error::new(ErrorKind::Timeout, "the look that another step has begun takes too long"))
+            }
+        }
     }
 
     /// Takes what was seen from here on.
     fn saw(&mut self, seen: Result<Look>) {
-        self.pace.learn(seen.as_ref().err());
+        self.pace.learn(seen.as_ref().err(), self.calls.now());
         match seen {
             Ok(Look { at, observed }) => {
                 self.tell_changes(&observed);
@@ -514,7 +524,7 @@ impl Driver {
                 self.is_current = false;
                 let Some(planned) = self.state.plan.step(step).cloned() else { return Ok(()) };
                 if let Err(error) = &result {
-                    self.pace.learn(Some(error));
+                    self.pace.learn(Some(error), now);
                 }
                 match result {
                     Ok(outcome) => {
@@ -719,6 +729,16 @@ impl Driver {
         }
         Ok(())
     }
+}
+
+/// Looks that ask the instances of every release that is known as it says: as the one says that is headed for, where several
+/// ask those of one revision differently.
+fn looks(app: &AppName, releases: &BTreeMap<ReleaseNumber, Arc<Release>>, way: Option<ReleaseNumber>) -> Arc<Looks> {
+    let headed_for = way.and_then(|number| releases.get(&number));
+    let services = releases.values().chain(headed_for).flat_map(|release| &release.services);
+    // Naming a revision takes a hash of all that it runs: too dear for every look.
+    let probes = services.map(|(name, service)| (service.revision(name), service.effective_readiness())).collect();
+    Arc::new(Looks::new(ObserveApp::new(app.clone()).with_probe(probes)))
 }
 
 /// Whether a step makes a backend call when it begins.

@@ -15,6 +15,13 @@ impl History {
         self.0.iter().find(|record| record.verdict.is_none())
     }
 
+    /// Says how the deployment ends that has no verdict yet.
+    pub(crate) fn close(&mut self, verdict: Verdict) {
+        if let Some(open) = self.0.iter_mut().find(|record| record.verdict.is_none()) {
+            open.verdict = Some(verdict);
+        }
+    }
+
     /// The release that serves, as far as records can tell: while a deployment is under way, the one before it.
     pub(crate) fn serving(&self) -> Option<ReleaseNumber> {
         let newest = self.0.first()?;
@@ -48,8 +55,7 @@ impl History {
     /// The release that a rollback goes to unless one is named: from the middle of a deployment what served before it, else the
     /// last known good one. What was cut short in favour of a deployment that never began is the middle of one too.
     pub(crate) fn way_back(&self) -> Option<ReleaseNumber> {
-        let midway =
-            self.0.first().is_some_and(|newest| matches!(newest.verdict, None | Some(Verdict::Superseded { .. })));
+        let midway = self.0.first().is_some_and(|newest| matches!(newest.verdict, Some(Verdict::Superseded { .. })));
         self.serving().filter(|_| midway).or_else(|| self.last_known_good())
     }
 

@@ -71,6 +71,20 @@ impl Tools {
         self.calls.clock.now()
     }
 
+    /// The deployments of an application, newest first, as they will be when the one that is under way was given up in favour
+    /// of this one.
+    pub(crate) async fn history_before(&self, app: &AppName, id: &DeploymentId) -> Result<History> {
+        let mut history = self.history(app).await?;
+        if let Some(open) = history.open() {
+            let read = || self.backend.store.journal(&open.id, 1);
+            let entries = self.calls.insist("store.journal", &open.id, Access::Read, SHORT, read).await?;
+            let state = State::fold(&entries)?;
+            let verdict = state.record.verdict.clone().unwrap_or_else(|| state.abandoned(id.as_str()));
+            history.close(verdict);
+        }
+        Ok(history)
+    }
+
     pub(crate) async fn history(&self, app: &AppName) -> Result<History> {
         let mut records = Vec::new();
         loop {

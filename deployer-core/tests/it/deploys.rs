@@ -443,7 +443,6 @@ fn many_services_are_looked_at_together() {
         });
         looks.0.load(Ordering::Relaxed)
     };
-    // Steps that come at the same moment share them: the first of them has one to itself.
     let (one, many) = (looks(1), looks(30));
     assert!(many <= 2 * one, "{many} looks at 30 services, {one} at one");
 }
