@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::process::Output;
 use std::sync::{Arc, Mutex};
@@ -13,6 +14,7 @@ use deployer_core::{
     AppName, AppSpec, DeployOptions, Deployer, DeploymentId, DeploymentRecord, Route, ServiceSpec, Strategy,
 };
 use deployer_testkit::MemoryStore;
+use futures_util::FutureExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
@@ -61,19 +63,24 @@ pub(crate) async fn measure(tools: Option<&Path>) -> Section {
     let counter = Counter::start().await;
     let name = format!("bench-{}", DeploymentId::fresh().as_str().get(20..).unwrap_or_default());
     let stage = Stage::new(&name).await.unwrap_or_else(|error| panic!("{error}"));
-    let ours = ours(&stage, &counter).await;
-    let others = match tools {
-        Some(tools) => others(&stage, &counter, tools).await,
-        None => Vec::new(),
-    };
+    let measured = AssertUnwindSafe(async {
+        let ours = ours(&stage, &counter).await;
+        let others = match tools {
+            Some(tools) => others(&stage, &counter, tools).await,
+            None => Vec::new(),
+        };
+        section(&ours, &others)
+    });
+    let measured = measured.catch_unwind().await;
     stage.clear().await.unwrap_or_else(|error| panic!("{error}"));
-    section(&ours, &others)
+    measured.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 fn section(ours: &[Asked], others: &[Asked]) -> Section {
     let mut text = format!(
         "## Requests to AWS\n\n`scripts/bench aws` on {}, on the emulator: one service with two instances; ours behind a load balancer \
-         with its traffic moved by blue/green, the release store in memory and a look every 2 s; the others' without any, revision 1 \
+         with its traffic moved by blue/green, a look every 2 s, the release \
+         store not on AWS; the others' without any, revision 1 \
          at first, with ECS's circuit breaker. What changes something + what does not.\n\n",
         machine::describe()
     );
@@ -102,7 +109,7 @@ fn section(ours: &[Asked], others: &[Asked]) -> Section {
     if others.is_empty() {
         text.push_str("\nNot measured in this run: `ecs-deploy` and the AWS CLI (`--tools`).\n");
     }
-    Section { name: "aws".to_owned(), text, figures }
+    Section { name: "aws".to_owned(), text, figures, picture: None }
 }
 
 async fn ours(stage: &Stage, counter: &Counter) -> Vec<Asked> {
@@ -216,7 +223,7 @@ async fn others(stage: &Stage, counter: &Counter, tools: &Path) -> Vec<Asked> {
             let end = async {
                 if tool == "ecs-deploy" {
                     let mut command = Command::new(tools.join("ecs"));
-                    command.args(["deploy", &stage.name, &service, "--timeout", "3600"]);
+                    command.args(["deploy", &stage.name, &service]);
                     command.args(["-e", "web", "VERSION", version, "-e", "web", "BROKEN", broken]);
                     configure(&mut command, counter.address);
                     return ended(&command.output().await.unwrap());
@@ -256,6 +263,7 @@ fn definition(stage: &Stage, family: &str, version: &str, broken: &str) -> Strin
         r#"{{"family": "{family}", "networkMode": "awsvpc", "requiresCompatibilities": ["FARGATE"], "cpu": "256", "memory": "512",
             "containerDefinitions": [{{"name": "web", "image": "{image}", "command": ["/shop", "web"], "essential": true,
             "portMappings": [{{"containerPort": 8080}}],
+            "healthCheck": {{"command": ["CMD", "/shop", "healthcheck"], "interval": 5, "timeout": 2, "retries": 3}},
             "environment": [{{"name": "VERSION", "value": "{version}"}}, {{"name": "BROKEN", "value": "{broken}"}}]}}]}}"#
     )
 }

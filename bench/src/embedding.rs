@@ -15,57 +15,98 @@ struct Program {
     name: &'static str,
     key: &'static str,
     dependencies: &'static str,
-    /// Enough for nothing to be left out by the linker that an embedder would use.
+    /// Uses the parts that do the work, so that the linker cannot leave them out.
     main: &'static str,
 }
+
+/// Tokio as embedders have it.
+const TOKIO: &str = "tokio = { version = \"1\", features = [\"rt\", \"net\", \"time\", \"macros\"] }\n";
 
 const PROGRAMS: [Program; 6] = [
     Program { name: "nothing", key: "nothing", dependencies: "", main: "fn main() {}\n" },
     Program {
         name: "deployer-core",
         key: "core",
-        dependencies: "deployer-core = { path = \"ROOT/deployer-core\" }\n",
-        main: "fn main() {\n    println!(\"{:?}\", deployer_core::AppSpec::new(\"shop\"));\n}\n",
+        dependencies: "deployer-core = { path = \"ROOT/deployer-core\" }\nTOKIO",
+        main: r#"
+            fn main() {
+                // Nobody has a backend here, and the linker does not know.
+                std::hint::black_box(run as fn(deployer_core::Backend));
+            }
+            fn run(backend: deployer_core::Backend) {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async {
+                    let spec = deployer_core::AppSpec::new("shop").unwrap();
+                    let deployment = deployer_core::Deployer::new(backend).deploy(spec, Default::default());
+                    println!("{:?}", deployment.finished().await);
+                });
+            }
+        "#,
     },
     Program {
         name: "deployer-core and -local",
         key: "local",
-        dependencies: "deployer-core = { path = \"ROOT/deployer-core\" }\ndeployer-local = { path = \"ROOT/deployer-local\" }\n\
-                       tokio = { version = \"1\", default-features = false, features = [\"rt\", \"net\", \"time\", \"macros\"] }\n",
-        main: "#[tokio::main(flavor = \"current_thread\")]\nasync fn main() -> deployer_core::Result<()> {\n    \
-               let options = deployer_local::LocalOptions::new(\"state\");\n    \
-               let backend = deployer_local::LocalBackend::connect(options).await?;\n    \
-               let deployer = deployer_core::Deployer::new(backend);\n    \
-               println!(\"{:?}\", deployer.status(&\"shop\".parse()?).await);\n    Ok(())\n}\n",
+        dependencies: "deployer-core = { path = \"ROOT/deployer-core\" }\ndeployer-local = { path = \"ROOT/deployer-local\" }\nTOKIO",
+        main: r#"
+            #[tokio::main(flavor = "current_thread")]
+            async fn main() -> deployer_core::Result<()> {
+                let backend = deployer_local::LocalBackend::connect(deployer_local::LocalOptions::new("state")).await?;
+                let spec = deployer_core::AppSpec::new("shop").unwrap();
+                let deployment = deployer_core::Deployer::new(backend).deploy(spec, Default::default());
+                println!("{:?}", deployment.finished().await);
+                Ok(())
+            }
+        "#,
     },
     Program {
         name: "deployer-core and -aws",
         key: "aws",
-        dependencies: "deployer-core = { path = \"ROOT/deployer-core\" }\ndeployer-aws = { path = \"ROOT/deployer-aws\" }\n\
-                       tokio = { version = \"1\", default-features = false, features = [\"rt\", \"net\", \"time\", \"macros\"] }\n",
-        main: "fn main() {\n    println!(\"{:?}\", deployer_aws::AwsOptions::new(\"cluster\", \"vpc\", \"role\"));\n}\n",
+        dependencies: "deployer-core = { path = \"ROOT/deployer-core\" }\ndeployer-aws = { path = \"ROOT/deployer-aws\" }\nTOKIO",
+        main: r#"
+            use std::sync::Arc;
+            fn main() {
+                std::hint::black_box(run as fn(Arc<dyn deployer_core::ImageBuilder>));
+            }
+            fn run(builder: Arc<dyn deployer_core::ImageBuilder>) {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async {
+                    let backend = deployer_aws::AwsBackend::from_env("production", builder).await.unwrap();
+                    let spec = deployer_core::AppSpec::new("shop").unwrap();
+                    let deployment = deployer_core::Deployer::new(backend).deploy(spec, Default::default());
+                    println!("{:?}", deployment.finished().await);
+                });
+            }
+        "#,
     },
     Program {
         name: "bollard",
         key: "bollard",
-        dependencies: "bollard = \"0.21\"\ntokio = { version = \"1\", features = [\"rt\", \"net\", \"time\", \"macros\"] }\n",
-        main: "#[tokio::main(flavor = \"current_thread\")]\nasync fn main() {\n    \
-               println!(\"{:?}\", bollard::Docker::connect_with_defaults().unwrap().ping().await);\n}\n",
+        dependencies: "bollard = \"0.21\"\nTOKIO",
+        main: r#"
+            #[tokio::main(flavor = "current_thread")]
+            async fn main() {
+                println!("{:?}", bollard::Docker::connect_with_defaults().unwrap().ping().await);
+            }
+        "#,
     },
     Program {
         name: "testcontainers",
         key: "testcontainers",
-        dependencies: "testcontainers = \"*\"\ntokio = { version = \"1\", features = [\"rt\", \"net\", \"time\", \"macros\"] }\n",
-        main: "use testcontainers::runners::AsyncRunner;\n\n#[tokio::main(flavor = \"current_thread\")]\nasync fn main() {\n    \
-               let image = testcontainers::GenericImage::new(\"busybox\", \"1.36\");\n    \
-               println!(\"{:?}\", image.start().await.is_ok());\n}\n",
+        dependencies: "testcontainers = \"*\"\nTOKIO",
+        main: r#"
+            use testcontainers::runners::AsyncRunner;
+            #[tokio::main(flavor = "current_thread")]
+            async fn main() {
+                println!("{:?}", testcontainers::GenericImage::new("busybox", "1.36").start().await.is_ok());
+            }
+        "#,
     },
 ];
 
 pub(crate) fn measure() -> Section {
     let mut text = format!(
         "## What an embedder compiles\n\n`scripts/bench embedding` on {}: a program that uses nothing else, from an empty directory \
-         with all sources at hand, `cargo build` with its usual settings. Crates are those of the tree without tests, versions apart.\n\n",
+         with all sources at hand, `cargo build` with its usual settings. Crates are those of the tree with build scripts, without tests, versions apart.\n\n",
         machine::describe()
     );
     let mut figures = "embedding:".to_owned();
@@ -82,13 +123,13 @@ pub(crate) fn measure() -> Section {
         rows.push(vec![program.name.to_owned(), crates.to_string(), format!("{:.1}", took.as_secs_f64()), size]);
     }
     text.push_str(&table(&["uses", "crates", "seconds", "program"], &rows));
-    Section { name: "embedding".to_owned(), text, figures }
+    Section { name: "embedding".to_owned(), text, figures, picture: None }
 }
 
 /// How many crates it has, how long it takes to compile them, and how large the program is; nothing if they cannot be fetched.
 fn build(program: &Program, directory: &Path) -> Option<(usize, Duration, u64)> {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).canonicalize().unwrap();
-    let dependencies = program.dependencies.replace("ROOT", root.to_str().unwrap());
+    let dependencies = program.dependencies.replace("TOKIO", TOKIO).replace("ROOT", root.to_str().unwrap());
     let manifest = format!(
         "[package]\nname = \"embeds\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[workspace]\n\n[dependencies]\n{dependencies}"
     );
@@ -108,7 +149,7 @@ fn build(program: &Program, directory: &Path) -> Option<(usize, Duration, u64)> 
         println!("{}: {}", program.name, String::from_utf8_lossy(&fetched.stderr));
         return None;
     }
-    let tree = cargo(&["tree", "-e", "normal", "--prefix", "none"]);
+    let tree = cargo(&["tree", "-e", "no-dev", "--prefix", "none"]);
     let tree = String::from_utf8_lossy(&tree.stdout).into_owned();
     let crates: BTreeSet<&str> = tree.lines().map(|line| line.split(" (").next().unwrap_or(line)).collect();
     let began = Instant::now();

@@ -63,16 +63,18 @@ pub(crate) async fn measure(choice: &Choice) -> Section {
         .unwrap();
     }
     let mut text = format!(
-        "## The deployer killed\n\n`scripts/bench killed --swarm --rollout SCRIPT` on {}, {} replicas under 200 requests/s. The command that deploys is killed \
+        "## The deployer killed\n\n`scripts/bench killed{}` on {}, {} replicas under 200 requests/s. The command that deploys is killed \
          with all that it has started (`kill -9`) after each tenth of the time that it takes undisturbed. *Left* is what answers 3 s \
          later, *too many* the containers of the service beyond those that it shall have, over all ten; then the same command is run \
          again: *right* is how often the new version then answers alone, from as many containers as it shall have, *again* the \
          seconds that takes. A swarm goes on by itself: its command only looks on.\n\n",
+        choice.options(),
         machine::describe(),
         choice.replicas
     );
     text.push_str(&table(&["tool", "left", "too many", "right", "too many at the end", "again", "lost"], &rows));
-    Section { name: "killed".to_owned(), text, figures }
+    text.push_str(&choice.left_out());
+    Section { name: "killed".to_owned(), text, figures, picture: None }
 }
 
 async fn all_moments(tool: &Tool, replicas: u32) -> Sum {

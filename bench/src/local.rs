@@ -141,14 +141,15 @@ fn section(
     let Choice { replicas, rounds, .. } = choice;
     let name = format!("local-{replicas}");
     let mut text = format!(
-        "## Deploying {replicas} replicas under load\n\n`scripts/bench local --replicas {replicas} --rounds {rounds} --swarm --rollout SCRIPT` on {}. \
+        "## Deploying {replicas} replicas under load\n\n`scripts/bench local --replicas {replicas} --rounds {rounds}{}` on {}. \
          {RATE} requests/s over kept connections and as many over new ones, to `/version` of the quickstart's web service; the \
          tools that have no proxy stand behind an HAProxy with the rules of Deployer's own, which waits for servers, repeats \
          requests and finds servers through the engine's name server. Seconds: the median, in brackets the least and the most. \
          *First* is the first answer of the new version, from *all* on \
          it alone answers; *slowest* is the slowest answer, *processor* \
-         the time of the deploying process and its children.\n\n\
+         that of the command and its children, without what an engine does for any of them (a swarm's works in its engine).\n\n\
          Plain calls that create, start and probe the same containers at once, under the same load, take {} s: the floor.\n\n",
+        choice.options(),
         machine::describe(),
         floor.cell(2)
     );
@@ -170,19 +171,14 @@ fn section(
     .unwrap();
     let rows_of: Vec<(String, &Picture)> = tools.iter().map(|tool| (tool.name(), &pictures[&tool.key()])).collect();
     let file = format!("benchmarks-{name}.svg");
-    std::fs::write(crate::figures::documents().join(&file), plot::over_time(&rows_of)).unwrap();
+    let svg = plot::over_time(&rows_of);
     writeln!(text, "\n![Answers, losses and how long answers took over time, for each tool]({file})").unwrap();
     text.push_str(
         "\nThe last round, a column for each tenth of a second since the command: requests that the old version answered grey, the \
          new one green, lost ones red, at the time at which they were sent. Below that how long those answers took, the quickest \
          to the slowest of each tenth of a second, from 1 ms to 10 s.\n",
     );
-    if !choice.swarm {
-        text.push_str("\nNot measured in this run: Docker Swarm (`--swarm`).\n");
-    }
-    if choice.rollout.is_none() {
-        text.push_str("\nNot measured in this run: docker-rollout (`--rollout SCRIPT`).\n");
-    }
+    text.push_str(&choice.left_out());
     let mut figures = format!("local: replicas={replicas} rounds={rounds} floor_s={:.3}", floor.median());
     for tool in tools {
         let (deployed, back) = &rows[&tool.key()];
@@ -198,7 +194,7 @@ fn section(
         )
         .unwrap();
     }
-    Section { name, text, figures }
+    Section { name, text, figures, picture: Some((file, svg)) }
 }
 
 /// Runs a command under load, until `version` answers alone.

@@ -97,6 +97,28 @@ struct Choice {
     only: Option<String>,
 }
 
+impl Choice {
+    /// The options that choose tools, as they are typed.
+    fn options(&self) -> String {
+        let swarm = if self.swarm { " --swarm" } else { "" };
+        let rollout = if self.rollout.is_some() { " --rollout SCRIPT" } else { "" };
+        let only = self.only.as_ref().map(|only| format!(" --only {only}")).unwrap_or_default();
+        format!("{swarm}{rollout}{only}")
+    }
+
+    /// Says which tools have not been measured.
+    fn left_out(&self) -> String {
+        let swarm = (!self.swarm).then_some("Docker Swarm (`--swarm`)");
+        let rollout = self.rollout.is_none().then_some("docker-rollout (`--rollout SCRIPT`)");
+        let left_out: Vec<&str> = swarm.into_iter().chain(rollout).collect();
+        if left_out.is_empty() {
+            String::new()
+        } else {
+            format!("\nNot measured in this run: {}.\n", left_out.join(", "))
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     if let Some(place) = site::Place::given() {

@@ -23,9 +23,9 @@ pub(crate) struct Swarm {
 impl Swarm {
     /// Starts the engine, with these images of the usual one.
     pub(crate) fn start(images: &[&str]) -> Self {
-        // What a run before this one has left.
-        clear_network();
         let directory = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bench-swarm")).to_owned();
+        // What a run before this one has left that was killed.
+        end(&directory);
         std::fs::create_dir_all(&directory).unwrap();
         let directory = directory.canonicalize().unwrap();
         // No way out: the engine asks for every image elsewhere first, and waits for an answer.
@@ -79,8 +79,7 @@ impl Drop for Swarm {
         let _left = self.docker().args(["swarm", "leave", "--force"]).output();
         let _told = Command::new("kill").arg(self.engine.id().to_string()).output();
         let _ended = self.engine.wait();
-        clear_network();
-        let _gone = std::fs::remove_dir_all(&self.directory);
+        end(&self.directory);
     }
 }
 
@@ -88,9 +87,25 @@ fn socket(directory: &Path) -> String {
     format!("unix://{}", directory.join("socket").display())
 }
 
-fn clear_network() {
-    // The pair of devices goes with the namespace.
+/// Ends an engine that still runs, and removes all that it has.
+fn end(directory: &Path) {
+    let pid = std::fs::read_to_string(directory.join("pid")).unwrap_or_default();
+    let is_ours = || {
+        let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        !pid.is_empty() && line.contains("bench-swarm")
+    };
+    if is_ours() {
+        let _told = Command::new("kill").arg(&pid).output();
+    }
+    for _ in 0..200 {
+        if !is_ours() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let _gone = Command::new("ip").args(["link", "delete", "bench-host"]).output();
     let _gone = Command::new("ip").args(["netns", "delete", SPACE]).output();
+    let _gone = std::fs::remove_dir_all(directory);
 }
 
 fn run(program: &str, arguments: &str) {
