@@ -208,7 +208,7 @@ impl Act {
             return Ok(Outcome::AlreadyThere);
         }
         let Ok(release) = self.release(release) else { return Ok(Outcome::AlreadyThere) };
-        let observed = self.observe().await?;
+        let observed = self.observe_alone().await?;
         let Some(pool) = observed.routing(revision.service()).and_then(|routing| routing.pool(revision)) else {
             return Ok(Outcome::AlreadyThere);
         };
@@ -279,7 +279,7 @@ impl Act {
         if !listens || !(self.registers() || idle) {
             return Ok(());
         }
-        let observed = self.observe().await?;
+        let observed = self.observe_alone().await?;
         let Some(pool) = observed.routing(revision.service()).and_then(|routing| routing.pool(revision)) else {
             return Ok(());
         };
@@ -326,6 +326,12 @@ impl Act {
 
     async fn observe(&self) -> Result<Arc<Observed>> {
         Ok(self.looks.look(&self.backend, &self.calls).await?.observed)
+    }
+
+    /// A look that nobody shares, right before something is taken out of rotation or stopped: the calls of other steps between
+    /// it and that would be time for somebody to give it traffic by hand.
+    async fn observe_alone(&self) -> Result<Observed> {
+        observe(&self.backend, &self.calls, ObserveApp::new(self.app.clone())).await
     }
 
     fn release(&self, number: ReleaseNumber) -> Result<Arc<Release>> {
