@@ -16,9 +16,10 @@ const KINDS: [(&str, &str); 2] = [("exit", "ends at its start"), ("unhealthy", "
 pub(crate) async fn measure(choice: &Choice) -> Section {
     build_images().await;
     let mut text = format!(
-        "## A release that cannot work\n\n`scripts/bench bad-release` on {}, {} replicas under the same load, once each. *Said* is \
+        "## A release that cannot work\n\n`scripts/bench bad-release{}` on {}, {} replicas under the same load, once each. *Said* is \
          when the command ended and whether it called that a failure; *outage* from the first lost request to the last; *serves* what \
          answers when all is over.\n",
+        choice.options(),
         machine::describe(),
         choice.replicas
     );
@@ -38,7 +39,7 @@ pub(crate) async fn measure(choice: &Choice) -> Section {
             write!(
                 figures,
                 " {}_{broken}_said_s={:.2} {0}_{broken}_lost={}",
-                tool.key().replace('-', "_"),
+                tool.key(),
                 seen.command.as_secs_f64(),
                 seen.lost
             )
@@ -48,7 +49,8 @@ pub(crate) async fn measure(choice: &Choice) -> Section {
         writeln!(text, "\nIt {how}:\n").unwrap();
         text.push_str(&table(&["tool", "said", "lost", "outage", "serves", "what it said"], &rows));
     }
-    Section { name: "bad-release".to_owned(), text, figures }
+    text.push_str(&choice.left_out());
+    Section { name: "bad-release".to_owned(), text, figures, picture: None }
 }
 
 fn row(tool: &Tool, seen: &Seen, serves: &str) -> Vec<String> {

@@ -1,6 +1,7 @@
 //! What the engine itself costs: simulated deployments of many services, many deployments at once, and the store.
 
 use std::fmt::Write as _;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use deployer_core::{
@@ -11,6 +12,7 @@ use deployer_local::SqliteStore;
 use deployer_testkit::{World, simulate};
 use futures_util::future::join_all;
 
+use crate::Size;
 use crate::figures::{Section, Series, table};
 use crate::machine;
 use crate::plot;
@@ -25,15 +27,13 @@ const JOURNALS: [usize; 3] = [100, 1_000, 10_000];
 struct Cost {
     wall: Duration,
     processor: Duration,
-    /// Bytes for each deployment.
-    memory: f64,
     entries: usize,
 }
 
 pub(crate) fn measure() -> Section {
     let mut text = format!(
-        "## The engine\n\n`scripts/bench engine` on {}, one thread, the platform simulated: its books are part of what is \
-         measured. A deployment replaces every service by blue/green.\n\n",
+        "## The engine\n\n`scripts/bench engine` on {}, one thread, the platform simulated: its books, which it goes through \
+         after every change, are part of what is measured, and most of it where services are many. A deployment replaces every service by blue/green.\n\n",
         machine::describe()
     );
     let mut figures = "engine:".to_owned();
@@ -47,17 +47,10 @@ pub(crate) fn measure() -> Section {
         points.push((services as f64, millis(cost.processor)));
         write!(figures, " services_{services}_ms={:.2}", millis(cost.processor)).unwrap();
     }
-    let heading = [
-        "services",
-        "deployments at once",
-        "wall",
-        "processor",
-        "for each service",
-        "journal entries/s",
-        "memory for each",
-    ];
+    let heading = ["services", "deployments at once", "wall", "processor", "for each service", "journal entries/s"];
     text.push_str(&table(&heading, &rows));
-    writeln!(text, "\nThe time grows with the number of services to the power of {:.2}.\n", slope(&points)).unwrap();
+    writeln!(text, "\nAt the end the time grows with the number of services to the power of {:.2}.\n", slope(&points))
+        .unwrap();
     write!(figures, " services_power={:.2}", slope(&points)).unwrap();
     picture.push(("services in one deployment", points));
 
@@ -70,18 +63,23 @@ pub(crate) fn measure() -> Section {
         write!(figures, " at_once_{at_once}_ms={:.2}", millis(cost.processor)).unwrap();
     }
     text.push_str(&table(&heading, &rows));
-    writeln!(text, "\nThe time grows with the number of deployments to the power of {:.2}.\n", slope(&points)).unwrap();
+    writeln!(
+        text,
+        "\nAt the end the time grows with the number of deployments to the power of {:.2}.\n",
+        slope(&points)
+    )
+    .unwrap();
     write!(figures, " at_once_power={:.2}", slope(&points)).unwrap();
     picture.push(("deployments at once", points));
 
     let file = "benchmarks-engine.svg";
     let svg = plot::against_size("Processor time of simulated deployments", "ms", &picture);
-    std::fs::write(crate::figures::documents().join(file), svg).unwrap();
     writeln!(text, "![Processor time against size]({file})\n").unwrap();
 
+    text.push_str(&counts(&mut figures));
+    text.push('\n');
     text.push_str(&store(&mut figures));
-    text.push_str("\nNot measured here: allocations and instructions.\n");
-    Section { name: "engine".to_owned(), text, figures }
+    Section { name: "engine".to_owned(), text, figures, picture: Some((file.to_owned(), svg)) }
 }
 
 fn row(services: usize, at_once: usize, cost: &Cost) -> Vec<String> {
@@ -93,7 +91,6 @@ fn row(services: usize, at_once: usize, cost: &Cost) -> Vec<String> {
         format!("{:.1} ms", millis(cost.processor)),
         format!("{each:.2} ms"),
         format!("{:.0}", cost.entries as f64 / cost.processor.as_secs_f64().max(1e-9)),
-        format!("{:.0} KiB", cost.memory / 1024.0),
     ]
 }
 
@@ -101,8 +98,9 @@ fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-/// The exponent of the power law through the points, by least squares of the logarithms.
+/// The exponent of the power law through the largest two points: what comes with size shows there.
 fn slope(points: &[(f64, f64)]) -> f64 {
+    let points = &points[points.len().saturating_sub(2)..];
     let logs: Vec<(f64, f64)> = points.iter().map(|(x, y)| (x.ln(), y.ln())).collect();
     let count = logs.len() as f64;
     let (mean_x, mean_y) =
@@ -120,47 +118,179 @@ fn spec(services: usize, image: &str) -> AppSpec {
     })
 }
 
+/// So many applications, each in a world of its own.
+struct Fleet {
+    worlds: Vec<World>,
+    deployers: Vec<Deployer>,
+    services: usize,
+}
+
+impl Fleet {
+    fn new(at_once: usize, services: usize) -> Self {
+        let worlds: Vec<World> = (0..at_once).map(|_| World::new()).collect();
+        let deployer = |world: &World| {
+            world.add_image("web:v1");
+            world.add_image("web:v2");
+            Deployer::builder(world.backend()).clock(world.clock()).build()
+        };
+        Self { deployers: worlds.iter().map(deployer).collect(), worlds, services }
+    }
+
+    /// Deploys this image to all of them at once; answers how long the journals are.
+    async fn deploy(&self, image: &str) -> usize {
+        let all = self.deployers.iter().map(async |deployer| {
+            let deployment = deployer.deploy(spec(self.services, image), DeployOptions::default());
+            let record = deployment.finished().await.unwrap();
+            assert!(record.verdict.as_ref().unwrap().is_promoted());
+            usize::try_from(record.last_seq).unwrap()
+        });
+        join_all(all).await.into_iter().sum()
+    }
+}
+
 /// So many deployments at once, each of so many services in a world of its own. Small ones are made several times, and what one
 /// of them costs is told.
 fn deploy(at_once: usize, services: usize) -> Cost {
     let times = (2_000 / (at_once * services)).clamp(1, 400);
     let mut total = Cost::default();
     for _ in 0..times {
-        let worlds: Vec<World> = (0..at_once).map(|_| World::new()).collect();
-        let deployers: Vec<Deployer> = worlds
-            .iter()
-            .map(|world| {
-                world.add_image("web:v1");
-                world.add_image("web:v2");
-                Deployer::builder(world.backend()).clock(world.clock()).build()
-            })
-            .collect();
-        let all = |image: &'static str| {
-            join_all(deployers.iter().map(async |deployer| {
-                let deployment = deployer.deploy(spec(services, image), DeployOptions::default());
-                let record = deployment.finished().await.unwrap();
-                assert!(record.verdict.as_ref().unwrap().is_promoted());
-                record
-            }))
-        };
+        let fleet = Fleet::new(at_once, services);
         simulate(async {
-            all("web:v1").await;
-            let (before, held) = (machine::own_time(), machine::memory_now());
+            fleet.deploy("web:v1").await;
+            let before = machine::own_time();
             let began = Instant::now();
-            let records = all("web:v2").await;
+            total.entries += fleet.deploy("web:v2").await;
             total.wall += began.elapsed();
             total.processor += machine::own_time().saturating_sub(before);
-            total.memory += machine::memory_now().saturating_sub(held) as f64 * 1024.0 / at_once as f64;
-            total.entries += records.iter().map(|record| usize::try_from(record.last_seq).unwrap()).sum::<usize>();
         });
+        fleet.worlds.iter().for_each(World::assert_no_violations);
     }
     let times = times as u32;
     Cost {
         wall: total.wall / times,
         processor: total.processor.max(Duration::from_micros(1)) / times,
-        memory: total.memory / f64::from(times),
         entries: total.entries / times as usize,
     }
+}
+
+/// Deploys so often, one after the other: what [`counted`] runs in a process of its own.
+pub(crate) fn repeat(Size { services, at_once, rounds }: Size) {
+    let fleet = Fleet::new(at_once, services);
+    simulate(async {
+        for round in 0..rounds {
+            fleet.deploy(if round % 2 == 0 { "web:v1" } else { "web:v2" }).await;
+        }
+    });
+}
+
+/// What deployments need besides time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Counted {
+    instructions: u64,
+    allocations: u64,
+    bytes: u64,
+    /// The most bytes that were in use at once, with the platform's books.
+    peak: u64,
+}
+
+/// Counts what one deployment of this size needs, as the difference between runs of three and one; nothing, without valgrind.
+fn counted(services: usize, at_once: usize) -> Option<Counted> {
+    let run = |tool: &str, rounds: usize| {
+        let mut command = Command::new("valgrind");
+        command.args([&format!("--tool={tool}"), &format!("--{tool}-out-file=/dev/null")]);
+        command.arg(std::env::current_exe().unwrap()).arg("repeat");
+        command.args([format!("--services={services}"), format!("--at-once={at_once}"), format!("--rounds={rounds}")]);
+        let output = command.output().ok()?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{command:?}: {said}");
+        Some(said)
+    };
+    // The numbers of a line like `==7== Total:     1,234 bytes in 56 blocks`.
+    let numbers = |said: &str, label: &str| -> Vec<u64> {
+        let line = said.lines().find_map(|line| line.split_once(label));
+        let words = line.map_or("", |(_, rest)| rest).split_whitespace();
+        words.filter_map(|word| word.replace(',', "").parse().ok()).collect()
+    };
+    let each = |one: &str, three: &str, label: &str| -> Vec<u64> {
+        let pairs = numbers(one, label).into_iter().zip(numbers(three, label));
+        pairs.map(|(one, three)| (three - one) / 2).collect()
+    };
+    let instructions = each(&run("callgrind", 1)?, &run("callgrind", 3)?, "Collected :");
+    let (one, three) = (run("dhat", 1)?, run("dhat", 3)?);
+    let memory = each(&one, &three, "Total:");
+    let peak = numbers(&one, "At t-gmax:")[0];
+    Some(Counted { instructions: instructions[0], bytes: memory[0], allocations: memory[1], peak })
+}
+
+/// Of which sizes instructions and allocations are counted: services, and deployments at once.
+const COUNTED: [(usize, usize); 5] = [(1, 1), (10, 1), (100, 1), (1, 10), (1, 100)];
+
+fn counts(figures: &mut String) -> String {
+    let mut rows = Vec::new();
+    for (services, at_once) in COUNTED {
+        let Some(Counted { instructions, allocations, bytes, peak }) = counted(services, at_once) else { continue };
+        let all = (services * at_once) as f64;
+        println!("{services} services, {at_once} at once: {instructions} instructions, {allocations} allocations");
+        rows.push(vec![
+            services.to_string(),
+            at_once.to_string(),
+            format!("{:.2} million", instructions as f64 / all / 1e6),
+            format!("{:.0}", allocations as f64 / all),
+            format!("{:.0} KiB", bytes as f64 / all / 1024.0),
+            format!("{:.0} KiB", peak as f64 / all / 1024.0),
+        ]);
+        write!(figures, " counted_{services}x{at_once}={instructions}/{allocations}").unwrap();
+    }
+    if rows.is_empty() {
+        return "Not measured in this run: instructions and allocations, which `valgrind` counts.\n".to_owned();
+    }
+    let heading =
+        ["services", "deployments at once", "instructions", "allocations", "allocated in all", "at most at once"];
+    let mut text = "For each service of a deployment, counted by valgrind (callgrind and dhat):\n\n".to_owned();
+    text.push_str(&table(&heading, &rows));
+    text
+}
+
+/// What the counts may be more than those that were written down.
+const TOLERANCE: f64 = 1.05;
+const EXPECTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/counts.txt");
+
+/// Compares instructions and allocations with those that were written down, or writes them down. Times on machines that others
+/// share drift; these do not. Answers whether they are within bounds.
+pub(crate) fn guard(write: bool) -> bool {
+    let mut text =
+        "# What one deployment costs, for `scripts/bench guard`, which `scripts/bench guard --write` has written.\n\
+                    # services, deployments at once, instructions, allocations\n"
+            .to_owned();
+    let expected = std::fs::read_to_string(EXPECTED).unwrap_or_default();
+    let mut within = true;
+    for (services, at_once) in [(1, 1), (20, 1), (1, 20)] {
+        let now = counted(services, at_once).expect("valgrind must be installed: scripts/bench does that");
+        writeln!(text, "{services} {at_once} {} {}", now.instructions, now.allocations).unwrap();
+        let line = expected.lines().find_map(|line| line.strip_prefix(&format!("{services} {at_once} ")));
+        let before: Vec<u64> = line.unwrap_or_default().split(' ').filter_map(|word| word.parse().ok()).collect();
+        for (what, now, before) in
+            [("instructions", now.instructions, before.first()), ("allocations", now.allocations, before.get(1))]
+        {
+            let change = before.map(|before| now as f64 / *before as f64);
+            let told = change
+                .map_or("nothing to compare with".to_owned(), |change| format!("{:+.1} %", (change - 1.0) * 100.0));
+            println!("guard: {services} services, {at_once} deployments at once: {now} {what}, {told}");
+            // Another compiler or processor has other instructions; what is allocated is the program's own.
+            within &= what == "instructions" || change.is_some_and(|change| change <= TOLERANCE);
+        }
+    }
+    if write {
+        std::fs::write(EXPECTED, text).unwrap();
+        return true;
+    }
+    if !within {
+        println!(
+            "guard: more than was written down: find out why (`valgrind --tool=callgrind target/debug/deployer-bench repeat`),"
+        );
+        println!("guard: and if it is worth that, write it down with `scripts/bench guard --write`");
+    }
+    within
 }
 
 /// Leases and journals in SQLite, on this machine's disk.

@@ -62,6 +62,8 @@ pub(crate) struct Section {
     pub(crate) text: String,
     /// The last line, for machines.
     pub(crate) figures: String,
+    /// A file beside the document, and what is in it.
+    pub(crate) picture: Option<(String, String)>,
 }
 
 impl Section {
@@ -77,6 +79,9 @@ impl Section {
             None => format!("{text}\n{body}"),
         };
         std::fs::write(path, text).unwrap();
+        if let Some((file, svg)) = &self.picture {
+            std::fs::write(documents().join(file), svg).unwrap();
+        }
     }
 }
 

@@ -1,12 +1,11 @@
 //! The deploying process killed at ten moments of its way, with each tool in turn: what is left, and what the next ordinary run
 //! makes of it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use bollard::query_parameters::ListContainersOptionsBuilder;
 use deployer_testkit::load::{Load, Mode};
 use tokio::process::Command;
 
@@ -26,7 +25,7 @@ const ASKED: usize = 30;
 #[derive(Default)]
 struct Sum {
     /// By what answered after the kill.
-    after: HashMap<String, u32>,
+    after: BTreeMap<String, u32>,
     strays: usize,
     right: u32,
     strays_at_the_end: usize,
@@ -39,10 +38,11 @@ pub(crate) async fn measure(choice: &Choice) -> Section {
     build_images().await;
     let mut rows = Vec::new();
     let mut figures = "killed:".to_owned();
-    for tool in Tool::all(choice) {
+    // What stands by is more than what serves, and comes to be on the same way.
+    let tools = Tool::all(choice).into_iter().filter(|tool| !tool.name().contains("standby"));
+    for tool in tools {
         let sum = all_moments(&tool, choice.replicas).await;
-        let mut after: Vec<String> = sum.after.iter().map(|(what, times)| format!("{what}: {times}")).collect();
-        after.sort();
+        let after: Vec<String> = sum.after.iter().map(|(what, times)| format!("{what}: {times}")).collect();
         rows.push(vec![
             tool.name(),
             after.join(", "),
@@ -58,21 +58,23 @@ pub(crate) async fn measure(choice: &Choice) -> Section {
             sum.right,
             sum.strays_at_the_end,
             sum.lost,
-            key = tool.key().replace('-', "_")
+            key = tool.key()
         )
         .unwrap();
     }
     let mut text = format!(
-        "## The deployer killed\n\n`scripts/bench killed` on {}, {} replicas under 200 requests/s. The command that deploys is killed \
+        "## The deployer killed\n\n`scripts/bench killed{}` on {}, {} replicas under 200 requests/s. The command that deploys is killed \
          with all that it has started (`kill -9`) after each tenth of the time that it takes undisturbed. *Left* is what answers 3 s \
          later, *too many* the containers of the service beyond those that it shall have, over all ten; then the same command is run \
          again: *right* is how often the new version then answers alone, from as many containers as it shall have, *again* the \
-         seconds that takes. Deployer's waits until the lease of the dead process has run out.\n\n",
+         seconds that takes. A swarm goes on by itself: its command only looks on.\n\n",
+        choice.options(),
         machine::describe(),
         choice.replicas
     );
     text.push_str(&table(&["tool", "left", "too many", "right", "too many at the end", "again", "lost"], &rows));
-    Section { name: "killed".to_owned(), text, figures }
+    text.push_str(&choice.left_out());
+    Section { name: "killed".to_owned(), text, figures, picture: None }
 }
 
 async fn all_moments(tool: &Tool, replicas: u32) -> Sum {
@@ -96,14 +98,14 @@ async fn all_moments(tool: &Tool, replicas: u32) -> Sum {
         victim.wait().await.unwrap();
         tokio::time::sleep(REST).await;
         let left = who_answers(site).await;
-        let strays = containers(site).await.saturating_sub(replicas as usize);
+        let strays = stand.containers().await.saturating_sub(replicas as usize);
         sum.strays += strays;
 
         let began = Instant::now();
         let again = stand.command("v2", "").output().await.unwrap();
         let took = began.elapsed();
         tokio::time::sleep(REST).await;
-        let (serves, count) = (who_answers(site).await, containers(site).await);
+        let (serves, count) = (who_answers(site).await, stand.containers().await);
         let right = again.status.success() && serves == "v2" && count == replicas as usize;
         sum.right += u32::from(right);
         sum.strays_at_the_end += count.saturating_sub(replicas as usize);
@@ -128,22 +130,14 @@ async fn all_moments(tool: &Tool, replicas: u32) -> Sum {
 async fn who_answers(site: &Site) -> String {
     let mut versions = BTreeSet::new();
     for _ in 0..ASKED {
-        versions.insert(match get(site.place.http, "/version").await {
-            Ok((200, version)) => version,
-            _ => "nothing".to_owned(),
-        });
+        match get(site.place.http, "/version").await {
+            Ok((200, version)) => versions.insert(version),
+            _ => versions.insert("nothing".to_owned()),
+        };
+        // It takes the proxy seconds to say so, and will again.
+        if versions.contains("nothing") {
+            break;
+        }
     }
     versions.into_iter().collect::<Vec<_>>().join(" and ")
-}
-
-/// How many containers of the service there are, running or not.
-async fn containers(site: &Site) -> usize {
-    let labels = [
-        format!("com.docker.compose.project={}", site.app()),
-        "com.docker.compose.service=web".to_owned(),
-        "com.docker.compose.oneoff=False".to_owned(),
-    ];
-    let filter = HashMap::from([("label".to_owned(), labels.to_vec())]);
-    let all = ListContainersOptionsBuilder::default().all(true).filters(&filter).build();
-    site.docker.list_containers(Some(all)).await.unwrap().len()
 }

@@ -2,22 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use bollard::models::{ContainerCreateBody, HostConfig};
-use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectContainerOptions, RemoveContainerOptionsBuilder, StartContainerOptions,
-};
-use deployer_testkit::load::{Load, Mode, Report, Running};
+use deployer_testkit::load::{Load, Mode, Running};
 use futures_util::future::join_all;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use crate::Choice;
 use crate::figures::{Section, Series, table};
 use crate::machine;
+use crate::plain::plain_calls;
 use crate::plot::{self, Picture};
 use crate::site::{HOST, Site};
 use crate::tools::{Stand, Tool, build_images};
@@ -26,8 +20,6 @@ use crate::tools::{Stand, Tool, build_images};
 const RATE: u32 = 200;
 /// How long the load goes on before and after what is measured.
 const MARGIN: Duration = Duration::from_secs(1);
-/// How often the load is looked at, for the picture.
-const PACE: Duration = Duration::from_millis(100);
 /// How long the new version may take after the tool has said that it is done.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -149,14 +141,15 @@ fn section(
     let Choice { replicas, rounds, .. } = choice;
     let name = format!("local-{replicas}");
     let mut text = format!(
-        "## Deploying {replicas} replicas under load\n\n`scripts/bench local --replicas {replicas} --rounds {rounds}` on {}. \
+        "## Deploying {replicas} replicas under load\n\n`scripts/bench local --replicas {replicas} --rounds {rounds}{}` on {}. \
          {RATE} requests/s over kept connections and as many over new ones, to `/version` of the quickstart's web service; the \
          tools that have no proxy stand behind an HAProxy with the rules of Deployer's own, which waits for servers, repeats \
          requests and finds servers through the engine's name server. Seconds: the median, in brackets the least and the most. \
          *First* is the first answer of the new version, from *all* on \
          it alone answers; *slowest* is the slowest answer, *processor* \
-         the time of the deploying process and its children.\n\n\
+         that of the command and its children, without what an engine does for any of them (a swarm's works in its engine).\n\n\
          Plain calls that create, start and probe the same containers at once, under the same load, take {} s: the floor.\n\n",
+        choice.options(),
         machine::describe(),
         floor.cell(2)
     );
@@ -164,7 +157,9 @@ fn section(
     let row = |tool: &Tool, rows: &Rows| [vec![tool.name()], rows.cells()].concat();
     let deployed: Vec<_> = tools.iter().map(|tool| row(tool, &rows[&tool.key()].0)).collect();
     text.push_str(&table(&heading, &deployed));
-    text.push_str("\nAnd back to the version before, which only Deployer remembers; the others deploy it again:\n\n");
+    text.push_str(
+        "\nAnd back to the version before, which Deployer and a swarm remember; the others deploy it again:\n\n",
+    );
     let heading = ["rollback", "first", "all", "command", "lost", "slowest", "processor"];
     let back: Vec<_> = tools.iter().map(|tool| row(tool, &rows[&tool.key()].1)).collect();
     text.push_str(&table(&heading, &back));
@@ -176,12 +171,14 @@ fn section(
     .unwrap();
     let rows_of: Vec<(String, &Picture)> = tools.iter().map(|tool| (tool.name(), &pictures[&tool.key()])).collect();
     let file = format!("benchmarks-{name}.svg");
-    std::fs::write(crate::figures::documents().join(&file), plot::over_time(&rows_of)).unwrap();
-    writeln!(text, "\n![Answers and losses over time, for each tool]({file})").unwrap();
+    let svg = plot::over_time(&rows_of);
+    writeln!(text, "\n![Answers, losses and how long answers took over time, for each tool]({file})").unwrap();
     text.push_str(
-        "\nThe last round, a column for each tenth of a second since the command: answers of the old version grey, of the new one \
-         green, lost requests red.\n\nNot measured here: Docker Swarm, which needs an engine of its own.\n",
+        "\nThe last round, a column for each tenth of a second since the command: requests that the old version answered grey, the \
+         new one green, lost ones red, at the time at which they were sent. Below that how long those answers took, the quickest \
+         to the slowest of each tenth of a second, from 1 ms to 10 s.\n",
     );
+    text.push_str(&choice.left_out());
     let mut figures = format!("local: replicas={replicas} rounds={rounds} floor_s={:.3}", floor.median());
     for tool in tools {
         let (deployed, back) = &rows[&tool.key()];
@@ -193,11 +190,11 @@ fn section(
             deployed.lost,
             back.all.median(),
             back.lost,
-            key = tool.key().replace('-', "_")
+            key = tool.key()
         )
         .unwrap();
     }
-    Section { name, text, figures }
+    Section { name, text, figures, picture: Some((file, svg)) }
 }
 
 /// Runs a command under load, until `version` answers alone.
@@ -206,53 +203,37 @@ pub(crate) async fn watch(site: &Site, mut command: Command, version: &str) -> S
     tokio::time::sleep(MARGIN).await;
     let processor = machine::time_of_children();
     let began = Instant::now();
-    let mut running = std::pin::pin!(command.output());
-    let mut drawing = Drawing::new(&loads);
-    let output = loop {
-        tokio::select! {
-            output = &mut running => break output.unwrap(),
-            () = tokio::time::sleep(PACE) => drawing.look(&loads),
-        }
-    };
+    let output = command.output().await.unwrap();
     let took = began.elapsed();
     let processor = machine::time_of_children().saturating_sub(processor);
     // Other versions may still answer for a while.
     let done = Instant::now();
     let mut last = others(&loads, version);
     while done.elapsed() < PATIENCE {
-        let quiet = Instant::now();
-        while quiet.elapsed() < MARGIN {
-            tokio::time::sleep(PACE).await;
-            drawing.look(&loads);
-        }
+        tokio::time::sleep(MARGIN).await;
         let now = others(&loads, version);
         if now == last {
             break;
         }
         last = now;
     }
+    let whole = began.elapsed();
     let starts = loads.each_ref().map(|load| began.saturating_duration_since(load.started()));
     let reports = join_all(loads.map(Running::stop)).await;
-    let seen = |pick: fn(&Report, &str) -> Vec<Duration>| -> Vec<Duration> {
-        let each = reports.iter().zip(starts).flat_map(|(report, start)| {
-            pick(report, version).into_iter().filter_map(move |at| at.checked_sub(start)).collect::<Vec<_>>()
-        });
-        each.collect()
+    let picture = Picture::of(reports.iter().zip(starts), whole);
+    let ends = |wanted: bool| {
+        let answers = picture
+            .requests
+            .iter()
+            .filter(move |one| one.version.as_deref().is_some_and(|name| (name == version) == wanted));
+        answers.map(|one| one.at + one.after)
     };
-    let first =
-        seen(|report, version| report.by_version.get(version).map(|count| count.first_seen).into_iter().collect());
-    let first = first.into_iter().min();
-    let others = seen(|report, version| {
-        report.by_version.iter().filter(|(other, _)| *other != version).map(|(_, count)| count.last_seen).collect()
-    });
-    let losses = seen(|report, _| report.losses.iter().map(|loss| loss.at).collect());
-    let outage = match (losses.iter().min(), losses.iter().max()) {
-        (Some(first), Some(last)) => *last - *first,
-        _ => Duration::ZERO,
-    };
+    let first = ends(true).min();
+    let losses = || picture.requests.iter().filter(|one| one.version.is_none()).map(|one| one.at);
+    let outage = losses().max().zip(losses().min()).map_or(Duration::ZERO, |(last, first)| last - first);
     Seen {
         first,
-        all: others.into_iter().chain(first).max(),
+        all: ends(false).chain(first).max(),
         command: took,
         processor,
         sent: reports.iter().map(|report| report.sent).sum(),
@@ -263,14 +244,14 @@ pub(crate) async fn watch(site: &Site, mut command: Command, version: &str) -> S
         lag: reports.iter().map(|report| report.max_lag).max().unwrap_or_default(),
         status: output.status,
         said: String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
-        picture: drawing.picture,
+        picture,
     }
 }
 
 /// Both kinds of requests.
 fn start_loads(site: &Site) -> [Running; 2] {
     [Mode::KeepAlive, Mode::NewConnection]
-        .map(|mode| Load::new(site.place.http, HOST).path("/version").rate(RATE).mode(mode).start())
+        .map(|mode| Load::new(site.place.http, HOST).path("/version").rate(RATE).mode(mode).keep_answers().start())
 }
 
 /// How many answers other versions have given.
@@ -280,38 +261,6 @@ fn others(loads: &[Running], version: &str) -> u64 {
         report.by_version.iter().filter(|(other, _)| *other != version).map(|(_, count)| count.answered).sum::<u64>()
     });
     counts.sum()
-}
-
-/// What the load has counted, from one look to the next.
-struct Drawing {
-    began: Instant,
-    before: [u64; 3],
-    picture: Picture,
-}
-
-impl Drawing {
-    fn new(loads: &[Running]) -> Self {
-        Self { began: Instant::now(), before: counts(loads), picture: Picture::default() }
-    }
-
-    fn look(&mut self, loads: &[Running]) {
-        let now = counts(loads);
-        let [v1, v2, lost] = std::array::from_fn(|index| now[index] - self.before[index]);
-        self.before = now;
-        self.picture.columns.push((self.began.elapsed(), v1, v2, lost));
-    }
-}
-
-/// The answers of both versions, and the losses.
-fn counts(loads: &[Running]) -> [u64; 3] {
-    let mut counts = [0; 3];
-    for report in loads.iter().map(Running::snapshot) {
-        let of = |version: &str| report.by_version.get(version).map_or(0, |count| count.answered);
-        for (count, more) in counts.iter_mut().zip([of("v1"), of("v2"), report.lost]) {
-            *count += more;
-        }
-    }
-    counts
 }
 
 /// Shows that the generator is not what is measured: ten times the load, at what serves undisturbed.
@@ -336,58 +285,7 @@ async fn floor_under_load(replicas: u32) -> Duration {
     let stand = Stand::new(&Tool::Deployer("blue-green"), replicas).await;
     let loads = start_loads(&stand.site);
     tokio::time::sleep(MARGIN).await;
-    let took = plain_calls(replicas).await;
+    let took = plain_calls(&stand.site, "bridge", "shop:v2", replicas).await;
     join_all(loads.map(Running::stop)).await;
     took
-}
-
-/// The least that the engine can do: creates and starts the same containers, all at once, and asks each until it answers.
-async fn plain_calls(replicas: u32) -> Duration {
-    const PROBE: Duration = Duration::from_millis(5);
-    let site = Site::new("bench-floor").await;
-    let names: Vec<String> = (1..=replicas).map(|number| format!("{}-{number}", site.app())).collect();
-    let labels = [("com.docker.compose.project".to_owned(), site.app().to_string())];
-    let began = Instant::now();
-    join_all(names.iter().map(async |name| {
-        let body = ContainerCreateBody {
-            image: Some("shop:v2".to_owned()),
-            cmd: Some(["/shop", "web"].map(str::to_owned).to_vec()),
-            env: Some(vec!["VERSION=v2".to_owned()]),
-            labels: Some(labels.clone().into()),
-            host_config: Some(HostConfig {
-                memory: Some(64 << 20),
-                nano_cpus: Some(500_000_000),
-                ..HostConfig::default()
-            }),
-            ..ContainerCreateBody::default()
-        };
-        let options = CreateContainerOptionsBuilder::default().name(name).build();
-        site.docker.create_container(Some(options), body).await.unwrap();
-        site.docker.start_container(name, None::<StartContainerOptions>).await.unwrap();
-        let found = site.docker.inspect_container(name, None::<InspectContainerOptions>).await.unwrap();
-        let networks = found.network_settings.unwrap().networks.unwrap();
-        let address: IpAddr = networks["bridge"].ip_address.as_ref().unwrap().parse().unwrap();
-        while !answers(address).await {
-            tokio::time::sleep(PROBE).await;
-        }
-    }))
-    .await;
-    let took = began.elapsed();
-    join_all(names.iter().map(async |name| {
-        let options = RemoveContainerOptionsBuilder::default().force(true).build();
-        site.docker.remove_container(name, Some(options)).await.unwrap();
-    }))
-    .await;
-    took
-}
-
-async fn answers(address: IpAddr) -> bool {
-    let asked = async {
-        let mut stream = TcpStream::connect((address, 8080)).await?;
-        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        Ok::<_, std::io::Error>(answer.starts_with("HTTP/1.1 200 "))
-    };
-    asked.await.unwrap_or(false)
 }

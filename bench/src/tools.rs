@@ -1,16 +1,19 @@
 //! The tools that are compared. Each brings the same service up, moves it to another version, and back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::{ExitCode, Output};
+use std::sync::Arc;
 use std::time::Duration;
 
+use bollard::query_parameters::ListContainersOptionsBuilder;
 use deployer_core::{AppSpec, CanaryStep, DeployOptions, EnvValue, ImageSource, Strategy};
 use tokio::process::Command;
 
 use crate::Choice;
 use crate::site::{Place, Site, service};
+use crate::swarm::{ADDRESS, NETWORK, Swarm};
 
 const STRATEGY: &str = "DEPLOYER_BENCH_STRATEGY";
 const REPLICAS: &str = "DEPLOYER_BENCH_REPLICAS";
@@ -20,7 +23,7 @@ const BROKEN: &str = "DEPLOYER_BENCH_BROKEN";
 const BACK: &str = "back";
 
 /// What is compared.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Tool {
     /// Deployer, with this strategy.
     Deployer(&'static str),
@@ -28,6 +31,8 @@ pub(crate) enum Tool {
     Compose,
     /// docker-rollout, whose script is there.
     Rollout(PathBuf),
+    /// `docker service update` on a swarm, the new tasks first and all at once.
+    Swarm(Arc<Swarm>),
 }
 
 impl Tool {
@@ -37,7 +42,11 @@ impl Tool {
         let mut tools: Vec<Self> = strategies.map(Self::Deployer).to_vec();
         tools.push(Self::Compose);
         tools.extend(choice.rollout.as_deref().map(|path| Self::Rollout(std::path::absolute(path).unwrap())));
-        tools.retain(|tool| choice.only.as_ref().is_none_or(|only| tool.name().contains(only)));
+        let wanted = |name: &str| choice.only.as_ref().is_none_or(|only| name.contains(only));
+        tools.retain(|tool| wanted(&tool.name()));
+        if choice.swarm && wanted(SWARM) {
+            tools.push(Self::Swarm(Arc::new(Swarm::start(&["shop:v1", "shop:v2", PROXY]))));
+        }
         tools
     }
 
@@ -46,13 +55,14 @@ impl Tool {
             Self::Deployer(strategy) => format!("Deployer, {strategy}"),
             Self::Compose => "docker-compose up".to_owned(),
             Self::Rollout(_) => "docker-rollout".to_owned(),
+            Self::Swarm(_) => SWARM.to_owned(),
         }
     }
 
-    /// Its file for the machine.
+    /// Its name for machines.
     pub(crate) fn key(&self) -> String {
-        let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
-        self.name().to_lowercase().replace(", ", "-").chars().map(plain).collect()
+        let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+        self.name().to_lowercase().replace(", ", "_").chars().map(plain).collect()
     }
 }
 
@@ -67,7 +77,10 @@ pub(crate) struct Stand {
 impl Stand {
     /// Brings the service up in version `v1`.
     pub(crate) async fn new(tool: &Tool, replicas: u32) -> Self {
-        let site = Site::new("bench").await;
+        let mut site = Site::new("bench").await;
+        if let Tool::Swarm(_) = tool {
+            site.place.http.set_ip(ADDRESS.parse().unwrap());
+        }
         let stand = Self { tool: tool.clone(), replicas, site };
         if !matches!(tool, Tool::Deployer(_)) {
             stand.write_files();
@@ -77,6 +90,10 @@ impl Stand {
             Tool::Compose | Tool::Rollout(_) => {
                 let up = stand.compose("v1", "", &["up", "-d", "--scale", &format!("web={replicas}")]);
                 succeeded(up).await;
+                stand.start_front().await;
+            }
+            Tool::Swarm(swarm) => {
+                succeeded(swarm_create(swarm, stand.site.app().as_str(), replicas)).await;
                 stand.start_front().await;
             }
         }
@@ -101,6 +118,13 @@ impl Stand {
                 self.in_project(&mut command, version, broken);
                 command
             }
+            Tool::Swarm(swarm) => {
+                let mut command = swarm.docker();
+                command.args(["service", "update", "--quiet", "--no-resolve-image"]);
+                command.args(["--image", &format!("shop:{version}"), "--env-add", &format!("VERSION={version}")]);
+                command.args(["--env-add", &format!("BROKEN={broken}"), self.site.app().as_str()]);
+                command.into()
+            }
         }
     }
 
@@ -110,12 +134,36 @@ impl Stand {
             Tool::Deployer(_) => self.command(BACK, ""),
             // They know no other way back than forward.
             Tool::Compose | Tool::Rollout(_) => self.command("v1", ""),
+            Tool::Swarm(ref swarm) => {
+                let mut command = swarm.docker();
+                command.args(["service", "rollback", "--quiet", self.site.app().as_str()]);
+                command.into()
+            }
         }
     }
 
     /// Deploys a version that must work.
     async fn run(&self, version: &str) {
         succeeded(self.command(version, "")).await;
+    }
+
+    /// How many containers of the service there are, running or not.
+    pub(crate) async fn containers(&self) -> usize {
+        let app = self.site.app();
+        if let Tool::Swarm(swarm) = &self.tool {
+            let mut list = swarm.docker();
+            list.args(["ps", "-aq", "--filter", &format!("label=com.docker.swarm.service.name={app}")]);
+            let output = Command::from(list).output().await.unwrap();
+            return String::from_utf8_lossy(&output.stdout).lines().count();
+        }
+        let labels = [
+            format!("com.docker.compose.project={app}"),
+            "com.docker.compose.service=web".to_owned(),
+            "com.docker.compose.oneoff=False".to_owned(),
+        ];
+        let filter = HashMap::from([("label".to_owned(), labels.to_vec())]);
+        let all = ListContainersOptionsBuilder::default().all(true).filters(&filter).build();
+        self.site.docker.list_containers(Some(all)).await.unwrap().len()
     }
 
     /// Waits until this version answers.
@@ -153,7 +201,9 @@ impl Stand {
                     deploy: { resources: { limits: { cpus: '0.50', memory: 64M } } }\n";
         std::fs::write(directory.join("docker-compose.yml"), file).unwrap();
         let mut proxy = include_str!("front.cfg").to_owned();
-        writeln!(proxy, "  server-template web {} web:8080 {CHECK}", 2 * self.replicas + 4).unwrap();
+        // Each of the name servers has a name of its own for all that answers.
+        let name = if let Tool::Swarm(_) = self.tool { format!("tasks.{}", self.site.app()) } else { "web".to_owned() };
+        writeln!(proxy, "  server-template web {} {name}:8080 {CHECK}", 2 * self.replicas + 4).unwrap();
         let front = directory.join("front");
         std::fs::create_dir(&front).unwrap();
         std::fs::write(front.join("haproxy.cfg"), proxy).unwrap();
@@ -166,15 +216,49 @@ impl Stand {
     }
 
     async fn start_front(&self) {
-        let mut command = Command::new("docker");
         let (place, app) = (&self.site.place, self.site.app());
-        command.args(["run", "-d", "--name", &place.ingress(), "--network", &format!("{app}_default")]);
+        let (mut command, network) = match &self.tool {
+            Tool::Swarm(swarm) => (swarm.docker().into(), NETWORK.to_owned()),
+            _ => (Command::new("docker"), format!("{app}_default")),
+        };
+        command.args(["run", "-d", "--name", &place.ingress(), "--network", &network]);
         command.args(["-p", &format!("{}:8080", place.http)]);
         command.args(["-v", &format!("{}:/run/deployer:ro", self.site.state().join("front").display())]);
-        command.args(["haproxy:2.6-alpine", "haproxy", "-f", "/run/deployer/haproxy.cfg"]);
+        command.args([PROXY, "haproxy", "-f", "/run/deployer/haproxy.cfg"]);
         succeeded(command).await;
     }
 }
+
+impl Drop for Stand {
+    fn drop(&mut self) {
+        if let Tool::Swarm(swarm) = &self.tool {
+            // The site clears the usual engine only.
+            let _gone = swarm.docker().args(["rm", "--force", &self.site.place.ingress()]).output();
+            let _gone = swarm.docker().args(["service", "rm", self.site.app().as_str()]).output();
+        }
+    }
+}
+
+/// The service with the best settings for what is measured: no pause, new tasks first and all at once, watched for the shortest
+/// time that is longer than a check, and brought back by itself.
+fn swarm_create(swarm: &Swarm, name: &str, replicas: u32) -> Command {
+    let mut command = swarm.docker();
+    command.args(["service", "create", "--quiet", "--name", name, "--network", NETWORK, "--no-resolve-image"]);
+    command.args(["--endpoint-mode", "dnsrr", "--replicas", &replicas.to_string()]);
+    command.args(["--env", "VERSION=v1", "--env", "BROKEN=", "--stop-grace-period", "10s"]);
+    command.args(["--health-cmd", "/shop healthcheck", "--health-interval", "1s", "--health-timeout", "2s"]);
+    command.args(["--health-retries", "3", "--limit-cpu", "0.5", "--limit-memory", "64M"]);
+    command.args(["--update-failure-action", "rollback"]);
+    for way in ["update", "rollback"] {
+        command.arg(format!("--{way}-order=start-first")).arg(format!("--{way}-parallelism=0"));
+        command.arg(format!("--{way}-delay=0s")).arg(format!("--{way}-monitor=2s"));
+    }
+    command.args(["shop:v1", "/shop", "web"]);
+    command.into()
+}
+
+const SWARM: &str = "Docker Swarm, start-first";
+const PROXY: &str = "haproxy:2.6-alpine";
 
 /// How Deployer's proxy checks a server, with the name server of the engine to find them.
 const CHECK: &str = "check inter 1s fastinter 100ms downinter 100ms fall 2 rise 1 observe layer4 error-limit 1 \

@@ -215,18 +215,20 @@ impl Deployer {
         Ok(Preview { warnings, ..self.preview(&spec.name, &id, DeploymentKind::Deploy, Some(release)).await? })
     }
 
-    /// Previews what rolling back would do: to the last known good release, or to this one.
+    /// Previews what rolling back would do: to the last known good release, from the middle of a deployment to what served
+    /// before it, or to this one.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if there is no such release; what observing can fail with.
     pub async fn plan_rollback(&self, app: &AppName, to: Option<ReleaseNumber>) -> Result<Preview> {
-        let history = self.tools.history(app).await?;
-        let number = to.or_else(|| history.last_known_good()).ok_or_else(|| {
+        let id = DeploymentId::fresh();
+        let history = self.tools.history_before(app, &id).await?;
+        let number = to.or_else(|| history.way_back()).ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "there is no earlier release that was good").with_resource(app.to_string())
         })?;
         let release = self.tools.kept_release(app, number).await?;
-        let kind = DeploymentKind::Rollback { from: history.serving() };
-        self.preview(app, &DeploymentId::fresh(), kind, Some(release)).await
+        let from = history.serving().filter(|serving| *serving != number);
+        self.preview(app, &id, DeploymentKind::Rollback { from }, Some(release)).await
     }
 
     /// Previews what destroying an application would do.
@@ -244,7 +246,7 @@ impl Deployer {
         kind: DeploymentKind,
         release: Option<Release>,
     ) -> Result<Preview> {
-        let history = self.tools.history(app).await?;
+        let history = self.tools.history_before(app, id).await?;
         let planned = self.tools.plan(app, id, kind, release.as_ref(), &history).await?;
         let backend = self.tools.backend.name.clone();
         let (baseline, plan, warnings) = (planned.baseline, planned.plan, Problems::default());
@@ -284,7 +286,7 @@ impl Deployer {
         self.begin(spec.name.clone(), None, move |run| run.deploy(spec, provenance, supersede))
     }
 
-    /// Rolls back to the last known good release, or to this one.
+    /// Rolls back to the last known good release, from the middle of a deployment to what served before it, or to this one.
     ///
     /// # Panics
     /// Outside of a Tokio runtime.

@@ -36,7 +36,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use client::{Answer, Connection};
 use report::Tally;
-pub use report::{Latency, Loss, LossKind, Report, VersionCount};
+pub use report::{Answered, Latency, Loss, LossKind, Report, VersionCount};
 
 /// How requests use connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +62,7 @@ pub struct Load {
     outstanding: usize,
     version_header: String,
     limit: Option<u64>,
+    keep_answers: bool,
 }
 
 impl Load {
@@ -79,6 +80,7 @@ impl Load {
             outstanding: 512,
             version_header: "x-version".to_owned(),
             limit: None,
+            keep_answers: false,
         }
     }
 
@@ -139,13 +141,20 @@ impl Load {
         self
     }
 
+    /// Keeps every single answer for [`Report::answers`], as losses always are.
+    #[must_use]
+    pub fn keep_answers(mut self) -> Self {
+        self.keep_answers = true;
+        self
+    }
+
     /// Starts sending. The load goes on until it is stopped, dropped, or at its limit.
     ///
     /// # Panics
     /// Outside a tokio runtime that has time and I/O enabled.
     #[must_use = "dropping it ends the load"]
     pub fn start(self) -> Running {
-        let tally = Arc::new(Mutex::new(Tally::default()));
+        let tally = Arc::new(Mutex::new(Tally::new(self.keep_answers)));
         let started = Instant::now();
         let (stop, stopped) = oneshot::channel();
         let driver = tokio::spawn(drive(Arc::new(self), Arc::clone(&tally), started, stopped));

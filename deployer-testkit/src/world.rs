@@ -416,11 +416,20 @@ impl World {
         Ok(state)
     }
 
+    /// The hash of a release's content.
+    pub(crate) fn content_of(&self, release: &Arc<Release>) -> Digest {
+        self.lock().seen(release).content.clone()
+    }
+
     /// Checks a release against the store, as far as the store has anything to do with its application.
-    pub(crate) fn check_release(&self, state: &mut State, operation: &str, release: &Release) {
-        if let Some(stored) = self.0.store.stored(&release.app, release.number)
-            && stored.as_ref() != Some(release)
-        {
+    pub(crate) fn check_release(&self, state: &mut State, operation: &str, release: &Arc<Release>) {
+        let seen = state.seen(release);
+        if seen.is_stored && self.0.store.holds(&release.app, release.number) {
+            return;
+        }
+        let Some(stored) = self.0.store.stored(&release.app, release.number) else { return };
+        seen.is_stored = stored.as_ref() == Some(release);
+        if !seen.is_stored {
             let what = if stored.is_some() { "another content" } else { "no release" };
             let detail = format!("{operation} with {} of {}: the store has {what}", release.number, release.app);
             state.violate(Rule::ReleaseIsStored, detail);

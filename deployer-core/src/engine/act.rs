@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use tokio::sync::Mutex;
 
 use super::calls::{Access, Calls};
 use crate::backend::{
@@ -10,13 +13,13 @@ use crate::backend::{
     RetainRoutes, SetInherited, SetTargets, SetWeights, StartTask, Target, TargetRegistration, TargetState,
 };
 use crate::error::{Error, ErrorKind, Result, Retry};
-use crate::model::{AppName, InstanceId, Release, ReleaseNumber, RevisionId, ServiceName, ServiceRelease};
+use crate::model::{AppName, InstanceId, Release, ReleaseNumber, RevisionId, ServiceName, ServiceRelease, Timestamp};
 use crate::plan::{Action, Observed};
 
 /// How long calls may take that change nothing or little.
 pub(super) const SHORT: Duration = Duration::from_secs(30);
 /// How long looking may take. The driver waits for it, and has a lease to renew meanwhile.
-const LOOK: Duration = Duration::from_secs(4);
+pub(super) const LOOK: Duration = Duration::from_secs(4);
 /// How long calls may take that start or stop something, beside grace periods.
 const LONG: Duration = Duration::from_secs(180);
 
@@ -28,6 +31,7 @@ pub(super) struct Act {
     pub(super) app: AppName,
     pub(super) key: String,
     pub(super) releases: Arc<BTreeMap<ReleaseNumber, Arc<Release>>>,
+    pub(super) looks: Arc<Looks>,
     /// Whether a drain on which the step relies has failed.
     pub(super) drain_failed: bool,
 }
@@ -82,7 +86,7 @@ impl Act {
 
     /// Stop scripts that have run are in the way of what is removed.
     async fn forget_tasks(&self) -> Result<()> {
-        for task in self.observe(&BTreeMap::new()).await?.app.tasks {
+        for task in &self.observe().await?.app.tasks {
             let request = RemoveTask::new(self.calls.frame(&self.key, LONG), self.app.clone(), task.task.clone());
             let remove = || self.backend.orchestrator.remove_task(request.clone());
             self.calls.make("orchestrator.remove_task", &task.task, Access::Change, LONG, remove).await?;
@@ -112,7 +116,7 @@ impl Act {
     ) -> Result<Outcome> {
         let most = weights.values().max();
         let mut outcome = Outcome::AlreadyThere;
-        let observed = self.observe(releases).await?;
+        let observed = self.observe().await?;
         let mut routing = observed.routing(service).cloned();
         if self.registers() {
             for revision in weights.iter().filter(|(_, weight)| **weight > 0).map(|(revision, _)| revision) {
@@ -204,7 +208,7 @@ impl Act {
             return Ok(Outcome::AlreadyThere);
         }
         let Ok(release) = self.release(release) else { return Ok(Outcome::AlreadyThere) };
-        let observed = self.observe(&BTreeMap::new()).await?;
+        let observed = self.observe_alone().await?;
         let Some(pool) = observed.routing(revision.service()).and_then(|routing| routing.pool(revision)) else {
             return Ok(Outcome::AlreadyThere);
         };
@@ -230,7 +234,7 @@ impl Act {
         instances: &[InstanceId],
     ) -> Result<Outcome> {
         let release = self.release(release)?;
-        let observed = self.observe(&BTreeMap::new()).await?;
+        let observed = self.observe().await?;
         let Some(pool) = observed.routing(revision.service()).and_then(|routing| routing.pool(revision)) else {
             return Ok(Outcome::AlreadyThere);
         };
@@ -255,7 +259,7 @@ impl Act {
             return Ok(outcome);
         }
         // What is gone leaves the pool, and what stays is in rotation again should it have been draining.
-        let observed = self.observe(&BTreeMap::new()).await?;
+        let observed = self.observe().await?;
         let Some(pool) = observed.routing(revision.service()).and_then(|routing| routing.pool(revision)) else {
             return Ok(outcome);
         };
@@ -275,7 +279,7 @@ impl Act {
         if !listens || !(self.registers() || idle) {
             return Ok(());
         }
-        let observed = self.observe(&BTreeMap::new()).await?;
+        let observed = self.observe_alone().await?;
         let Some(pool) = observed.routing(revision.service()).and_then(|routing| routing.pool(revision)) else {
             return Ok(());
         };
@@ -320,14 +324,14 @@ impl Act {
         self.backend.balancer.capabilities().targets == TargetRegistration::Engine
     }
 
-    async fn observe(&self, probed: &BTreeMap<RevisionId, ReleaseNumber>) -> Result<Observed> {
-        let mut probe = BTreeMap::new();
-        for (revision, release) in probed {
-            if let Some(service) = self.release(*release)?.services.get(revision.service()) {
-                probe.insert(revision.clone(), service.effective_readiness());
-            }
-        }
-        observe(&self.backend, &self.calls, ObserveApp::new(self.app.clone()).with_probe(probe)).await
+    async fn observe(&self) -> Result<Arc<Observed>> {
+        Ok(self.looks.look(&self.backend, &self.calls).await?.observed)
+    }
+
+    /// A look that nobody shares, right before something is taken out of rotation or stopped: the calls of other steps between
+    /// it and that would be time for somebody to give it traffic by hand.
+    async fn observe_alone(&self) -> Result<Observed> {
+        observe(&self.backend, &self.calls, ObserveApp::new(self.app.clone())).await
     }
 
     fn release(&self, number: ReleaseNumber) -> Result<Arc<Release>> {
@@ -340,6 +344,48 @@ impl Act {
             let service = release.services.get(revision.service())?;
             (service.revision(revision.service()) == *revision).then(|| (Arc::clone(release), service))
         })
+    }
+}
+
+/// Looks at an application, for all that the steps of a deployment need to know before and after their calls. Steps that
+/// are taken at the same time share looks: a look that began after a step asked for one is as good as its own.
+#[derive(Debug)]
+pub(super) struct Looks {
+    request: ObserveApp,
+    begun: AtomicU64,
+    /// The newest look that was answered, by its number.
+    newest: Mutex<Option<(u64, Result<Look>)>>,
+}
+
+/// What was seen, and when that was looked for.
+#[derive(Clone, Debug)]
+pub(super) struct Look {
+    pub(super) at: Timestamp,
+    pub(super) observed: Arc<Observed>,
+}
+
+impl Looks {
+    pub(super) fn new(request: ObserveApp) -> Self {
+        Self { request, begun: AtomicU64::new(0), newest: Mutex::default() }
+    }
+
+    /// What is there, as of a time after this was called.
+    pub(super) async fn look(&self, backend: &Backend, calls: &Calls) -> Result<Look> {
+        let begun = self.begun.load(Ordering::SeqCst);
+        let mut newest = self.newest.lock().await;
+        if let Some((number, look)) = &*newest
+            && *number > begun
+        {
+            return look.clone();
+        }
+        // Whoever comes in this moment too takes part.
+        tokio::task::yield_now().await;
+        let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let at = calls.now();
+        let seen = observe(backend, calls, self.request.clone()).await;
+        let look = seen.map(|observed| Look { at, observed: Arc::new(observed) });
+        *newest = Some((number, look.clone()));
+        look
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use super::act::{Act, observe};
+use super::act::{Act, LOOK, Look, Looks, observe};
 use super::append::append;
 use super::ask::Ask;
 use super::calls::{Access, BACKOFF, Calls};
@@ -24,7 +24,7 @@ use crate::error::{Error, ErrorKind, Result, Retry};
 use crate::journal::{
     DeploymentKind, DeploymentRecord, DivertReason, Entry, Failure, JournalEvent, State, StepState, Verdict,
 };
-use crate::model::{GateCheck, GateSpec, InstanceId, Readiness, Release, ReleaseNumber, RevisionId, Timestamp};
+use crate::model::{AppName, GateCheck, GateSpec, InstanceId, Release, ReleaseNumber, RevisionId, Timestamp};
 use crate::plan::{Action, Observed, PlanRequest, StepId, StepWeight, plan_back};
 
 /// How often signals are looked for.
@@ -49,10 +49,10 @@ pub(crate) struct Driver {
     pub(crate) lease: Lease,
     pub(crate) state: State,
     pub(crate) releases: Arc<BTreeMap<ReleaseNumber, Arc<Release>>>,
-    /// How the instances of every release that is known are probed: one that nobody asks would pass for ready.
-    probes: BTreeMap<RevisionId, Readiness>,
+    /// The instances of every release that is known are probed: one that nobody asks would pass for ready.
+    looks: Arc<Looks>,
     watch: Watch,
-    observed: Observed,
+    observed: Arc<Observed>,
     /// When that was looked at.
     seen_at: Timestamp,
     /// Whether no call has ended since what is observed was looked at.
@@ -75,20 +75,24 @@ pub(crate) struct Driver {
 struct Pace {
     doublings: u32,
     answered: u32,
+    /// When something was throttled last: steps that share a look share its fate.
+    throttled_at: Option<Timestamp>,
 }
 
 impl Pace {
     const MOST_DOUBLINGS: u32 = 5;
     const ANSWERED: u32 = 8;
 
-    fn learn(&mut self, error: Option<&Error>) {
+    fn learn(&mut self, error: Option<&Error>, now: Timestamp) {
         match error.map(Error::kind) {
+            Some(ErrorKind::Throttled) if self.throttled_at == Some(now) => {}
             Some(ErrorKind::Throttled) => {
-                *self = Self { doublings: (self.doublings + 1).min(Self::MOST_DOUBLINGS), answered: 0 };
+                let doublings = (self.doublings + 1).min(Self::MOST_DOUBLINGS);
+                *self = Self { doublings, answered: 0, throttled_at: Some(now) };
             }
             Some(_) => {}
             None if self.answered + 1 < Self::ANSWERED => self.answered += 1,
-            None => *self = Self { doublings: self.doublings.saturating_sub(1), answered: 0 },
+            None => *self = Self { doublings: self.doublings.saturating_sub(1), answered: 0, ..*self },
         }
     }
 
@@ -130,9 +134,8 @@ impl Driver {
         // It may have been taken a while ago.
         let lease_third = lease.ttl / 3;
         let age = lease.ttl.saturating_sub(lease.expires_at.since(calls.clock.now()));
-        // Naming a revision takes a hash of all that it runs: too dear for every look.
-        let services = releases.values().flat_map(|release| &release.services);
-        let probes = services.map(|(name, service)| (service.revision(name), service.effective_readiness())).collect();
+        let way = if state.diverted.is_some() { state.record.baseline } else { state.record.target };
+        let looks = looks(&state.record.app, &releases, way);
         Self {
             backend,
             calls,
@@ -141,9 +144,9 @@ impl Driver {
             lease,
             state,
             releases: Arc::new(releases),
-            probes,
+            looks,
             watch: Watch::default(),
-            observed,
+            observed: Arc::new(observed),
             seen_at: now,
             is_current: false,
             pace: Pace::default(),
@@ -352,6 +355,7 @@ impl Driver {
         let standing_by = failed || !matches!(record.kind, DeploymentKind::Rollback { .. });
         let request = if standing_by { request.with_failed_baseline() } else { request };
         let request = request.with_haste(failed).with_drains(capabilities.drains).with_scales(capabilities.scales);
+        self.looks = looks(&record.app, &self.releases, record.baseline);
         let stopped = self.state.plan.inherited();
         let plan = plan_back(&request.with_internal(internal).with_stopped(&stopped));
         self.watch.clear();
@@ -360,16 +364,15 @@ impl Driver {
 
     /// Looks until the world answers, and answers twice the same: a plan is never made from a guess, nor from one answer
     /// that may be old. The look before this one counts, if it is not of the same moment.
-    async fn observe_for_plan(&mut self) -> Result<Observed> {
+    async fn observe_for_plan(&mut self) -> Result<Arc<Observed>> {
         let poll = self.backend.orchestrator.capabilities().poll;
         let (mut seen, mut seen_at) = (self.observed.fingerprint(), self.seen_at);
         let (mut pause, mut looks) = (BACKOFF, 0);
         loop {
             let early = (seen_at + poll).since(self.calls.now());
             self.calls.clock.sleep(early).await;
-            let at = self.calls.now();
-            match self.observe_all().await {
-                Ok(observed) => {
+            match self.look_once().await {
+                Ok(Look { at, observed }) => {
                     looks += 1;
                     let now = observed.fingerprint();
                     // Somebody may be at work beside it all the time.
@@ -390,29 +393,33 @@ impl Driver {
     }
 
     async fn look(&mut self) {
-        let at = self.calls.now();
-        let seen = self.observe_all().await;
-        self.saw(seen, at);
+        let seen = self.look_once().await;
+        self.saw(seen);
     }
 
     /// Looks. Whoever listens does not wait with what was decided so far for the platform's answer.
     async fn look_and_append(&mut self, entries: &mut Vec<Entry>) -> Result<()> {
-        let at = self.calls.now();
-        let (written, seen) = tokio::join!(self.append(std::mem::take(entries)), self.observe_all());
-        self.saw(seen, at);
+        let (written, seen) = tokio::join!(self.append(std::mem::take(entries)), self.look_once());
+        self.saw(seen);
         written
     }
 
-    async fn observe_all(&self) -> Result<Observed> {
-        let request = ObserveApp::new(self.state.record.app.clone()).with_probe(self.probes.clone());
-        observe(&self.backend, &self.calls, request).await
+    async fn look_once(&self) -> Result<Look> {
+        tokio::select! {
+            biased;
+            look = self.looks.look(&self.backend, &self.calls) => look,
+            // It may have waited for one of a step, and the lease does not wait.
+            () = self.calls.clock.sleep(LOOK) => {
+                Err(Error::new(ErrorKind::Timeout, "the look that another step has begun takes too long"))
+            }
+        }
     }
 
-    /// Takes what was looked at from this time on.
-    fn saw(&mut self, seen: Result<Observed>, at: Timestamp) {
-        self.pace.learn(seen.as_ref().err());
+    /// Takes what was seen from here on.
+    fn saw(&mut self, seen: Result<Look>) {
+        self.pace.learn(seen.as_ref().err(), self.calls.now());
         match seen {
-            Ok(observed) => {
+            Ok(Look { at, observed }) => {
                 self.tell_changes(&observed);
                 self.observed = observed;
                 self.seen_at = at;
@@ -475,6 +482,7 @@ impl Driver {
             app: self.state.record.app.clone(),
             key,
             releases: Arc::clone(&self.releases),
+            looks: Arc::clone(&self.looks),
             drain_failed: false,
         }
     }
@@ -516,7 +524,7 @@ impl Driver {
                 self.is_current = false;
                 let Some(planned) = self.state.plan.step(step).cloned() else { return Ok(()) };
                 if let Err(error) = &result {
-                    self.pace.learn(Some(error));
+                    self.pace.learn(Some(error), now);
                 }
                 match result {
                     Ok(outcome) => {
@@ -721,6 +729,16 @@ impl Driver {
         }
         Ok(())
     }
+}
+
+/// Looks that ask the instances of every release that is known as it says: as the one says that is headed for, where several
+/// ask those of one revision differently.
+fn looks(app: &AppName, releases: &BTreeMap<ReleaseNumber, Arc<Release>>, way: Option<ReleaseNumber>) -> Arc<Looks> {
+    let headed_for = way.and_then(|number| releases.get(&number));
+    let services = releases.values().chain(headed_for).flat_map(|release| &release.services);
+    // Naming a revision takes a hash of all that it runs: too dear for every look.
+    let probes = services.map(|(name, service)| (service.revision(name), service.effective_readiness())).collect();
+    Arc::new(Looks::new(ObserveApp::new(app.clone()).with_probe(probes)))
 }
 
 /// Whether a step makes a backend call when it begins.

@@ -15,16 +15,17 @@ impl History {
         self.0.iter().find(|record| record.verdict.is_none())
     }
 
+    /// Says how the deployment ends that has no verdict yet.
+    pub(crate) fn close(&mut self, verdict: Verdict) {
+        if let Some(open) = self.0.iter_mut().find(|record| record.verdict.is_none()) {
+            open.verdict = Some(verdict);
+        }
+    }
+
     /// The release that serves, as far as records can tell: while a deployment is under way, the one before it.
     pub(crate) fn serving(&self) -> Option<ReleaseNumber> {
         let newest = self.0.first()?;
         if newest.verdict.is_some() { newest.serving() } else { newest.baseline }
-    }
-
-    /// Whether the newest deployment was cut short in favour of another one, which has not begun: what is there is something
-    /// between two releases.
-    pub(crate) fn ends_superseded(&self) -> bool {
-        self.0.first().is_some_and(|newest| matches!(newest.verdict, Some(Verdict::Superseded { .. })))
     }
 
     /// The deployment that brought what serves; not one that found it serving already.
@@ -51,7 +52,14 @@ impl History {
         good
     }
 
-    /// The release that a rollback goes to unless one is named: the newest good one but the one that serves.
+    /// The release that a rollback goes to unless one is named: from the middle of a deployment what served before it, else the
+    /// last known good one. What was cut short in favour of a deployment that never began is the middle of one too.
+    pub(crate) fn way_back(&self) -> Option<ReleaseNumber> {
+        let midway = self.0.first().is_some_and(|newest| matches!(newest.verdict, Some(Verdict::Superseded { .. })));
+        self.serving().filter(|_| midway).or_else(|| self.last_known_good())
+    }
+
+    /// The newest good release but the one that serves.
     pub(crate) fn last_known_good(&self) -> Option<ReleaseNumber> {
         let serving = self.serving();
         self.good().into_iter().find(|release| Some(*release) != serving)

@@ -71,6 +71,20 @@ impl Tools {
         self.calls.clock.now()
     }
 
+    /// The deployments of an application, newest first, as they will be when the one that is under way was given up in favour
+    /// of this one.
+    pub(crate) async fn history_before(&self, app: &AppName, id: &DeploymentId) -> Result<History> {
+        let mut history = self.history(app).await?;
+        if let Some(open) = history.open() {
+            let read = || self.backend.store.journal(&open.id, 1);
+            let entries = self.calls.insist("store.journal", &open.id, Access::Read, SHORT, read).await?;
+            let state = State::fold(&entries)?;
+            let verdict = state.record.verdict.clone().unwrap_or_else(|| state.abandoned(id.as_str()));
+            history.close(verdict);
+        }
+        Ok(history)
+    }
+
     pub(crate) async fn history(&self, app: &AppName) -> Result<History> {
         let mut records = Vec::new();
         loop {
@@ -307,9 +321,7 @@ impl Run {
         let lease = self.lease(false).await?;
         let result = async {
             let history = self.settle(&lease).await?;
-            // From the middle of a deployment, what was there before it is the last that was good.
-            let midway = history.serving().filter(|_| history.ends_superseded());
-            let number = to.or(midway).or_else(|| history.last_known_good()).ok_or_else(|| {
+            let number = to.or_else(|| history.way_back()).ok_or_else(|| {
                 Error::new(ErrorKind::NotFound, "there is no earlier release that was good")
                     .with_resource(self.app.to_string())
                     .with_help("name a release, or deploy a new one")

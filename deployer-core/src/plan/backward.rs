@@ -58,8 +58,9 @@ fn to_release(draft: &mut Draft<'_>, request: &PlanRequest<'_>, target: &Release
         request.warm.iter().filter(|revision| !failed.values().any(|failed| failed == *revision)).cloned().collect();
     let mut ends = vec![proof];
     ends.extend(draft.give_back(&[proof], StepWeight::CleanUp));
-    // What the target itself has taken over from is still there if its own clean-up was cut short.
-    let replaced = |one: &Inherited| !one.running && !request.stopped.contains(&one.id);
+    // What the target itself has taken over from is still there if its own clean-up was cut short. Where something is
+    // started again, what had ended by itself stays beside it.
+    let replaced = |one: &Inherited| request.stopped.is_empty() && !one.running;
     ends.extend(draft.discard_inherited(&[proof], target, replaced));
     for name in request.observed.services() {
         let current = target.services.get(&name).map(|service| service.revision(&name));

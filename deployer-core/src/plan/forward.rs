@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::observed::Observed;
-use super::planner::{Draft, PlanRequest, change, in_order, is_scaled, serving, wanted};
+use super::planner::{Draft, PlanRequest, change, in_order, is_scaled, reaches, serving, wanted};
 use super::rolling;
 use super::step::{Action, ChangeKind, Plan, ServiceChange, StepId, StepWeight};
 use crate::backend::ObservedInstance;
@@ -108,7 +108,7 @@ impl<'a> Forward<'a> {
         let stops = |lane: &&Lane<'_>| lane.is_recreated() || !self.draft.rivals(lane.name, lane.service).is_empty();
         let recreated: BTreeSet<&ServiceName> = self.lanes.values().filter(stops).map(|lane| lane.name).collect();
         let late: BTreeSet<&ServiceName> =
-            self.order.iter().copied().filter(|name| self.reaches(name, &recreated)).collect();
+            self.order.iter().copied().filter(|name| reaches(self.target, name, &recreated)).collect();
         for name in self.order.clone() {
             if !late.contains(name) {
                 self.start(name, &[]);
@@ -122,16 +122,6 @@ impl<'a> Forward<'a> {
                 self.start(name, after);
             }
         }
-    }
-
-    /// Whether a service is one of these or depends on one of them, directly or not.
-    fn reaches(&self, name: &ServiceName, goal: &BTreeSet<&ServiceName>) -> bool {
-        goal.contains(name)
-            || self
-                .target
-                .services
-                .get(name)
-                .is_some_and(|service| service.depends_on.keys().any(|dependency| self.reaches(dependency, goal)))
     }
 
     /// What a service waits for before anything of it starts.

@@ -338,7 +338,8 @@ impl<'a> Draft<'a> {
         let mut steps: BTreeMap<ServiceName, StepId> = BTreeMap::new();
         for service in in_order(target).into_iter().rev() {
             let Some(instances) = inherited.get(service) else { continue };
-            let callers = steps.iter().filter(|(other, _)| depends(target, other, service)).map(|(_, step)| *step);
+            let goal = BTreeSet::from([service]);
+            let callers = steps.iter().filter(|(other, _)| reaches(target, other, &goal)).map(|(_, step)| *step);
             let callers: Vec<StepId> = callers.collect();
             let action = set_inherited(service, instances, InheritedState::Stopped);
             steps.insert(service.clone(), self.step(&callers, action));
@@ -354,7 +355,8 @@ impl<'a> Draft<'a> {
         let mut steps: BTreeMap<ServiceName, StepId> = BTreeMap::new();
         for service in in_order(given_up) {
             let Some(instances) = inherited.get(service) else { continue };
-            let needed = steps.iter().filter(|(other, _)| depends(given_up, service, other)).map(|(_, step)| *step);
+            let needs = |other: &ServiceName| reaches(given_up, service, &BTreeSet::from([other]));
+            let needed = steps.iter().filter(|(other, _)| needs(other)).map(|(_, step)| *step);
             let after: Vec<StepId> = after.iter().copied().chain(needed).collect();
             let action = set_inherited(service, instances, InheritedState::Running);
             steps.insert(service.clone(), self.add(&after, weight, action));
@@ -541,10 +543,18 @@ pub(super) fn in_order(release: &Release) -> Vec<&ServiceName> {
     order
 }
 
-/// Whether a service depends on another one, directly or not.
-fn depends(release: &Release, service: &ServiceName, on: &ServiceName) -> bool {
-    let dependencies = release.services.get(service).into_iter().flat_map(|service| service.depends_on.keys());
-    dependencies.into_iter().any(|dependency| dependency == on || depends(release, dependency, on))
+/// Whether a service is one of these or depends on one of them, directly or not.
+pub(super) fn reaches(release: &Release, service: &ServiceName, goal: &BTreeSet<&ServiceName>) -> bool {
+    let mut known = BTreeSet::from([service]);
+    let mut next = vec![service];
+    while let Some(service) = next.pop() {
+        if goal.contains(service) {
+            return true;
+        }
+        let dependencies = release.services.get(service).into_iter().flat_map(|service| service.depends_on.keys());
+        next.extend(dependencies.filter(|dependency| known.insert(dependency)));
+    }
+    false
 }
 
 fn set_inherited(service: &ServiceName, instances: &[Inherited], state: InheritedState) -> Action {

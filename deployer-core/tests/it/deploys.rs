@@ -1,10 +1,13 @@
 //! Deployments that go well, by every strategy.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use deployer_core::{
-    AppSpec, CanaryStep, GateCheck, GatePoint, GateSpec, Hook, HookPoint, JournalEvent, OnInconclusive, ReleaseNumber,
-    Retention, ServiceSpec, Strategy, TargetRegistration, Verdict,
+    AppSpec, CallInfo, CanaryStep, Deployer, GateCheck, GatePoint, GateSpec, Hook, HookPoint, Intercept, JournalEvent,
+    Next, OnInconclusive, ReleaseNumber, Result, Retention, Route, ServiceSpec, Strategy, TargetRegistration, Verdict,
 };
 use deployer_testkit::{Behaviour, Options, simulate};
 
@@ -406,4 +409,41 @@ fn a_plan_is_applied_only_while_the_world_is_as_it_was() {
         assert!(record.verdict.unwrap().is_promoted());
         world.assert_serving("shop", "web", "web:v2", 3);
     });
+}
+
+/// Counts how often the application is looked at.
+#[derive(Debug, Default)]
+struct Looks(AtomicU32);
+
+#[async_trait]
+impl Intercept for Looks {
+    async fn intercept(&self, call: &CallInfo, next: &mut Next<'_>) -> Result<()> {
+        self.0.fetch_add(u32::from(call.operation == "orchestrator.observe"), Ordering::Relaxed);
+        next.run().await
+    }
+}
+
+#[test]
+fn many_services_are_looked_at_together() {
+    let looks = |services: u32| {
+        let (world, _) = world();
+        let looks = Arc::new(Looks::default());
+        let counted = Arc::clone(&looks);
+        let deployer = Deployer::builder(world.backend()).clock(world.clock()).intercept(counted).build();
+        let app = |version| {
+            (0..services).fold(AppSpec::new("shop").unwrap(), |app, number| {
+                let route = Route::new(8080).with_host(format!("s{number}.example"));
+                let service = ServiceSpec::image(format!("web:v{version}")).with_route(route);
+                app.with_service(format!("s{number}"), service.with_strategy(blue_green(0))).unwrap()
+            })
+        };
+        simulate(async {
+            deploy_well(&deployer, app(1)).await;
+            deploy_well(&deployer, app(2)).await;
+        });
+        looks.0.load(Ordering::Relaxed)
+    };
+    // What is about to be taken out of rotation or stopped is looked at alone: twice for each service.
+    let (one, many) = (looks(1), looks(30));
+    assert!(many < one + 3 * 30, "{many} looks at 30 services, {one} at one");
 }

@@ -68,9 +68,11 @@ fn what_is_started_beside_a_release_that_serves_makes_way_too() {
     simulate(async {
         deploy_well(&deployer, only(web(1))).await;
         world.inherit("shop", "web", "shop_web_1", true);
+        world.inherit("shop", "web", "shop_web_2", false);
+        let before = inherited(&world);
         let verdict = deploy(&deployer, only(web(2))).await;
         assert!(matches!(verdict, Verdict::RolledBack { .. }), "{verdict}");
-        assert_eq!(inherited(&world), [("shop_web_1".to_owned(), true)], "as it was");
+        assert_eq!(inherited(&world), before);
 
         world.start_traffic(Traffic::to_route(Some("shop.example"), "/").per_second(20));
         // Nothing differs from the release that serves, but it serves alone from then on.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use deployer_core::{
-    CallInfo, CanaryStep, Clock, DeployOptions, Deployer, ErrorKind, Intercept, Next, ReleaseNumber, Result,
-    RevisionStatus, Strategy, Verdict,
+    Action, CallInfo, CanaryStep, Clock, DeployOptions, Deployer, DeploymentKind, ErrorKind, Intercept, JournalEvent,
+    Next, ReleaseNumber, Result, RevisionStatus, Strategy, Verdict,
 };
 use deployer_testkit::proof::{Proof, standard};
 use deployer_testkit::simulate;
@@ -167,6 +167,36 @@ fn what_was_verified_counts_as_promoted_even_if_the_clean_up_was_killed() {
 }
 
 #[test]
+fn a_rollback_that_was_killed_in_its_clean_up_has_brought_what_it_went_to() {
+    let (world, deployer) = world();
+    simulate(async {
+        for version in 1..=3 {
+            deploy_well(&deployer, only(web(version))).await;
+        }
+        let mut doomed = deployer.rollback(&app(), None);
+        let mut verification = None;
+        loop {
+            let event = doomed.next_event().await.unwrap();
+            match event.journal() {
+                Some(JournalEvent::Opened { plan, .. }) => {
+                    let mut steps = plan.steps.iter();
+                    verification = steps.find(|step| matches!(step.action, Action::Verify { .. })).map(|step| step.id);
+                }
+                Some(JournalEvent::StepFinished { step, .. }) if Some(*step) == verification => break,
+                _ => {}
+            }
+        }
+        drop(doomed);
+        world.clock().sleep(20 * SECOND).await;
+        let preview = deployer.plan_rollback(&app(), None).await.unwrap();
+        assert_eq!(preview.release.map(|release| release.number.0), Some(1));
+        assert_eq!(preview.kind, DeploymentKind::Rollback { from: Some(ReleaseNumber(2)) });
+        let record = deployer.rollback(&app(), None).finished().await.unwrap();
+        assert_eq!((record.kind, record.target.map(|target| target.0)), (preview.kind, Some(1)));
+    });
+}
+
+#[test]
 fn a_rollback_from_the_middle_of_a_deployment_goes_to_what_was_there_before() {
     let (world, deployer) = world();
     simulate(async {
@@ -177,6 +207,8 @@ fn a_rollback_from_the_middle_of_a_deployment_goes_to_what_was_there_before() {
         world.clock().sleep(20 * SECOND).await;
         drop(doomed);
         world.clock().sleep(20 * SECOND).await;
+        let preview = deployer.plan_rollback(&app(), None).await.unwrap();
+        assert_eq!(preview.release.map(|release| release.number.0), Some(2));
         let record = deployer.rollback(&app(), None).finished().await.unwrap();
         assert_eq!(record.target.map(|target| target.0), Some(2));
         world.assert_serving("shop", "web", "web:v2", 3);

@@ -1,28 +1,14 @@
 //! How long a deployment takes beyond what the engine itself needs.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bollard::models::{ContainerCreateBody, HostConfig};
-use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectContainerOptions, RemoveContainerOptionsBuilder, StartContainerOptions,
-};
-use deployer_core::{
-    Action, AppSpec, Deployment, EnvValue, ImageSource, Intercept, JournalEvent, PinnedImage, ServiceName,
-};
-use futures_util::future::join_all;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use deployer_core::{Action, AppSpec, Deployment, EnvValue, ImageSource, Intercept, JournalEvent, ServiceName};
 
 use crate::calls::Calls;
+use crate::plain::{PACE, plain_calls};
 use crate::site::{Site, promoted, service};
 use crate::statistics::Times;
-
-/// How often it is looked whether something serves.
-const PACE: Duration = Duration::from_millis(5);
-const MEMORY: i64 = 64 << 20;
-const NANO_CPUS: i64 = 500_000_000;
 
 pub(crate) async fn measure(rounds: u64, show_calls: bool) -> bool {
     let mut site = Site::new("floor").await;
@@ -36,11 +22,12 @@ pub(crate) async fn measure(rounds: u64, show_calls: bool) -> bool {
     site.deploy_well(only_web(&site, 0)).await;
     let release = site.deployer.releases(site.app(), 1).await.unwrap().remove(0);
     let image = release.services[&ServiceName::new("web").unwrap()].image.clone();
+    let network = format!("{}_backend", site.app());
 
     let (mut floor, mut ours, mut warm, mut back) =
         (Times::default(), Times::default(), Times::default(), Times::default());
     for round in 1..=rounds {
-        let plain = floor.add(three_containers(&site, &image, round).await);
+        let plain = floor.add(plain_calls(&site, &network, &image.location, 3).await);
 
         let began = Instant::now();
         let mut deployment = site.deploy(only_web(&site, round));
@@ -91,56 +78,6 @@ fn only_web(site: &Site, round: u64) -> AppSpec {
     web.strategy = deployer_core::Strategy::BlueGreen { bake: Duration::ZERO, keep_warm: Duration::from_secs(600) };
     web.workload.env.insert("VERSION".to_owned(), EnvValue::Plain(format!("r{round}")));
     spec
-}
-
-/// The least that the engine can do: creates and starts the same containers, all at once, and asks each until it answers.
-async fn three_containers(site: &Site, image: &PinnedImage, round: u64) -> Duration {
-    let network = format!("{}_backend", site.app());
-    let names: Vec<String> = (1..=3).map(|number| format!("{}-floor-{round}-{number}", site.app())).collect();
-    let began = Instant::now();
-    join_all(names.iter().map(async |name| {
-        let body = ContainerCreateBody {
-            image: Some(image.location.clone()),
-            cmd: Some(["/shop", "web"].map(str::to_owned).to_vec()),
-            env: Some(vec!["VERSION=floor".to_owned()]),
-            labels: Some([("com.docker.compose.project".to_owned(), site.app().to_string())].into()),
-            host_config: Some(HostConfig {
-                network_mode: Some(network.clone()),
-                memory: Some(MEMORY),
-                nano_cpus: Some(NANO_CPUS),
-                ..HostConfig::default()
-            }),
-            ..ContainerCreateBody::default()
-        };
-        let options = CreateContainerOptionsBuilder::default().name(name).build();
-        site.docker.create_container(Some(options), body).await.unwrap();
-        site.docker.start_container(name, None::<StartContainerOptions>).await.unwrap();
-        let found = site.docker.inspect_container(name, None::<InspectContainerOptions>).await.unwrap();
-        let networks = found.network_settings.unwrap().networks.unwrap();
-        let address: IpAddr = networks[&network].ip_address.as_ref().unwrap().parse().unwrap();
-        while !answers(address).await {
-            tokio::time::sleep(PACE).await;
-        }
-    }))
-    .await;
-    let took = began.elapsed();
-    join_all(names.iter().map(async |name| {
-        let options = RemoveContainerOptionsBuilder::default().force(true).build();
-        site.docker.remove_container(name, Some(options)).await.unwrap();
-    }))
-    .await;
-    took
-}
-
-async fn answers(address: IpAddr) -> bool {
-    let asked = async {
-        let mut stream = TcpStream::connect((address, 8080)).await?;
-        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        Ok::<_, std::io::Error>(answer.starts_with("HTTP/1.1 200 "))
-    };
-    asked.await.unwrap_or(false)
 }
 
 /// Waits until a deployment has moved the traffic.

@@ -17,6 +17,7 @@ mod diagnosis;
 mod floor;
 mod killed;
 mod losses;
+mod plain;
 mod random;
 #[path = "../../tests/site/mod.rs"]
 #[expect(dead_code, reason = "the tests use all of it")]

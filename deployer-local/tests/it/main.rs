@@ -6,6 +6,7 @@
 #[cfg(feature = "sqlite")]
 mod awesome;
 mod balancer;
+mod compose_tool;
 mod engine;
 mod fuzz;
 mod images;

@@ -76,7 +76,7 @@ impl LoadBalancer for FakeBalancer {
         const OPERATION: &str = "balancer.ensure";
         let release = &request.release;
         let app = &release.app;
-        let inputs = format!("{app} {}", release.content_hash());
+        let inputs = format!("{app} {}", self.world.content_of(release));
         let mut state = self.world.enter(app, OPERATION, app.as_str(), &request.call, &inputs)?;
         self.world.check_release(&mut state, OPERATION, release);
         let listening = release.services.iter().filter(|(_, service)| !service.listening_ports().is_empty());
@@ -230,7 +230,7 @@ impl LoadBalancer for FakeBalancer {
     async fn retain(&self, request: RetainRoutes) -> Result<Outcome> {
         const OPERATION: &str = "balancer.retain";
         let RetainRoutes { call, app, release, pools, .. } = &request;
-        let stays = release.as_ref().map_or_else(String::new, |release| release.content_hash().to_string());
+        let stays = release.as_ref().map_or_else(String::new, |release| self.world.content_of(release).to_string());
         let inputs = format!("{app} {stays} {pools:?}");
         let mut state = self.world.enter(app, OPERATION, app.as_str(), call, &inputs)?;
         if let Some(release) = release {

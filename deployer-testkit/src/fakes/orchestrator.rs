@@ -120,7 +120,7 @@ impl Orchestrator for FakeOrchestrator {
         const OPERATION: &str = "orchestrator.ensure_app";
         let release = &request.release;
         let app = &release.app;
-        let inputs = format!("{app} {}", release.content_hash());
+        let inputs = format!("{app} {}", self.world.content_of(release));
         let mut state = self.world.enter(app, OPERATION, app.as_str(), &request.call, &inputs)?;
         self.world.check_release(&mut state, OPERATION, release);
         let shared = state.shared.entry(app.clone()).or_default();
@@ -171,7 +171,7 @@ impl Orchestrator for FakeOrchestrator {
         const OPERATION: &str = "orchestrator.launch";
         let Launch { call, release, service, revision, instances, .. } = &request;
         let resource = revision.to_string();
-        let inputs = format!("{} {} {service} {revision} {instances}", release.app, release.content_hash());
+        let inputs = format!("{} {} {service} {revision} {instances}", release.app, self.world.content_of(release));
         let mut state = self.world.enter(&release.app, OPERATION, &resource, call, &inputs)?;
         self.world.check_release(&mut state, OPERATION, release);
         let found = service_of(&mut state, OPERATION, release, service)?;
@@ -235,7 +235,7 @@ impl Orchestrator for FakeOrchestrator {
     async fn start_task(&self, request: StartTask) -> Result<Outcome> {
         const OPERATION: &str = "orchestrator.start_task";
         let StartTask { call, task, release, service, command, .. } = &request;
-        let inputs = format!("{} {} {service} {command:?}", release.app, release.content_hash());
+        let inputs = format!("{} {} {service} {command:?}", release.app, self.world.content_of(release));
         let mut state = self.world.enter(&release.app, OPERATION, &task.0, call, &inputs)?;
         self.world.check_release(&mut state, OPERATION, release);
         let found = service_of(&mut state, OPERATION, release, service)?;

@@ -110,6 +110,13 @@ impl MemoryStore {
             serde_json::from_str(text).ok()
         })
     }
+
+    /// Whether there is a release of this number; yes, if the store has never heard of the application.
+    pub(crate) fn holds(&self, app: &AppName, number: ReleaseNumber) -> bool {
+        let books = self.lock();
+        let releases = books.releases.get(app);
+        !books.leases.contains_key(app) || releases.is_some_and(|releases| releases.contains_key(&number))
+    }
 }
 
 impl Books {

@@ -45,6 +45,25 @@ pub struct Report {
     pub by_version: BTreeMap<String, VersionCount>,
     /// Every lost request, in the order in which the losses were noticed.
     pub losses: Vec<Loss>,
+    /// Every answered request, in the order in which the answers were complete, with [`Load::keep_answers`].
+    ///
+    /// [`Load::keep_answers`]: super::Load::keep_answers
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<Answered>,
+}
+
+/// One answered request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Answered {
+    /// When the request was started.
+    #[serde(rename = "at_millis", serialize_with = "millis")]
+    pub at: Duration,
+    /// How long the answer took, to the last byte of the body.
+    #[serde(rename = "after_millis", serialize_with = "millis")]
+    pub after: Duration,
+    /// The version that answered, if it named one.
+    pub version: Option<String>,
 }
 
 /// How long answers took, from the start of the request to the last byte of the body. All zero without an answer.
@@ -248,9 +267,15 @@ pub(super) struct Tally {
     latencies: Vec<u32>,
     by_version: BTreeMap<String, VersionCount>,
     losses: Vec<Loss>,
+    keeps_answers: bool,
+    answers: Vec<Answered>,
 }
 
 impl Tally {
+    pub(super) fn new(keeps_answers: bool) -> Self {
+        Self { keeps_answers, ..Self::default() }
+    }
+
     /// A request begins, so much later than it was due.
     pub(super) fn sent(&mut self, lag: Duration) {
         self.sent += 1;
@@ -274,6 +299,9 @@ impl Tally {
             Ok(answer) if answer.status < 500 => {
                 self.answered += 1;
                 self.latencies.push(u32::try_from(after.as_micros()).unwrap_or(u32::MAX));
+                if self.keeps_answers {
+                    self.answers.push(Answered { at: began, after, version: answer.version.clone() });
+                }
                 let version = answer.version.unwrap_or_else(|| "-".to_owned());
                 let count = self.by_version.entry(version).or_insert_with(|| VersionCount {
                     answered: 0,
@@ -314,6 +342,7 @@ impl Tally {
             },
             by_version: self.by_version.clone(),
             losses: self.losses.clone(),
+            answers: self.answers.clone(),
         }
     }
 }
@@ -368,6 +397,21 @@ mod tests {
         assert_eq!((lost.kind, lost.status, lost.version.as_deref()), (LossKind::ServerError, Some(503), Some("v2")));
         assert_eq!((lost.at, lost.after), (at(20), at(3)));
         assert_eq!(report.lost_by_kind(), BTreeMap::from([(LossKind::ServerError, 1), (LossKind::Timeout, 1)]));
+    }
+
+    #[test]
+    fn answers_are_kept_if_that_is_wanted() {
+        assert_eq!(example().report(at(2000)).answers, []);
+        let mut tally = Tally::new(true);
+        for millis in [1, 5] {
+            tally.sent(at(0));
+            tally.ended(at(millis), at(3 * millis), false, answer(200, "v1"));
+        }
+        tally.sent(at(0));
+        tally.ended(at(7), at(8), false, answer(500, "v1"));
+        let answers = tally.report(at(9)).answers;
+        let seen: Vec<_> = answers.iter().map(|one| (one.at, one.after, one.version.as_deref())).collect();
+        assert_eq!(seen, [(at(1), at(2), Some("v1")), (at(5), at(10), Some("v1"))]);
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Everything there is in the world, and how it moves on.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use deployer_core::{
-    AppName, ExitDetail, Inherited, InstanceId, ObservedApp, ObservedRouting, ObservedTask, OutputStream, Published,
-    RevisionId, ServiceName, TargetRegistration, TaskId, Timestamp,
+    AppName, Digest, ExitDetail, Inherited, InstanceId, ObservedApp, ObservedRouting, ObservedTask, OutputStream,
+    Published, Release, ReleaseNumber, RevisionId, ServiceName, TargetRegistration, TaskId, Timestamp,
 };
 
 use super::Options;
@@ -55,6 +56,17 @@ pub(crate) struct State {
     pub(crate) bucket: Option<Bucket>,
     /// The hosts that are down, and when they are back.
     pub(crate) hosts_down: BTreeMap<u32, Timestamp>,
+    seen: BTreeMap<(AppName, ReleaseNumber), SeenRelease>,
+}
+
+/// What is known of a release that calls were made with. To read a large one again for every call would be most of what a
+/// simulation costs.
+#[derive(Clone, Debug)]
+pub(crate) struct SeenRelease {
+    release: Arc<Release>,
+    pub(crate) content: Digest,
+    /// Whether it was found to be what the store has.
+    pub(crate) is_stored: bool,
 }
 
 /// What was answered to the last observations of each application, and when.
@@ -153,6 +165,7 @@ impl State {
             unsupported: BTreeMap::new(),
             bucket: None,
             hosts_down: BTreeMap::new(),
+            seen: BTreeMap::new(),
         }
     }
 
@@ -192,6 +205,15 @@ impl State {
         self.check_targets();
         self.note_capacity();
         self.check_volumes();
+    }
+
+    pub(crate) fn seen(&mut self, release: &Arc<Release>) -> &mut SeenRelease {
+        let key = (release.app.clone(), release.number);
+        if self.seen.get(&key).is_none_or(|seen| !Arc::ptr_eq(&seen.release, release)) {
+            let (release, content) = (Arc::clone(release), release.content_hash());
+            self.seen.insert(key.clone(), SeenRelease { release, content, is_stored: false });
+        }
+        self.seen.get_mut(&key).unwrap_or_else(|| unreachable!("it was just put there"))
     }
 
     pub(crate) fn new_instance_id(&mut self) -> (InstanceId, String) {

@@ -1,10 +1,8 @@
 //! The real Compose on what was launched.
 
-use std::path::Path;
-use std::process::{Command, Output};
-
 use deployer_core::{Mount, Orchestrator, StartTask, TaskId};
 
+use crate::compose_tool::docker_compose;
 use crate::engine::{TestApp, call, named, until};
 
 const FILE: &str = "version: '3'
@@ -15,20 +13,6 @@ services:
 volumes:
   data: {}
 ";
-
-fn docker_compose(directory: &Path, app: &TestApp, arguments: &[&str]) -> String {
-    let run = |program: &str, first: &[&str]| -> std::io::Result<Output> {
-        let project = ["--ansi", "never", "-p", app.name.as_str()];
-        Command::new(program).current_dir(directory).args(first).args(project).args(arguments).output()
-    };
-    // Newer installations have it as a part of the `docker` command only.
-    let output = run("docker-compose", &[]).or_else(|_| run("docker", &["compose"]));
-    let output = output.expect("docker-compose must be installed");
-    let both = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&both).into_owned();
-    assert!(output.status.success(), "docker-compose {arguments:?}: {text}");
-    text
-}
 
 #[tokio::test]
 async fn docker_compose_works_on_what_was_launched() {
@@ -46,13 +30,14 @@ async fn docker_compose_works_on_what_was_launched() {
     app.orchestrator.start_task(task).await.unwrap();
     until(async || Some(super::logs::texts(&app).await).filter(|lines| lines.len() == 3)).await;
 
-    let ps = docker_compose(directory.path(), &app, &["ps"]);
+    let compose = |arguments: &[&str]| docker_compose(directory.path(), app.name.as_str(), &[], arguments);
+    let ps = compose(&["ps"]);
     assert_eq!(ps.matches(" Up ").count(), 3, "{ps}");
-    let logs = docker_compose(directory.path(), &app, &["logs"]);
+    let logs = compose(&["logs"]);
     assert_eq!(logs.matches("hello from").count(), 3, "{logs}");
     let instances = app.instances().await;
     assert!(instances.iter().all(|instance| ps.contains(&instance.name)), "{ps}");
-    docker_compose(directory.path(), &app, &["down", "--volumes"]);
+    compose(&["down", "--volumes"]);
     assert_eq!(app.instances().await, []);
     assert!(app.docker.inspect_volume(&format!("{}_data", app.name)).await.is_err());
     let networks = app.docker.list_networks(None::<bollard::query_parameters::ListNetworksOptions>).await.unwrap();

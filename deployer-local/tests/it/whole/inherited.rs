@@ -2,13 +2,14 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::process::{Command, Output};
 
 use bollard::query_parameters::{ListContainersOptionsBuilder, ListNetworksOptions};
 use deployer_core::compose::ComposeReader;
 use deployer_core::{AppSpec, DeployOptions, Retention, Verdict};
 
-use super::site::{Site, free_port, get, promoted};
+use super::site::{Site, free_port, get, promoted, service};
+use crate::compose_tool::docker_compose;
+use crate::engine::until;
 
 const FILE: &str = r#"version: '3.8'
 services:
@@ -53,18 +54,8 @@ impl Project {
 
     /// What the Compose tool says.
     fn compose(&self, arguments: &[&str]) -> String {
-        let run = |program: &str, first: &[&str]| -> std::io::Result<Output> {
-            let project = ["--ansi", "never", "-p", self.site.app().as_str()];
-            let mut command = Command::new(program);
-            command.current_dir(self.site.state()).env("PORT", &self.port).env("VERSION", "composed");
-            command.args(first).args(project).args(arguments).output()
-        };
-        // Newer installations have it as a part of the `docker` command only.
-        let output = run("docker-compose", &[]).or_else(|_| run("docker", &["compose"]));
-        let output = output.expect("docker-compose must be installed");
-        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        assert!(output.status.success(), "docker-compose {arguments:?}: {text}");
-        text
+        let variables = [("PORT", self.port.as_str()), ("VERSION", "composed")];
+        docker_compose(self.site.state(), self.site.app().as_str(), &variables, arguments)
     }
 
     fn release(&self, version: &str) -> AppSpec {
@@ -77,13 +68,7 @@ impl Project {
     /// The page at the published port, once there is one.
     async fn page(&self) -> String {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port.parse().unwrap()));
-        for _ in 0..200 {
-            if let Ok((200, page)) = get(address, "/").await {
-                return page.trim().to_owned();
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-        panic!("nothing answers at port {}", self.port);
+        until(async || get(address, "/").await.ok().filter(|(status, _)| *status == 200)).await.1.trim().to_owned()
     }
 
     /// The ids and states of the containers that Compose has made.
@@ -126,9 +111,7 @@ async fn what_compose_has_started_is_taken_over_with_its_data_or_left_as_it_was(
 
     // It cannot serve: the tool's containers do so again, the same ones.
     let mut broken = project.release("broken");
-    for service in broken.services.values_mut() {
-        service.workload.command = service.workload.command.as_ref().map(|_| vec!["false".to_owned()]);
-    }
+    service(&mut broken, "web").workload.command = Some(vec!["false".to_owned()]);
     let record = site.deploy(broken).finished().await.unwrap();
     let verdict = record.verdict.unwrap();
     assert!(matches!(verdict, Verdict::RolledBack { .. }), "{verdict}");
