@@ -22,6 +22,13 @@ struct Program {
 /// Tokio as embedders have it.
 const TOKIO: &str = "tokio = { version = \"1\", features = [\"rt\", \"net\", \"time\", \"macros\"] }\n";
 
+/// What embedders do with a backend.
+const DEPLOY: &str = r#"
+    let spec = deployer_core::AppSpec::new("shop").unwrap();
+    let deployment = deployer_core::Deployer::new(backend).deploy(spec, Default::default());
+    println!("{:?}", deployment.finished().await);
+"#;
+
 const PROGRAMS: [Program; 6] = [
     Program { name: "nothing", key: "nothing", dependencies: "", main: "fn main() {}\n" },
     Program {
@@ -36,9 +43,7 @@ const PROGRAMS: [Program; 6] = [
             fn run(backend: deployer_core::Backend) {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 runtime.block_on(async {
-                    let spec = deployer_core::AppSpec::new("shop").unwrap();
-                    let deployment = deployer_core::Deployer::new(backend).deploy(spec, Default::default());
-                    println!("{:?}", deployment.finished().await);
+                    DEPLOY
                 });
             }
         "#,
@@ -51,9 +56,7 @@ const PROGRAMS: [Program; 6] = [
             #[tokio::main(flavor = "current_thread")]
             async fn main() -> deployer_core::Result<()> {
                 let backend = deployer_local::LocalBackend::connect(deployer_local::LocalOptions::new("state")).await?;
-                let spec = deployer_core::AppSpec::new("shop").unwrap();
-                let deployment = deployer_core::Deployer::new(backend).deploy(spec, Default::default());
-                println!("{:?}", deployment.finished().await);
+                DEPLOY
                 Ok(())
             }
         "#,
@@ -71,9 +74,7 @@ const PROGRAMS: [Program; 6] = [
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 runtime.block_on(async {
                     let backend = deployer_aws::AwsBackend::from_env("production", builder).await.unwrap();
-                    let spec = deployer_core::AppSpec::new("shop").unwrap();
-                    let deployment = deployer_core::Deployer::new(backend).deploy(spec, Default::default());
-                    println!("{:?}", deployment.finished().await);
+                    DEPLOY
                 });
             }
         "#,
@@ -135,7 +136,7 @@ fn build(program: &Program, directory: &Path) -> Option<(usize, Duration, u64)> 
     );
     std::fs::create_dir(directory.join("src")).unwrap();
     std::fs::write(directory.join("Cargo.toml"), manifest).unwrap();
-    std::fs::write(directory.join("src/main.rs"), program.main).unwrap();
+    std::fs::write(directory.join("src/main.rs"), program.main.replace("DEPLOY", DEPLOY)).unwrap();
     // The versions that were tried.
     std::fs::copy(root.join("Cargo.lock"), directory.join("Cargo.lock")).unwrap();
     let cargo = |arguments: &[&str]| {

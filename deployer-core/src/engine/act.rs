@@ -2,24 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Mutex;
-
 use super::calls::{Access, Calls};
+use super::looks::{LOOK, Looks, observe};
 use crate::backend::{
     Backend, EnsureApp, EnsureRoutes, Launch, ObserveApp, ObservedTarget, Outcome, Reduce, RemoveApp, RemoveTask,
     RetainRoutes, SetInherited, SetTargets, SetWeights, StartTask, Target, TargetRegistration, TargetState,
 };
 use crate::error::{Error, ErrorKind, Result, Retry};
-use crate::model::{AppName, InstanceId, Release, ReleaseNumber, RevisionId, ServiceName, ServiceRelease, Timestamp};
+use crate::model::{AppName, InstanceId, Release, ReleaseNumber, RevisionId, ServiceName, ServiceRelease};
 use crate::plan::{Action, Observed};
 
 /// How long calls may take that change nothing or little.
 pub(super) const SHORT: Duration = Duration::from_secs(30);
-/// How long looking may take. The driver waits for it, and has a lease to renew meanwhile.
-pub(super) const LOOK: Duration = Duration::from_secs(4);
 /// How long calls may take that start or stop something, beside grace periods.
 const LONG: Duration = Duration::from_secs(180);
 
@@ -345,59 +341,6 @@ impl Act {
             (service.revision(revision.service()) == *revision).then(|| (Arc::clone(release), service))
         })
     }
-}
-
-/// Looks at an application, for all that the steps of a deployment need to know before and after their calls. Steps that
-/// are taken at the same time share looks: a look that began after a step asked for one is as good as its own.
-#[derive(Debug)]
-pub(super) struct Looks {
-    request: ObserveApp,
-    begun: AtomicU64,
-    /// The newest look that was answered, by its number.
-    newest: Mutex<Option<(u64, Result<Look>)>>,
-}
-
-/// What was seen, and when that was looked for.
-#[derive(Clone, Debug)]
-pub(super) struct Look {
-    pub(super) at: Timestamp,
-    pub(super) observed: Arc<Observed>,
-}
-
-impl Looks {
-    pub(super) fn new(request: ObserveApp) -> Self {
-        Self { request, begun: AtomicU64::new(0), newest: Mutex::default() }
-    }
-
-    /// What is there, as of a time after this was called.
-    pub(super) async fn look(&self, backend: &Backend, calls: &Calls) -> Result<Look> {
-        let begun = self.begun.load(Ordering::SeqCst);
-        let mut newest = self.newest.lock().await;
-        if let Some((number, look)) = &*newest
-            && *number > begun
-        {
-            return look.clone();
-        }
-        // Whoever comes in this moment too takes part.
-        tokio::task::yield_now().await;
-        let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
-        let at = calls.now();
-        let seen = observe(backend, calls, self.request.clone()).await;
-        let look = seen.map(|observed| Look { at, observed: Arc::new(observed) });
-        *newest = Some((number, look.clone()));
-        look
-    }
-}
-
-/// Looks at everything that is there of an application, at both sides at once.
-pub(crate) async fn observe(backend: &Backend, calls: &Calls, request: ObserveApp) -> Result<Observed> {
-    let app = request.app.clone();
-    let observe = || backend.orchestrator.observe(request.clone());
-    let running = calls.make("orchestrator.observe", &app, Access::Read, LOOK, observe);
-    let observe = || backend.balancer.observe(&app);
-    let routing = calls.make("balancer.observe", &app, Access::Read, LOOK, observe);
-    let (running, routing) = tokio::join!(running, routing);
-    Ok(Observed::new(running?, routing?))
 }
 
 fn has_traffic(revision: &RevisionId) -> Error {

@@ -8,23 +8,24 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use super::act::{Act, LOOK, Look, Looks, observe};
+use super::act::Act;
 use super::append::append;
 use super::ask::Ask;
 use super::calls::{Access, BACKOFF, Calls};
 use super::decide::{Command, Decision, View, decide};
 use super::diagnose;
 use super::event::{EventKind, Events};
+use super::looks::{Look, Looks, Pace, observe};
 use super::watch::Watch;
 use crate::backend::{
     Append, Backend, Gate, GateAnswer, GateQuestion, Lease, LogQuery, ObserveApp, ObservedInstance, Outcome,
     RemoveTask, Signal, TargetRegistration,
 };
-use crate::error::{Error, ErrorKind, Result, Retry};
+use crate::error::{ErrorKind, Result, Retry};
 use crate::journal::{
     DeploymentKind, DeploymentRecord, DivertReason, Entry, Failure, JournalEvent, State, StepState, Verdict,
 };
-use crate::model::{AppName, GateCheck, GateSpec, InstanceId, Release, ReleaseNumber, RevisionId, Timestamp};
+use crate::model::{GateCheck, GateSpec, InstanceId, Release, ReleaseNumber, RevisionId, Timestamp};
 use crate::plan::{Action, Observed, PlanRequest, StepId, StepWeight, plan_back};
 
 /// How often signals are looked for.
@@ -49,7 +50,6 @@ pub(crate) struct Driver {
     pub(crate) lease: Lease,
     pub(crate) state: State,
     pub(crate) releases: Arc<BTreeMap<ReleaseNumber, Arc<Release>>>,
-    /// The instances of every release that is known are probed: one that nobody asks would pass for ready.
     looks: Arc<Looks>,
     watch: Watch,
     observed: Arc<Observed>,
@@ -67,38 +67,6 @@ pub(crate) struct Driver {
     tasks: JoinSet<Finished>,
     signals_at: Timestamp,
     renew_at: Timestamp,
-}
-
-/// How far apart looks are: twice as far after each that was throttled, as steps share what calls there may be with them,
-/// and nearer again after some that were answered.
-#[derive(Clone, Copy, Debug, Default)]
-struct Pace {
-    doublings: u32,
-    answered: u32,
-    /// When something was throttled last: steps that share a look share its fate.
-    throttled_at: Option<Timestamp>,
-}
-
-impl Pace {
-    const MOST_DOUBLINGS: u32 = 5;
-    const ANSWERED: u32 = 8;
-
-    fn learn(&mut self, error: Option<&Error>, now: Timestamp) {
-        match error.map(Error::kind) {
-            Some(ErrorKind::Throttled) if self.throttled_at == Some(now) => {}
-            Some(ErrorKind::Throttled) => {
-                let doublings = (self.doublings + 1).min(Self::MOST_DOUBLINGS);
-                *self = Self { doublings, answered: 0, throttled_at: Some(now) };
-            }
-            Some(_) => {}
-            None if self.answered + 1 < Self::ANSWERED => self.answered += 1,
-            None => *self = Self { doublings: self.doublings.saturating_sub(1), answered: 0, ..*self },
-        }
-    }
-
-    fn spread(self, poll: Duration) -> Duration {
-        poll * 2_u32.pow(self.doublings)
-    }
 }
 
 /// A call that has ended.
@@ -135,7 +103,7 @@ impl Driver {
         let lease_third = lease.ttl / 3;
         let age = lease.ttl.saturating_sub(lease.expires_at.since(calls.clock.now()));
         let way = if state.diverted.is_some() { state.record.baseline } else { state.record.target };
-        let looks = looks(&state.record.app, &releases, way);
+        let looks = Arc::new(Looks::new(&state.record.app, &releases, way));
         Self {
             backend,
             calls,
@@ -355,7 +323,7 @@ impl Driver {
         let standing_by = failed || !matches!(record.kind, DeploymentKind::Rollback { .. });
         let request = if standing_by { request.with_failed_baseline() } else { request };
         let request = request.with_haste(failed).with_drains(capabilities.drains).with_scales(capabilities.scales);
-        self.looks = looks(&record.app, &self.releases, record.baseline);
+        self.looks = Arc::new(Looks::new(&record.app, &self.releases, record.baseline));
         let stopped = self.state.plan.inherited();
         let plan = plan_back(&request.with_internal(internal).with_stopped(&stopped));
         self.watch.clear();
@@ -405,14 +373,7 @@ impl Driver {
     }
 
     async fn look_once(&self) -> Result<Look> {
-        tokio::select! {
-            biased;
-            look = self.looks.look(&self.backend, &self.calls) => look,
-            // It may have waited for one of a step, and the lease does not wait.
-            () = self.calls.clock.sleep(LOOK) => {
-                Err(Error::new(ErrorKind::Timeout, "the look that another step has begun takes too long"))
-            }
-        }
+        self.looks.look_soon(&self.backend, &self.calls).await
     }
 
     /// Takes what was seen from here on.
@@ -729,16 +690,6 @@ impl Driver {
         }
         Ok(())
     }
-}
-
-/// Looks that ask the instances of every release that is known as it says: as the one says that is headed for, where several
-/// ask those of one revision differently.
-fn looks(app: &AppName, releases: &BTreeMap<ReleaseNumber, Arc<Release>>, way: Option<ReleaseNumber>) -> Arc<Looks> {
-    let headed_for = way.and_then(|number| releases.get(&number));
-    let services = releases.values().chain(headed_for).flat_map(|release| &release.services);
-    // Naming a revision takes a hash of all that it runs: too dear for every look.
-    let probes = services.map(|(name, service)| (service.revision(name), service.effective_readiness())).collect();
-    Arc::new(Looks::new(ObserveApp::new(app.clone()).with_probe(probes)))
 }
 
 /// Whether a step makes a backend call when it begins.

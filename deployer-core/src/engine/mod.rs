@@ -10,6 +10,7 @@ mod diagnose;
 mod driver;
 mod event;
 mod history;
+mod looks;
 mod prepare;
 mod run;
 mod upkeep;

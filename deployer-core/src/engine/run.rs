@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::act::{SHORT, observe};
+use super::act::SHORT;
 use super::append::append;
 use super::calls::{Access, Attempts, Calls};
 use super::driver::Driver;
 use super::event::{EventKind, Events};
 use super::history::History;
+use super::looks::observe;
 use super::prepare::Prepare;
 use crate::backend::{
     AcquireLease, Append, Backend, DeploymentQuery, Gate, Lease, ObserveApp, ReleaseQuery, Secrets, Signal,

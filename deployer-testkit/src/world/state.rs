@@ -207,6 +207,7 @@ impl State {
         self.check_volumes();
     }
 
+    /// What is known of this release; what was known of another one with its number is forgotten.
     pub(crate) fn seen(&mut self, release: &Arc<Release>) -> &mut SeenRelease {
         let key = (release.app.clone(), release.number);
         if self.seen.get(&key).is_none_or(|seen| !Arc::ptr_eq(&seen.release, release)) {
