@@ -2,6 +2,7 @@
 
 Every task asks the server on Docker's bridge, which answers for the zones of namespaces and knows of nothing else.
 """
+import ipaddress
 import socket
 import threading
 
@@ -112,8 +113,9 @@ def install():
     stock._create_service, stock._delete_service = _create_service, _delete_service
     stock._list_services = _list_services
     try:
-        bridge = containers.engine().api.inspect_network("bridge")
-        gateway = bridge["IPAM"]["Config"][0]["Gateway"]
+        network = containers.engine().api.inspect_network("bridge")["IPAM"]["Config"][0]
+        # An engine that has just made its bridge does not tell the gateway before it is started again.
+        gateway = network.get("Gateway") or str(next(ipaddress.ip_network(network["Subnet"]).hosts()))
         listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         listener.bind((gateway, 53))
     except Exception as error:
