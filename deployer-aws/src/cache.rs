@@ -67,18 +67,37 @@ impl<T: Clone> Cache<T> {
 
     /// Something is about to be changed: nothing is good any more that was held until this is dropped.
     pub(crate) fn changing(&self, key: &str) -> Changing<T> {
-        Changing(self.cell(key))
+        Changing { cell: self.cell(key), made: false }
     }
 }
 
 /// A change that is under way. A request that nobody waits for any more may have its effect, so it ends when it is
 /// dropped, for whatever reason.
 #[must_use]
-pub(crate) struct Changing<T>(Arc<Cell<T>>);
+pub(crate) struct Changing<T> {
+    cell: Arc<Cell<T>>,
+    made: bool,
+}
+
+impl<T> Changing<T> {
+    /// The change was made, and what was held before it is as good as it was once this has been applied to it. Cancel safe:
+    /// then nothing is good any more.
+    pub(crate) async fn made(mut self, apply: impl FnOnce(&mut T)) {
+        let mut held = self.cell.held.lock().await;
+        let changes = self.cell.changes.load(Ordering::Acquire);
+        if let Some(held) = held.as_mut().filter(|held| held.changes == changes) {
+            apply(&mut held.value);
+            held.changes = self.cell.changes.fetch_add(1, Ordering::AcqRel) + 1;
+            self.made = true;
+        }
+    }
+}
 
 impl<T> Drop for Changing<T> {
     fn drop(&mut self) {
-        self.0.changes.fetch_add(1, Ordering::AcqRel);
+        if !self.made {
+            self.cell.changes.fetch_add(1, Ordering::AcqRel);
+        }
     }
 }
 
@@ -105,6 +124,34 @@ mod tests {
         assert_eq!(ask().await, 2);
         drop(changing);
         assert_eq!((ask().await, ask().await), (3, 3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_known_of_a_change_need_not_be_asked_for() {
+        let cache = Cache::default();
+        let ask = async |answer: u32| cache.get("web", async { Ok((answer, Duration::from_secs(1))) }).await.unwrap();
+        assert_eq!(ask(1).await, 1);
+        cache.changing("web").made(|value| *value += 10).await;
+        assert_eq!(ask(2).await, 11);
+        // It is no younger for that.
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(ask(3).await, 3);
+        let (one, other) = (cache.changing("web"), cache.changing("web"));
+        one.made(|value| *value += 10).await;
+        assert_eq!(ask(4).await, 13);
+        drop(other);
+        assert_eq!(ask(5).await, 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_beside_one_of_which_nothing_is_known_is_asked_for() {
+        let cache = Cache::default();
+        let ask = async |answer: u32| cache.get("web", async { Ok((answer, Duration::from_secs(1))) }).await.unwrap();
+        assert_eq!(ask(1).await, 1);
+        let (one, other) = (cache.changing("web"), cache.changing("web"));
+        drop(other);
+        one.made(|value| *value += 10).await;
+        assert_eq!(ask(2).await, 2);
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use deployer_core::{
     AppName, Error, ErrorKind, Outcome, Release, Result, RetainRoutes, RevisionId, Route, ServiceName, ServiceRelease,
 };
-use futures_util::future::{try_join, try_join_all};
+use futures_util::future::{try_join, try_join_all, try_join3};
 
-use super::groups::ports;
+use super::groups::{Purpose, ports};
 use super::rules::{LiveRule, Match};
 use super::weights::of_letters;
 use crate::ecs::Slot;
@@ -29,7 +29,11 @@ impl Site {
             return Ok(Outcome::AlreadyThere);
         }
         self.listener()?;
-        let (rules, slots) = try_join(self.rules_now(), self.slots(&release.app)).await?;
+        let (rules, slots) = try_join(self.rules(), self.slots(&release.app)).await?;
+        if is_complete(&release.app, &routed, &rules, &slots) {
+            return Ok(Outcome::AlreadyThere);
+        }
+        let rules = self.rules_now().await?;
         check_free(&release.app, &routed, &rules)?;
         let mut taken: BTreeSet<u32> = rules.iter().map(|rule| rule.priority).collect();
         let mut outcome = Outcome::AlreadyThere;
@@ -96,42 +100,20 @@ impl Site {
     }
 
     pub(super) async fn retain(&self, request: &RetainRoutes) -> Result<Outcome> {
-        let (rules, slots) = try_join(self.rules_now(), self.slots(&request.app)).await?;
+        let found = try_join3(self.rules(), self.slots(&request.app), self.groups_of_app(&request.app));
+        let (rules, slots, groups) = found.await?;
         let kept: BTreeMap<&ServiceName, &ServiceRelease> =
             request.release.iter().flat_map(|release| &release.services).collect();
-        let wanted = |rule: &LiveRule| {
-            rule.owner().is_some_and(|owner| {
-                let routes = kept.get(&owner.service).map(|service| service.routes.as_slice()).unwrap_or_default();
-                routes.iter().any(|route| rule.matches == Some(Match::of(route)) && route.port == owner.port)
-            })
-        };
-        let ours = |rule: &&LiveRule| rule.owner().is_some_and(|owner| owner.app == request.app);
-        let (stay, go): (Vec<&LiveRule>, Vec<&LiveRule>) = rules.iter().filter(ours).partition(|rule| wanted(rule));
-        // What a rule has of other services and ports leaves it.
-        let strip = stay.iter().filter_map(|rule| {
-            let owner = rule.owner()?;
-            let belongs = |arn: &String| {
-                rule.ours.get(arn).is_some_and(|one| one.service == owner.service && one.port == owner.port)
-            };
-            let groups: Vec<(String, i32)> = rule.groups.iter().filter(|(arn, _)| belongs(arn)).cloned().collect();
-            (groups.len() < rule.groups.len()).then_some((*rule, groups))
-        });
-        let strip: Vec<_> = strip.collect();
-        let mut changed = !strip.is_empty() || !go.is_empty();
-        let stripping = try_join_all(strip.iter().map(|(rule, groups)| self.modify_rule(rule, groups)));
-        let deleting = try_join_all(go.iter().map(|rule| self.delete_rule(rule)));
-        try_join(stripping, deleting).await?;
-        // What no rule refers to any more.
-        let referred = |arn: &String| {
-            stay.iter().any(|rule| rule.groups.iter().any(|(known, _)| known == arn))
-                && !strip.iter().any(|(rule, groups)| {
-                    rule.groups.iter().any(|(known, _)| known == arn) && groups.iter().all(|(known, _)| known != arn)
-                })
-        };
-        // Whoever was here before may have been stopped between a rule and its target groups.
-        let of_app = self.groups_of_app(&request.app).await?;
-        let orphans: Vec<&String> = of_app.iter().filter(|arn| !referred(arn)).collect();
-        try_join_all(orphans.iter().map(|arn| self.delete_group(arn))).await?;
+        let mut surplus = Surplus::of(&request.app, &kept, &rules, &groups);
+        let mut changed = false;
+        if !surplus.is_empty() {
+            surplus = Surplus::of(&request.app, &kept, &self.rules_now().await?, &groups);
+            changed = !surplus.strip.is_empty() || !surplus.go.is_empty();
+            let stripping = try_join_all(surplus.strip.iter().map(|(rule, groups)| self.modify_rule(rule, groups)));
+            let deleting = try_join_all(surplus.go.iter().map(|rule| self.delete_rule(rule)));
+            try_join(stripping, deleting).await?;
+            try_join_all(surplus.orphans.iter().map(|arn| self.delete_group(arn))).await?;
+        }
         // Before any slot is deleted: a scalable target would be left over.
         changed |= self.settle_scaling(&request.app, request.release.as_deref(), &slots).await?;
         // Slots of services that are gone.
@@ -141,6 +123,74 @@ impl Site {
         self.delete_slots(&request.app, &gone).await?;
         Ok(if changed { Outcome::Changed } else { Outcome::AlreadyThere })
     }
+}
+
+/// What the listener has of an application that it does not need.
+struct Surplus {
+    /// Rules in which there is something of other services and ports, and what shall stay in them.
+    strip: Vec<(LiveRule, Vec<(String, i32)>)>,
+    /// Rules of routes that are gone.
+    go: Vec<LiveRule>,
+    /// Target groups to which no rule refers then: whoever was here before may have been stopped between a rule and its
+    /// target groups.
+    orphans: Vec<String>,
+}
+
+impl Surplus {
+    fn of(
+        app: &AppName,
+        kept: &BTreeMap<&ServiceName, &ServiceRelease>,
+        rules: &[LiveRule],
+        groups: &BTreeSet<String>,
+    ) -> Self {
+        let wanted = |rule: &LiveRule| {
+            rule.owner().is_some_and(|owner| {
+                let routes = kept.get(&owner.service).map(|service| service.routes.as_slice()).unwrap_or_default();
+                routes.iter().any(|route| rule.matches == Some(Match::of(route)) && route.port == owner.port)
+            })
+        };
+        let ours = |rule: &&LiveRule| rule.owner().is_some_and(|owner| owner.app == *app);
+        let (stay, go): (Vec<&LiveRule>, Vec<&LiveRule>) = rules.iter().filter(ours).partition(|rule| wanted(rule));
+        let mut strip = Vec::new();
+        let mut referred: BTreeSet<&String> = BTreeSet::new();
+        for rule in stay {
+            let belongs = |arn: &String| {
+                let of = rule.ours.get(arn).zip(rule.owner());
+                of.is_some_and(|(one, owner)| one.service == owner.service && one.port == owner.port)
+            };
+            let (stays, leaves): (Vec<_>, Vec<_>) = rule.groups.iter().partition(|(arn, _)| belongs(arn));
+            referred.extend(stays.iter().map(|(arn, _)| arn));
+            if !leaves.is_empty() {
+                strip.push((rule.clone(), stays.into_iter().cloned().collect()));
+            }
+        }
+        let orphans = groups.iter().filter(|arn| !referred.contains(arn)).cloned().collect();
+        Self { strip, go: go.into_iter().cloned().collect(), orphans }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.strip.is_empty() && self.go.is_empty() && self.orphans.is_empty()
+    }
+}
+
+/// Whether every route has its rule, with a target group for each slot in it.
+fn is_complete(
+    app: &AppName,
+    routed: &[(&ServiceName, &ServiceRelease)],
+    rules: &[LiveRule],
+    slots: &[Slot],
+) -> bool {
+    routed.iter().all(|(name, service)| {
+        let letters = letters(slots, &service.revision(name));
+        let has = |rule: &LiveRule, letter: char, port: u16| {
+            let purpose = Purpose { app: app.clone(), service: (*name).clone(), letter, port };
+            rule.owner().is_some_and(|owner| owner.app == *app) && rule.ours.values().any(|one| *one == purpose)
+        };
+        service.routes.iter().all(|route| {
+            let rule = rules.iter().find(|rule| rule.matches == Some(Match::of(route)));
+            rule.is_some_and(|rule| letters.iter().all(|letter| has(rule, *letter, route.port)))
+        })
+    })
 }
 
 /// No other application has one of the routes.

@@ -8,7 +8,7 @@ use aws_sdk_elasticloadbalancingv2::types::{
 };
 use deployer_core::{Error, ErrorKind, Result, Route};
 
-use super::groups::{KnownGroup, Purpose};
+use super::groups::Purpose;
 use crate::failure::{failed, is};
 use crate::site::Site;
 
@@ -160,7 +160,7 @@ impl Site {
             .iter()
             .filter_map(|rule| {
                 let groups = forwards(rule);
-                let ours = groups.iter().filter_map(|(arn, _)| Some((arn.clone(), purpose(&known, arn)?)));
+                let ours = groups.iter().filter_map(|(arn, _)| Some((arn.clone(), known.get(arn)?.of.clone()?)));
                 Some(LiveRule {
                     arn: rule.rule_arn()?.to_owned(),
                     priority: rule.priority()?.parse().ok()?,
@@ -214,8 +214,21 @@ impl Site {
 
     pub(super) async fn modify_rule(&self, rule: &LiveRule, groups: &[(String, i32)]) -> Result<()> {
         let call = self.elb.modify_rule().rule_arn(&rule.arn).actions(forward(groups));
-        let _changing = self.rules.changing("");
-        call.send().await.map_err(|error| failed("elasticloadbalancing:ModifyRule", rule.arn.as_str(), error)).map(drop)
+        let changing = self.rules.changing("");
+        let answer = call.send().await;
+        answer.map_err(|error| failed("elasticloadbalancing:ModifyRule", rule.arn.as_str(), error))?;
+        let ours: BTreeMap<String, Purpose> = {
+            let memory = self.memory();
+            let ours = groups.iter().filter_map(|(arn, _)| Some((arn.clone(), memory.groups.get(arn)?.of.clone()?)));
+            ours.collect()
+        };
+        let apply = |rules: &mut Vec<LiveRule>| {
+            if let Some(known) = rules.iter_mut().find(|known| known.arn == rule.arn) {
+                (known.groups, known.ours) = (groups.to_vec(), ours);
+            }
+        };
+        changing.made(apply).await;
+        Ok(())
     }
 
     pub(super) async fn delete_rule(&self, rule: &LiveRule) -> Result<()> {
@@ -231,10 +244,6 @@ impl Site {
 /// Somebody else has made a rule for the same route since the rules were looked at.
 fn taken_meanwhile(rule: &LiveRule) -> Error {
     Error::new(ErrorKind::Conflict, "somebody else has made a rule for the route").with_resource(rule.arn.clone())
-}
-
-fn purpose(known: &BTreeMap<String, KnownGroup>, arn: &str) -> Option<Purpose> {
-    known.get(arn).and_then(|group| group.of.clone())
 }
 
 /// The target groups that an action forwards to.

@@ -292,7 +292,7 @@ impl Driver {
                 Ok(true)
             }
             Command::Close { mut verdict } => {
-                let left = self.forget_tasks().await?;
+                let left = if self.may_have_tasks() { self.forget_tasks().await? } else { Vec::new() };
                 if let Verdict::Promoted { leftovers } = &mut verdict {
                     leftovers.extend(left);
                 }
@@ -602,6 +602,12 @@ impl Driver {
                 Vec::new()
             }
         }
+    }
+
+    /// Whether one-off tasks may have been started: by the plan, or by the one that was given up for it.
+    fn may_have_tasks(&self) -> bool {
+        let hooks = |action: &Action| matches!(action, Action::RunHook { .. });
+        self.state.diverted.is_some() || self.state.plan.steps.iter().any(|step| hooks(&step.action))
     }
 
     /// Looks for the one-off tasks of this deployment, and forgets them. Answers what may be left over.
