@@ -69,9 +69,22 @@ pub(crate) struct Memory {
 /// A change to an application that is under way.
 #[must_use]
 pub(crate) struct Changes {
-    _slots: Changing<Vec<Slot>>,
+    slots: Changing<Vec<Slot>>,
     _looked: Changing<()>,
     _health: Vec<Changing<Vec<TargetHealth>>>,
+}
+
+impl Changes {
+    /// The change was made, and AWS has told how the slot is now.
+    pub(crate) async fn made(self, now: Option<Slot>) {
+        let Some(now) = now else { return };
+        let apply = |slots: &mut Vec<Slot>| {
+            if let Some(known) = slots.iter_mut().find(|known| known.name == now.name) {
+                *known = now;
+            }
+        };
+        self.slots.made(apply).await;
+    }
 }
 
 impl std::fmt::Debug for Site {
@@ -109,7 +122,7 @@ impl Site {
     /// Something in an application is about to be changed: what is known of it is good until this is dropped.
     pub(crate) fn changing(&self, app: &AppName, slot: Option<&Slot>) -> Changes {
         Changes {
-            _slots: self.slots.changing(app.as_str()),
+            slots: self.slots.changing(app.as_str()),
             _looked: self.looked.changing(app.as_str()),
             _health: slot.iter().flat_map(|slot| &slot.groups).map(|(arn, _)| self.health.changing(arn)).collect(),
         }

@@ -81,7 +81,7 @@ impl LoadBalancer for AlbBalancer {
         let live: BTreeSet<String> = services
             .values()
             .flat_map(|traffic| &traffic.slots)
-            .filter(|slot| !slot.is_idle())
+            .filter(|slot| self.site.has_tasks(app, slot))
             .flat_map(|slot| slot.groups.iter().map(|(arn, _)| arn.clone()))
             .collect();
         let health = self.site.target_health(&live).await?;

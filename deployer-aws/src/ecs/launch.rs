@@ -55,9 +55,9 @@ impl Site {
         let place = Place { definition, groups, registry };
         let name = naming::slot(app, &request.service, letter);
         let slot = slots.iter().find(|slot| slot.name == name);
-        let _changes = self.changing(app, slot);
+        let changes = self.changing(app, slot);
         match slot {
-            Some(slot) => self.fill(slot, (request, instances), &place).await?,
+            Some(slot) => changes.made(self.fill(slot, (request, instances), &place).await?).await,
             None => self.create_slot((request, instances), letter, &place).await?,
         }
         Ok(Outcome::Created)
@@ -84,7 +84,7 @@ impl Site {
         if slot.desired >= instances && !anew {
             return Ok(Outcome::AlreadyThere);
         }
-        let _changes = self.changing(app, Some(slot));
+        let changes = self.changing(app, Some(slot));
         if self.may_scale(slot) {
             self.hold(app, slot).await?;
         }
@@ -92,12 +92,18 @@ impl Site {
             .update(slot)
             .desired_count(count(instances.max(slot.desired)))
             .set_force_new_deployment(anew.then_some(true));
-        call.send().await.map_err(|error| failed("ecs:UpdateService", slot.name.as_str(), error))?;
+        let answer = call.send().await.map_err(|error| failed("ecs:UpdateService", slot.name.as_str(), error))?;
+        changes.made(slot.after(answer.service())).await;
         Ok(Outcome::Changed)
     }
 
-    /// The revision into a slot in which nothing runs.
-    async fn fill(&self, slot: &Slot, (request, instances): (&Launch, u32), place: &Place) -> Result<()> {
+    /// The revision into a slot in which nothing runs. Answers how the slot is then.
+    async fn fill(
+        &self,
+        slot: &Slot,
+        (request, instances): (&Launch, u32),
+        place: &Place,
+    ) -> Result<Option<Slot>> {
         let mut call = self
             .update(slot)
             .task_definition(&place.definition)
@@ -112,7 +118,7 @@ impl Site {
             call = call.set_service_registries(Some(place.registries()));
         }
         match call.send().await {
-            Ok(_) => Ok(()),
+            Ok(answer) => Ok(slot.after(answer.service())),
             Err(error) if is(&error, &["ServiceNotActiveException"]) => Err(draining(&slot.name)),
             Err(error) => Err(failed("ecs:UpdateService", slot.name.as_str(), error)),
         }
@@ -183,12 +189,13 @@ impl Site {
         if slot.desired <= request.keep {
             return Ok(Outcome::AlreadyThere);
         }
-        let _changes = self.changing(&request.app, Some(slot));
+        let changes = self.changing(&request.app, Some(slot));
         if self.may_scale(slot) {
             self.hold(&request.app, slot).await?;
         }
         let call = self.update(slot).desired_count(count(request.keep));
-        call.send().await.map_err(|error| failed("ecs:UpdateService", slot.name.as_str(), error))?;
+        let answer = call.send().await.map_err(|error| failed("ecs:UpdateService", slot.name.as_str(), error))?;
+        changes.made(slot.after(answer.service())).await;
         Ok(Outcome::Changed)
     }
 

@@ -33,9 +33,12 @@ impl Site {
         self.look_at_tasks(&request.app, &slots).await?;
         let known: Vec<KnownTask> =
             self.memory().tasks.get(&request.app).map(|tasks| tasks.values().cloned().collect()).unwrap_or_default();
+        let runs = |slot: &Slot| {
+            known.iter().any(|task| task.status == Status::Running && task.slot.as_ref() == Some(&slot.name))
+        };
         let probed: BTreeSet<String> = slots
             .iter()
-            .filter(|slot| request.probe.contains_key(&slot.revision))
+            .filter(|slot| request.probe.contains_key(&slot.revision) && runs(slot))
             .flat_map(|slot| slot.groups.iter().map(|(arn, _)| arn.clone()))
             .collect();
         let definitions = self.definitions(&slots, &known);
@@ -64,13 +67,16 @@ impl Site {
             let memory = self.memory();
             let mut listings: Vec<(Of<'_>, DesiredStatus)> = Vec::new();
             for slot in &stirring {
-                let known = memory.searched.contains_key(&slot.name);
+                let known = memory.searched.get(&slot.name);
+                if known.is_some_and(|print| slot.is_quiet(print)) {
+                    continue;
+                }
                 if !slot.is_idle() {
                     listings.push((Of::Slot(&slot.name), DesiredStatus::Running));
                 }
                 // Those that have stopped are asked for where something has failed, and when nothing is known of the slot.
                 let failed = slot.failures > 0 || slot.running + slot.pending < slot.desired;
-                if !known || (failed && !slot.is_idle()) {
+                if known.is_none() || (failed && !slot.is_idle()) {
                     listings.push((Of::Slot(&slot.name), DesiredStatus::Stopped));
                 }
             }
@@ -120,6 +126,13 @@ impl Site {
         let others: Vec<String> = known.extract_if(.., |_, task| !task.may_be_of(app)).map(|(arn, _)| arn).collect();
         memory.strangers.entry(app.clone()).or_default().extend(others);
         Ok(())
+    }
+
+    /// Whether there may be something in a slot that has a target.
+    pub(crate) fn has_tasks(&self, app: &AppName, slot: &Slot) -> bool {
+        let of_slot = |task: &KnownTask| task.slot.as_ref() == Some(&slot.name) && task.status != Status::Stopped;
+        slot.running + slot.pending > 0
+            || self.memory().tasks.get(app).is_some_and(|tasks| tasks.values().any(of_slot))
     }
 
     /// Whether everything in a slot is as it was when its tasks were looked at, and nothing of it is on its way.

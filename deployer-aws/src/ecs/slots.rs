@@ -59,6 +59,18 @@ impl Slot {
         self.desired == 0 && self.running == 0 && self.pending == 0
     }
 
+    /// Whether ECS has started nothing in it, and told of nothing, since it was as this print says.
+    pub(super) fn is_quiet(&self, since: &str) -> bool {
+        let told = |print: &str| print.rsplit(' ').next().unwrap_or_default().to_owned();
+        let (now, before) = (told(&self.print), told(since));
+        self.running + self.pending + self.failures == 0 && !now.is_empty() && now == before
+    }
+
+    /// How it is after a change, as ECS answers to that; nothing where Application Auto Scaling has to do with it too.
+    pub(super) fn after(&self, answer: Option<&Service>) -> Option<Self> {
+        read(&self.service, self.letter, None, answer.filter(|_| self.scaled.is_none())?)
+    }
+
     /// Whether this revision runs in it, or shall.
     pub(crate) fn holds(&self, revision: &RevisionId) -> bool {
         self.revision == *revision && !self.is_idle()
@@ -202,6 +214,11 @@ fn slot(app: &AppName, service: &Service) -> Option<Slot> {
     let ours = value(tags, tag::APP) == Some(app.as_str()) && service.status() == Some("ACTIVE");
     let (name, letter) = (value(tags, tag::SERVICE)?, value(tags, tag::SLOT)?.chars().next()?);
     let name = ServiceName::new(name).ok().filter(|_| ours)?;
+    read(&name, letter, value(tags, tag::SCALING).map(Scaled::read), service)
+}
+
+/// What ECS tells of a slot beside its tags, which tell these.
+fn read(name: &ServiceName, letter: char, scaled: Option<Scaled>, service: &Service) -> Option<Slot> {
     let definition = service.task_definition()?;
     let hash = naming::revision_of(naming::family_of(definition))?;
     let revision = format!("{name}@{hash}").parse().ok()?;
@@ -221,8 +238,8 @@ fn slot(app: &AppName, service: &Service) -> Option<Slot> {
     Some(Slot {
         arn: service.service_arn()?.to_owned(),
         name: service.service_name()?.to_owned(),
-        scaled: value(tags, tag::SCALING).map(Scaled::read),
-        service: name,
+        scaled,
+        service: name.clone(),
         letter,
         definition: definition.to_owned(),
         revision,
