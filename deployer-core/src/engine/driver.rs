@@ -28,7 +28,7 @@ use crate::journal::{
 use crate::model::{GateCheck, GateSpec, InstanceId, Release, ReleaseNumber, RevisionId, Timestamp};
 use crate::plan::{Action, Observed, PlanRequest, StepId, StepWeight, plan_back};
 
-/// How often signals are looked for.
+/// How often signals are looked for, and no more often than the platform is looked at.
 const SIGNALS: Duration = Duration::from_millis(250);
 /// How long that may take: the driver waits for it.
 const SIGNALS_TIMEOUT: Duration = Duration::from_secs(4);
@@ -65,6 +65,7 @@ pub(crate) struct Driver {
     warm: BTreeSet<RevisionId>,
     cancelled: watch::Receiver<Option<String>>,
     tasks: JoinSet<Finished>,
+    signals_every: Duration,
     signals_at: Timestamp,
     renew_at: Timestamp,
 }
@@ -104,6 +105,7 @@ impl Driver {
         let age = lease.ttl.saturating_sub(lease.expires_at.since(calls.clock.now()));
         let way = if state.diverted.is_some() { state.record.baseline } else { state.record.target };
         let looks = Arc::new(Looks::new(&state.record.app, &releases, way));
+        let signals_every = SIGNALS.max(backend.orchestrator.capabilities().poll);
         Self {
             backend,
             calls,
@@ -122,7 +124,8 @@ impl Driver {
             warm,
             cancelled,
             tasks: JoinSet::new(),
-            signals_at: now - SIGNALS,
+            signals_every,
+            signals_at: now - signals_every,
             renew_at: now - age + lease_third,
         }
     }
@@ -143,27 +146,24 @@ impl Driver {
         .await
     }
 
-    /// Waits for a call to end, or for the time to look again.
+    /// Waits for a call to end, for a cancellation, or for the time to look again.
     async fn wait(&mut self, wake_at: Option<Timestamp>) -> Vec<Finished> {
         let now = self.calls.now();
         let mut until = self.renew_at;
-        until = until.min(self.signals_at + SIGNALS);
+        until = until.min(self.signals_at + self.signals_every);
         if let Some(wake_at) = wake_at {
             until = until.min(wake_at);
         }
         let pause = until.since(now);
         let mut results = Vec::new();
-        if self.tasks.is_empty() {
-            self.calls.clock.sleep(pause).await;
-        } else {
-            tokio::select! {
-                biased;
-                Some(result) = self.tasks.join_next() => results.extend(flatten(result)),
-                () = self.calls.clock.sleep(pause) => {}
-            }
-            while let Some(result) = self.tasks.try_join_next() {
-                results.extend(flatten(result));
-            }
+        tokio::select! {
+            biased;
+            Some(result) = self.tasks.join_next() => results.extend(flatten(result)),
+            Ok(()) = self.cancelled.changed() => {}
+            () = self.calls.clock.sleep(pause) => {}
+        }
+        while let Some(result) = self.tasks.try_join_next() {
+            results.extend(flatten(result));
         }
         results
     }
@@ -576,7 +576,7 @@ impl Driver {
         let now = self.calls.now();
         let by = self.cancelled.borrow().clone();
         let mut signals: Vec<Signal> = by.map(|by| Signal::Cancel { by }).into_iter().collect();
-        if now >= self.signals_at + SIGNALS {
+        if now >= self.signals_at + self.signals_every {
             self.signals_at = now;
             signals.extend(self.stored_signals().await);
         }
