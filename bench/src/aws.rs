@@ -10,6 +10,8 @@ use std::process::Output;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use aws_config::SdkConfig;
+use deployer_aws::DynamoStore;
 use deployer_core::{
     AppName, AppSpec, DeployOptions, Deployer, DeploymentId, DeploymentRecord, Route, ServiceSpec, Strategy,
 };
@@ -25,6 +27,8 @@ use crate::stage::{self, REGISTRY, Stage};
 
 /// After so long, a backend asks again for what it was answered before.
 const FORGOTTEN: Duration = Duration::from_secs(11);
+/// How long a backend waits between two looks, unless it is told otherwise.
+const POLL: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_secs(20);
 /// How long a tool may take to say that a release crashes.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -56,7 +60,7 @@ impl Asked {
 }
 
 fn is_read(operation: &str) -> bool {
-    ["Describe", "List", "Get", "BatchGet", "Filter"].iter().any(|word| operation.starts_with(word))
+    ["Describe", "List", "Get", "BatchGet", "Filter", "Query"].iter().any(|word| operation.starts_with(word))
 }
 
 pub(crate) async fn measure(tools: Option<&Path>) -> Section {
@@ -79,8 +83,8 @@ pub(crate) async fn measure(tools: Option<&Path>) -> Section {
 fn section(ours: &[Asked], others: &[Asked]) -> Section {
     let mut text = format!(
         "## Requests to AWS\n\n`scripts/bench aws` on {}, on the emulator: one service with two instances; ours behind a load balancer \
-         with its traffic moved by blue/green, a look every 2 s, the release \
-         store not on AWS; the others' without any, revision 1 \
+         with its traffic moved by blue/green, a look every 2 s, the records \
+         on this machine but in the row that says so; the others' without any, revision 1 \
          at first, with ECS's circuit breaker. What changes something + what does not.\n\n",
         machine::describe()
     );
@@ -114,7 +118,7 @@ fn section(ours: &[Asked], others: &[Asked]) -> Section {
 
 async fn ours(stage: &Stage, counter: &Counter) -> Vec<Asked> {
     let config = stage::config().into_builder().endpoint_url(format!("http://{}", counter.address)).build();
-    let options = stage.options().with_poll(Duration::from_secs(2));
+    let options = stage.options().with_poll(POLL);
     let backend =
         stage.backend(&config, options, Arc::new(MemoryStore::new())).unwrap_or_else(|error| panic!("{error}"));
     let deployer = Deployer::new(backend);
@@ -154,7 +158,34 @@ async fn ours(stage: &Stage, counter: &Counter) -> Vec<Asked> {
     tokio::time::sleep(IDLE).await;
     let (counts, end) = (counter.taken(), "-".to_owned());
     all.push(Asked { what: format!("Deployer: {} s of nothing to do", IDLE.as_secs()), counts, took: IDLE, end });
+    all.push(with_records(stage, counter, &config).await);
     all
+}
+
+/// Another application, whose records are in DynamoDB: its second blue/green deployment.
+async fn with_records(stage: &Stage, counter: &Counter, config: &SdkConfig) -> Asked {
+    let store = DynamoStore::new(config, &stage.name);
+    store.ensure_table().await.unwrap();
+    let options = stage.options().with_poll(POLL);
+    let backend = stage.backend(config, options, Arc::new(store)).unwrap_or_else(|error| panic!("{error}"));
+    let deployer = Deployer::new(backend);
+    let mut asked = None;
+    for version in ["v1", "v2", "v3"] {
+        tokio::time::sleep(FORGOTTEN).await;
+        counter.taken();
+        let began = Instant::now();
+        let mut spec = spec(stage, version, None, Duration::ZERO);
+        spec.name = AppName::new(format!("{}-records", stage.name)).unwrap();
+        for service in spec.services.values_mut() {
+            service.routes = vec![Route::new(8080).with_host("records.example")];
+        }
+        let record = deployer.deploy(spec, DeployOptions::default()).finished().await.unwrap();
+        let what = "Deployer: blue/green, its records in DynamoDB".to_owned();
+        asked = Some(Asked { what, counts: counter.taken(), took: began.elapsed(), end: word(&record) });
+    }
+    let client = aws_sdk_dynamodb::Client::new(config);
+    client.delete_table().table_name(&stage.name).send().await.unwrap();
+    asked.unwrap()
 }
 
 /// How a deployment has ended, without the reasons.
