@@ -1,6 +1,7 @@
 //! Cancelled, superseded, killed and resumed deployments. The proof loop (`scripts/proof`) kills them everywhere.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,9 +10,9 @@ use deployer_core::{
     Next, ReleaseNumber, Result, RevisionStatus, Strategy, Verdict,
 };
 use deployer_testkit::proof::{Proof, standard};
-use deployer_testkit::simulate;
+use deployer_testkit::{Options, simulate};
 
-use crate::shop::{app, deploy_well, only, traffic, web, world};
+use crate::shop::{app, deploy_well, only, traffic, web, world, world_with};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -59,6 +60,44 @@ fn a_handle_cancels_its_own_deployment_at_any_moment() {
             world.assert_no_violations();
         });
     }
+}
+
+/// Counts how often signals are looked for.
+#[derive(Debug, Default)]
+struct Signals(AtomicU32);
+
+#[async_trait]
+impl Intercept for Signals {
+    async fn intercept(&self, call: &CallInfo, next: &mut Next<'_>) -> Result<()> {
+        self.0.fetch_add(u32::from(call.operation == "store.signals"), Ordering::Relaxed);
+        next.run().await
+    }
+}
+
+#[test]
+fn signals_are_looked_for_as_often_as_the_platform_and_a_handle_is_heard_at_once() {
+    let mut options = Options::default();
+    options.poll = 5 * SECOND;
+    let (world, deployer) = world_with(options);
+    let looks = Arc::new(Signals::default());
+    let counted = Arc::clone(&looks);
+    let counting = Deployer::builder(world.backend()).clock(world.clock()).intercept(counted).build();
+    simulate(async {
+        deploy_well(&deployer, only(web(1))).await;
+        let mut deployment = counting.deploy(only(web(2).with_strategy(canary())), DeployOptions::default());
+        world.clock().sleep(52 * SECOND).await;
+        let looks = looks.0.load(Ordering::Relaxed);
+        assert!((9..=11).contains(&looks), "{looks} in 52 s");
+        let at = world.now();
+        deployment.cancel("anna");
+        let mut heard = None;
+        while let Some(event) = deployment.next_event().await {
+            if matches!(event.journal(), Some(JournalEvent::Signalled { .. })) {
+                heard = Some(event.at);
+            }
+        }
+        assert_eq!(heard, Some(at));
+    });
 }
 
 #[test]
