@@ -174,12 +174,7 @@ impl Surplus {
 }
 
 /// Whether every route has its rule, with a target group for each slot in it.
-fn is_complete(
-    app: &AppName,
-    routed: &[(&ServiceName, &ServiceRelease)],
-    rules: &[LiveRule],
-    slots: &[Slot],
-) -> bool {
+fn is_complete(app: &AppName, routed: &[(&ServiceName, &ServiceRelease)], rules: &[LiveRule], slots: &[Slot]) -> bool {
     routed.iter().all(|(name, service)| {
         let letters = letters(slots, &service.revision(name));
         let has = |rule: &LiveRule, letter: char, port: u16| {

@@ -98,12 +98,7 @@ impl Site {
     }
 
     /// The revision into a slot in which nothing runs. Answers how the slot is then.
-    async fn fill(
-        &self,
-        slot: &Slot,
-        (request, instances): (&Launch, u32),
-        place: &Place,
-    ) -> Result<Option<Slot>> {
+    async fn fill(&self, slot: &Slot, (request, instances): (&Launch, u32), place: &Place) -> Result<Option<Slot>> {
         let mut call = self
             .update(slot)
             .task_definition(&place.definition)

@@ -131,8 +131,7 @@ impl Site {
     /// Whether there may be something in a slot that has a target.
     pub(crate) fn has_tasks(&self, app: &AppName, slot: &Slot) -> bool {
         let of_slot = |task: &KnownTask| task.slot.as_ref() == Some(&slot.name) && task.status != Status::Stopped;
-        slot.running + slot.pending > 0
-            || self.memory().tasks.get(app).is_some_and(|tasks| tasks.values().any(of_slot))
+        slot.running + slot.pending > 0 || self.memory().tasks.get(app).is_some_and(|tasks| tasks.values().any(of_slot))
     }
 
     /// Whether everything in a slot is as it was when its tasks were looked at, and nothing of it is on its way.
