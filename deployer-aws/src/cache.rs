@@ -16,7 +16,7 @@ pub(crate) struct Cache<T> {
 }
 
 struct Cell<T> {
-    /// Rises with every change that this process makes.
+    /// Rises with every change of this process of which is not known what it has done.
     changes: AtomicU64,
     held: Mutex<Option<Held<T>>>,
 }
@@ -59,13 +59,15 @@ impl<T: Clone> Cache<T> {
         if let Some(held) = held.as_ref().filter(|held| held.changes == changes && Instant::now() < held.until) {
             return Ok(held.value.clone());
         }
+        let asked = Instant::now();
         let (value, good_for) = fetch.await?;
         // What was changed meanwhile may be in it or not: then it is good for this once.
-        *held = Some(Held { value: value.clone(), until: Instant::now() + good_for, changes });
+        *held = Some(Held { value: value.clone(), until: asked + good_for, changes });
         Ok(value)
     }
 
-    /// Something is about to be changed: nothing is good any more that was held until this is dropped.
+    /// Something is about to be changed: nothing is good any more that was held until this is dropped, unless it is told
+    /// what was [made](Changing::made) of it.
     pub(crate) fn changing(&self, key: &str) -> Changing<T> {
         Changing { cell: self.cell(key), made: false }
     }
@@ -80,15 +82,13 @@ pub(crate) struct Changing<T> {
 }
 
 impl<T> Changing<T> {
-    /// The change was made, and what was held before it is as good as it was once this has been applied to it. Cancel safe:
-    /// then nothing is good any more.
-    pub(crate) async fn made(mut self, apply: impl FnOnce(&mut T)) {
-        let mut held = self.cell.held.lock().await;
+    /// The change was made: what is held is good as before, once this is applied to it and says that it is. Not so if
+    /// somebody fetches it at this moment, or something else was changed.
+    pub(crate) fn made(mut self, apply: impl FnOnce(&mut T) -> bool) {
+        let Ok(mut held) = self.cell.held.try_lock() else { return };
         let changes = self.cell.changes.load(Ordering::Acquire);
         if let Some(held) = held.as_mut().filter(|held| held.changes == changes) {
-            apply(&mut held.value);
-            held.changes = self.cell.changes.fetch_add(1, Ordering::AcqRel) + 1;
-            self.made = true;
+            self.made = apply(&mut held.value);
         }
     }
 }
@@ -130,17 +130,24 @@ mod tests {
     async fn what_is_known_of_a_change_need_not_be_asked_for() {
         let cache = Cache::default();
         let ask = async |answer: u32| cache.get("web", async { Ok((answer, Duration::from_secs(1))) }).await.unwrap();
+        let add = |value: &mut u32| {
+            *value += 10;
+            true
+        };
         assert_eq!(ask(1).await, 1);
-        cache.changing("web").made(|value| *value += 10).await;
+        cache.changing("web").made(add);
         assert_eq!(ask(2).await, 11);
         // It is no younger for that.
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(ask(3).await, 3);
         let (one, other) = (cache.changing("web"), cache.changing("web"));
-        one.made(|value| *value += 10).await;
+        one.made(add);
         assert_eq!(ask(4).await, 13);
         drop(other);
         assert_eq!(ask(5).await, 5);
+        // Nor is it good if it had nothing to apply the change to.
+        cache.changing("web").made(|_| false);
+        assert_eq!(ask(6).await, 6);
     }
 
     #[tokio::test(start_paused = true)]
@@ -150,8 +157,28 @@ mod tests {
         assert_eq!(ask(1).await, 1);
         let (one, other) = (cache.changing("web"), cache.changing("web"));
         drop(other);
-        one.made(|value| *value += 10).await;
+        one.made(|_| true);
         assert_eq!(ask(2).await, 2);
+        // What is being fetched may be from before the change.
+        drop(cache.changing("web"));
+        let fetched = cache.get("web", async {
+            cache.changing("web").made(|_| true);
+            Ok((3, Duration::from_secs(1)))
+        });
+        assert_eq!(fetched.await.unwrap(), 3);
+        assert_eq!(ask(4).await, 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_as_old_as_its_question() {
+        let cache = Cache::default();
+        let slow = cache.get("web", async {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            Ok((1, Duration::from_secs(1)))
+        });
+        assert_eq!(slow.await.unwrap(), 1);
+        tokio::time::advance(Duration::from_millis(600)).await;
+        assert_eq!(cache.get("web", async { Ok((2, Duration::from_secs(1))) }).await.unwrap(), 2);
     }
 
     #[tokio::test(start_paused = true)]

@@ -75,15 +75,14 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    /// The change was made, and AWS has told how the slot is now.
-    pub(crate) async fn made(self, now: Option<Slot>) {
+    /// The change was made, and AWS has told how the slot is now, unless something else has to do with that too.
+    pub(crate) fn made(self, now: Option<Slot>) {
         let Some(now) = now else { return };
-        let apply = |slots: &mut Vec<Slot>| {
-            if let Some(known) = slots.iter_mut().find(|known| known.name == now.name) {
-                *known = now;
-            }
-        };
-        self.slots.made(apply).await;
+        self.slots.made(|slots| {
+            let Some(known) = slots.iter_mut().find(|known| known.name == now.name) else { return false };
+            *known = now;
+            true
+        });
     }
 }
 
@@ -119,7 +118,8 @@ impl Site {
         self.options.poll * 9 / 10
     }
 
-    /// Something in an application is about to be changed: what is known of it is good until this is dropped.
+    /// Something in an application is about to be changed: what is known of it is good until this is dropped, and then only
+    /// as far as is told what was made of it.
     pub(crate) fn changing(&self, app: &AppName, slot: Option<&Slot>) -> Changes {
         Changes {
             slots: self.slots.changing(app.as_str()),

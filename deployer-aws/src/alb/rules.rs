@@ -222,12 +222,11 @@ impl Site {
             let ours = groups.iter().filter_map(|(arn, _)| Some((arn.clone(), memory.groups.get(arn)?.of.clone()?)));
             ours.collect()
         };
-        let apply = |rules: &mut Vec<LiveRule>| {
-            if let Some(known) = rules.iter_mut().find(|known| known.arn == rule.arn) {
-                (known.groups, known.ours) = (groups.to_vec(), ours);
-            }
-        };
-        changing.made(apply).await;
+        changing.made(|rules| {
+            let Some(known) = rules.iter_mut().find(|known| known.arn == rule.arn) else { return false };
+            (known.groups, known.ours) = (groups.to_vec(), ours);
+            true
+        });
         Ok(())
     }
 

@@ -57,7 +57,7 @@ impl Site {
         let slot = slots.iter().find(|slot| slot.name == name);
         let changes = self.changing(app, slot);
         match slot {
-            Some(slot) => changes.made(self.fill(slot, (request, instances), &place).await?).await,
+            Some(slot) => changes.made(self.fill(slot, (request, instances), &place).await?),
             None => self.create_slot((request, instances), letter, &place).await?,
         }
         Ok(Outcome::Created)
@@ -93,7 +93,7 @@ impl Site {
             .desired_count(count(instances.max(slot.desired)))
             .set_force_new_deployment(anew.then_some(true));
         let answer = call.send().await.map_err(|error| failed("ecs:UpdateService", slot.name.as_str(), error))?;
-        changes.made(slot.after(answer.service())).await;
+        changes.made(slot.after(answer.service()));
         Ok(Outcome::Changed)
     }
 
@@ -190,7 +190,7 @@ impl Site {
         }
         let call = self.update(slot).desired_count(count(request.keep));
         let answer = call.send().await.map_err(|error| failed("ecs:UpdateService", slot.name.as_str(), error))?;
-        changes.made(slot.after(answer.service())).await;
+        changes.made(slot.after(answer.service()));
         Ok(Outcome::Changed)
     }
 

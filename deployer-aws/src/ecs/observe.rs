@@ -57,26 +57,29 @@ impl Site {
     }
 
     /// Asks for tasks in as few calls as that takes: not at all for slots in which everything runs and of which ECS has
-    /// nothing new to tell.
+    /// nothing new to tell, nor for those in which it has not started anything yet.
     async fn ask_for_tasks(&self, app: &AppName, slots: &[Slot]) -> Result<()> {
         let starter = naming::starter(app);
         let steady: BTreeSet<String> =
             slots.iter().filter(|slot| self.is_steady(app, slot)).map(|it| it.name.clone()).collect();
-        let stirring: Vec<&Slot> = slots.iter().filter(|slot| !steady.contains(&slot.name)).collect();
+        let quiet: BTreeSet<&str> = {
+            let memory = self.memory();
+            let quiet = |slot: &&Slot| memory.searched.get(&slot.name).is_some_and(|print| slot.is_quiet(print));
+            slots.iter().filter(quiet).map(|slot| slot.name.as_str()).collect()
+        };
+        let searched: Vec<&Slot> = slots.iter().filter(|slot| !quiet.contains(slot.name.as_str())).collect();
+        let stirring = searched.iter().filter(|slot| !steady.contains(&slot.name));
         let (mut wanted, errands) = {
             let memory = self.memory();
             let mut listings: Vec<(Of<'_>, DesiredStatus)> = Vec::new();
-            for slot in &stirring {
-                let known = memory.searched.get(&slot.name);
-                if known.is_some_and(|print| slot.is_quiet(print)) {
-                    continue;
-                }
+            for slot in stirring {
+                let known = memory.searched.contains_key(&slot.name);
                 if !slot.is_idle() {
                     listings.push((Of::Slot(&slot.name), DesiredStatus::Running));
                 }
                 // Those that have stopped are asked for where something has failed, and when nothing is known of the slot.
                 let failed = slot.failures > 0 || slot.running + slot.pending < slot.desired;
-                if known.is_none() || (failed && !slot.is_idle()) {
+                if !known || (failed && !slot.is_idle()) {
                     listings.push((Of::Slot(&slot.name), DesiredStatus::Stopped));
                 }
             }
@@ -118,7 +121,7 @@ impl Site {
         };
         self.describe_tasks(app, arns).await?;
         let mut memory = self.memory();
-        memory.searched.extend(slots.iter().map(|slot| (slot.name.clone(), slot.print.clone())));
+        memory.searched.extend(searched.iter().map(|slot| (slot.name.clone(), slot.print.clone())));
         if errands {
             memory.errands.insert(app.clone(), Instant::now());
         }

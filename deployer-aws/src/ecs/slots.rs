@@ -59,11 +59,11 @@ impl Slot {
         self.desired == 0 && self.running == 0 && self.pending == 0
     }
 
-    /// Whether ECS has started nothing in it, and told of nothing, since it was as this print says.
+    /// Whether it was idle when it was like this, and ECS has started nothing in it since, of which it would tell.
     pub(super) fn is_quiet(&self, since: &str) -> bool {
-        let told = |print: &str| print.rsplit(' ').next().unwrap_or_default().to_owned();
-        let (now, before) = (told(&self.print), told(since));
-        self.running + self.pending + self.failures == 0 && !now.is_empty() && now == before
+        let (now, since): (Vec<&str>, Vec<&str>) = (self.print.split(' ').collect(), since.split(' ').collect());
+        let ([.., told], [_, "0", "0", "0", _, before]) = (&now[..], &since[..]) else { return false };
+        self.running + self.pending + self.failures == 0 && !told.is_empty() && told == before
     }
 
     /// How it is after a change, as ECS answers to that; nothing where Application Auto Scaling has to do with it too.
