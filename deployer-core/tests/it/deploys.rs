@@ -1,19 +1,17 @@
 //! Deployments that go well, by every strategy.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use deployer_core::{
-    AppSpec, CallInfo, CanaryStep, Deployer, GateCheck, GatePoint, GateSpec, Hook, HookPoint, Intercept, JournalEvent,
-    Next, OnInconclusive, ReleaseNumber, Result, Retention, Route, ServiceSpec, Strategy, TargetRegistration, Verdict,
+    AppSpec, CanaryStep, Deployer, GateCheck, GatePoint, GateSpec, Hook, HookPoint, JournalEvent, OnInconclusive,
+    ReleaseNumber, Retention, Route, ServiceSpec, Strategy, TargetRegistration, Verdict,
 };
 use deployer_testkit::{Behaviour, Options, simulate};
 
 use crate::shop::{
-    app, assert_traffic, blue_green, check_numbers, deploy, deploy_watched, deploy_well, journal, only, shop, traffic,
-    web, world, world_with,
+    Counted, app, assert_traffic, blue_green, check_numbers, deploy, deploy_watched, deploy_well, journal, only, shop,
+    traffic, web, world, world_with,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -411,23 +409,11 @@ fn a_plan_is_applied_only_while_the_world_is_as_it_was() {
     });
 }
 
-/// Counts how often the application is looked at.
-#[derive(Debug, Default)]
-struct Looks(AtomicU32);
-
-#[async_trait]
-impl Intercept for Looks {
-    async fn intercept(&self, call: &CallInfo, next: &mut Next<'_>) -> Result<()> {
-        self.0.fetch_add(u32::from(call.operation == "orchestrator.observe"), Ordering::Relaxed);
-        next.run().await
-    }
-}
-
 #[test]
 fn many_services_are_looked_at_together() {
     let looks = |services: u32| {
         let (world, _) = world();
-        let looks = Arc::new(Looks::default());
+        let looks = Arc::new(Counted::new("orchestrator.observe"));
         let counted = Arc::clone(&looks);
         let deployer = Deployer::builder(world.backend()).clock(world.clock()).intercept(counted).build();
         let app = |version| {
@@ -441,7 +427,7 @@ fn many_services_are_looked_at_together() {
             deploy_well(&deployer, app(1)).await;
             deploy_well(&deployer, app(2)).await;
         });
-        looks.0.load(Ordering::Relaxed)
+        looks.times()
     };
     // What is about to be taken out of rotation or stopped is looked at alone: twice for each service.
     let (one, many) = (looks(1), looks(30));

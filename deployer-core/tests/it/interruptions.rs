@@ -1,7 +1,6 @@
 //! Cancelled, superseded, killed and resumed deployments. The proof loop (`scripts/proof`) kills them everywhere.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,7 +11,7 @@ use deployer_core::{
 use deployer_testkit::proof::{Proof, standard};
 use deployer_testkit::{Options, simulate};
 
-use crate::shop::{app, deploy_well, only, traffic, web, world, world_with};
+use crate::shop::{Counted, app, deploy_well, only, traffic, web, world, world_with};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -62,31 +61,19 @@ fn a_handle_cancels_its_own_deployment_at_any_moment() {
     }
 }
 
-/// Counts how often signals are looked for.
-#[derive(Debug, Default)]
-struct Signals(AtomicU32);
-
-#[async_trait]
-impl Intercept for Signals {
-    async fn intercept(&self, call: &CallInfo, next: &mut Next<'_>) -> Result<()> {
-        self.0.fetch_add(u32::from(call.operation == "store.signals"), Ordering::Relaxed);
-        next.run().await
-    }
-}
-
 #[test]
 fn signals_are_looked_for_as_often_as_the_platform_and_a_handle_is_heard_at_once() {
     let mut options = Options::default();
     options.poll = 5 * SECOND;
     let (world, deployer) = world_with(options);
-    let looks = Arc::new(Signals::default());
+    let looks = Arc::new(Counted::new("store.signals"));
     let counted = Arc::clone(&looks);
     let counting = Deployer::builder(world.backend()).clock(world.clock()).intercept(counted).build();
     simulate(async {
         deploy_well(&deployer, only(web(1))).await;
         let mut deployment = counting.deploy(only(web(2).with_strategy(canary())), DeployOptions::default());
         world.clock().sleep(52 * SECOND).await;
-        let looks = looks.0.load(Ordering::Relaxed);
+        let looks = looks.times();
         assert!((9..=11).contains(&looks), "{looks} in 52 s");
         let at = world.now();
         deployment.cancel("anna");

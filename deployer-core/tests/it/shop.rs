@@ -1,10 +1,12 @@
 //! The application that the tests deploy.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use deployer_core::{
-    AppName, AppSpec, DeployOptions, Deployer, DeploymentRecord, Event, EventKind, JournalEvent, Mount, Result, Route,
-    ServiceSpec, Strategy, Verdict,
+    AppName, AppSpec, CallInfo, DeployOptions, Deployer, DeploymentRecord, Event, EventKind, Intercept, JournalEvent,
+    Mount, Next, Result, Route, ServiceSpec, Strategy, Verdict,
 };
 use deployer_testkit::{Options, Traffic, World};
 
@@ -124,4 +126,29 @@ pub(crate) fn check_numbers(events: &[Event]) {
         matches!(&event.kind, EventKind::Journal { entry } if matches!(entry.event, JournalEvent::Closed { .. }))
     });
     assert_eq!(closed.count(), 1);
+}
+
+/// Counts how often a call is made.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    operation: &'static str,
+    times: AtomicU32,
+}
+
+impl Counted {
+    pub(crate) const fn new(operation: &'static str) -> Self {
+        Self { operation, times: AtomicU32::new(0) }
+    }
+
+    pub(crate) fn times(&self) -> u32 {
+        self.times.load(Ordering::Relaxed)
+    }
+}
+
+#[async_trait]
+impl Intercept for Counted {
+    async fn intercept(&self, call: &CallInfo, next: &mut Next<'_>) -> Result<()> {
+        self.times.fetch_add(u32::from(call.operation == self.operation), Ordering::Relaxed);
+        next.run().await
+    }
 }
