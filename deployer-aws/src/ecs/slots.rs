@@ -255,3 +255,35 @@ fn read(name: &ServiceName, letter: char, scaled: Option<Scaled>, service: &Serv
         event: event.and_then(|event| event.message()).map(str::to_owned),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_ecs::types::{Deployment, ServiceEvent};
+
+    use super::*;
+
+    /// A slot that has so many tasks, of those that it shall have, and of which ECS has told this last.
+    fn web(desired: i32, running: i32, told: &str) -> Slot {
+        let deployment = Deployment::builder().id("ecs-svc/1").status("PRIMARY").build();
+        let service = Service::builder()
+            .service_arn("arn:aws:ecs:eu-west-1:123456789012:service/c/shop-web-a")
+            .service_name("shop-web-a")
+            .task_definition("arn:aws:ecs:eu-west-1:123456789012:task-definition/shop-web-12-0123456789ab:1")
+            .desired_count(desired)
+            .running_count(running)
+            .deployments(deployment)
+            .events(ServiceEvent::builder().id(told).message("(service shop-web-a) was told of").build());
+        read(&ServiceName::new("web").unwrap(), 'a', None, &service.build()).unwrap()
+    }
+
+    #[test]
+    fn only_what_was_idle_and_of_which_nothing_is_told_since_is_quiet() {
+        let (idle, filled, started) = (web(0, 0, "one"), web(2, 0, "one"), web(2, 0, "two"));
+        assert!(filled.is_quiet(&idle.print));
+        assert!(!started.is_quiet(&idle.print), "something was started");
+        assert!(!web(2, 1, "one").is_quiet(&idle.print), "something runs");
+        assert!(!started.is_quiet(&started.print), "what was started may have crashed");
+        assert!(!filled.is_quiet(""), "nobody has looked at it");
+        assert!(!web(2, 0, "").is_quiet(&web(0, 0, "").print), "nothing is known of what was told");
+    }
+}

@@ -1,5 +1,6 @@
 //! Tasks as ECS tells of them.
 
+use aws_sdk_ecs::primitives::DateTime;
 use aws_sdk_ecs::types::{Connectivity, Container, DesiredStatus, HealthStatus, Task, TaskField, TaskStopCode};
 use deployer_core::{AppName, Digest, ExitDetail, Result, Timestamp};
 use futures_util::future::try_join_all;
@@ -113,8 +114,10 @@ pub(super) enum Of<'a> {
     Anybody,
 }
 
-fn time(at: Option<&aws_sdk_ecs::primitives::DateTime>) -> Option<Timestamp> {
-    at.and_then(|at| at.to_millis().ok()).map(Timestamp::from_millis)
+fn time(at: Option<&DateTime>) -> Option<Timestamp> {
+    // AWS writes milliseconds as fractions, which are read as a little less: two of them must not become one.
+    let millis = |at: &DateTime| i64::try_from((at.as_nanos() + 500_000).div_euclid(1_000_000)).ok();
+    at.and_then(millis).map(Timestamp::from_millis)
 }
 
 fn known(task: &Task) -> Option<KnownTask> {
@@ -200,4 +203,19 @@ fn cannot_run(words: &str) -> bool {
     ["no such file or directory", "executable file not found", "permission denied", "exec format error"]
         .iter()
         .any(|part| words.contains(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_milliseconds_become_one() {
+        for (seconds, millis) in
+            [(1.001, 1_001), (1_795_932_466.874, 1_795_932_466_874), (1_795_932_466.999, 1_795_932_466_999)]
+        {
+            assert_eq!(time(Some(&DateTime::from_secs_f64(seconds))), Some(Timestamp::from_millis(millis)));
+        }
+        assert_eq!(time(None), None);
+    }
 }
