@@ -339,6 +339,7 @@ impl Driver {
         loop {
             let early = (seen_at + poll).since(self.calls.now());
             self.calls.clock.sleep(early).await;
+            let asked = self.calls.now();
             match self.look_once().await {
                 Ok(Look { at, observed }) => {
                     looks += 1;
@@ -352,7 +353,9 @@ impl Driver {
                 Err(error) if error.retry() == Retry::Never => return Err(error),
                 Err(error) => {
                     tracing::warn!(%error, "the world cannot be observed, trying again");
-                    self.calls.clock.sleep(pause).await;
+                    // The time that it took counts: clients of platforms learn how many calls they may make from those that
+                    // they make, and one that may make few would never learn that there may be more.
+                    self.calls.clock.sleep((asked + pause).since(self.calls.now())).await;
                     pause = (pause * 2).min(Duration::from_secs(5));
                 }
             }
