@@ -47,15 +47,19 @@ impl AwsBackend {
         Backend::new(name, builder, registry, orchestrator, balancer, store)
     }
 
-    /// The backend in an [`Environment`], with images in the account's [`EcrRegistry`] and releases in the environment's
-    /// table. Images are pushed through the Docker Engine that `DOCKER_HOST` names, or the one on the default socket.
+    /// The backend in an [`Environment`], with images in repositories `deployer/NAME/app/service` of the account's
+    /// [`EcrRegistry`] and releases in the environment's table. Images are pushed through the Docker Engine that `DOCKER_HOST` names, or the one on the default socket.
     ///
     /// # Errors
     /// [`NotFound`](deployer_core::ErrorKind::NotFound) if there is no such environment,
     /// [`Conflict`](deployer_core::ErrorKind::Conflict) if it is not complete; what asking CloudFormation can fail with.
     pub async fn in_environment(config: &SdkConfig, name: &str, builder: Arc<dyn ImageBuilder>) -> Result<Backend> {
         let there = Environment::new(config).options(name).await?;
-        let registry = Arc::new(EcrRegistry::new(config, EcrOptions::default())?);
+        // What one environment prunes another one may need.
+        let images = EcrOptions::default();
+        let prefix = format!("{}/{}", images.prefix, name.to_ascii_lowercase());
+        let images = images.with_prefix(prefix).with_architecture(there.options.architecture);
+        let registry = Arc::new(EcrRegistry::new(config, images)?);
         let store = Arc::new(DynamoStore::new(config, there.table));
         Ok(Self::on(config, there.options, builder, registry, store))
     }

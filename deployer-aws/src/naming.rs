@@ -4,6 +4,8 @@ use deployer_core::{AppName, Digest, RevisionId, ServiceName};
 
 /// Tags of everything that this crate makes.
 pub(crate) mod tag {
+    /// The cluster: applications of one name may be in several.
+    pub(crate) const CLUSTER: &str = "deployer:cluster";
     /// The application.
     pub(crate) const APP: &str = "deployer:app";
     /// The service.
@@ -70,9 +72,9 @@ pub(crate) fn container(service: &ServiceName) -> String {
     plain(service.as_str())
 }
 
-/// The target group of a slot's port: at most 32 characters.
-pub(crate) fn target_group(app: &AppName, service: &ServiceName, port: u16, slot: char) -> String {
-    let digits = digits(&[app.as_str(), service.as_str(), &port.to_string()]);
+/// The target group of a slot's port: at most 32 characters. Names are the account's, so those of several clusters differ.
+pub(crate) fn target_group(cluster: &str, app: &AppName, service: &ServiceName, port: u16, slot: char) -> String {
+    let digits = digits(&[cluster, app.as_str(), service.as_str(), &port.to_string()]);
     let name: String =
         format!("{}-{}", plain(app.as_str()), plain(service.as_str())).chars().take(GROUP_NAME).collect();
     format!("{}-{digits}-{slot}", name.trim_matches('-'))

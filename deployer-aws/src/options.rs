@@ -61,6 +61,11 @@ impl AwsOptions {
         }
     }
 
+    /// The cluster's name.
+    pub(crate) fn cluster_name(&self) -> &str {
+        crate::naming::last(&self.cluster)
+    }
+
     /// The account, as far as it can be told from the execution role.
     pub(crate) fn account(&self) -> Option<&str> {
         let account = self.execution_role.split(':').nth(4)?;

@@ -64,6 +64,7 @@ mockall::mock! {
         async fn start_task(&self, request: StartTask) -> Result<Outcome>;
         async fn remove_task(&self, request: RemoveTask) -> Result<Outcome>;
         async fn set_inherited(&self, request: SetInherited) -> Result<Outcome>;
+        async fn prune(&self, request: PruneRevisions) -> Result<Vec<String>>;
         async fn remove_app(&self, request: RemoveApp) -> Result<Outcome>;
         async fn check(&self, spec: &AppSpec) -> Result<Problems>;
         async fn smoke(&self, request: SmokeRequest) -> Result<Vec<SmokeAnswer>>;

@@ -377,6 +377,14 @@ impl World {
         rows.find(|((owner, id), _)| owner.as_str() == app && id == task).map_or(0, |(_, count)| *count)
     }
 
+    /// The revisions of an application that are written down: launched once, and not forgotten since.
+    #[must_use]
+    pub fn definitions(&self, app: &str) -> Vec<RevisionId> {
+        let state = self.lock();
+        let written = state.definitions.iter().filter(|(owner, _)| owner.as_str() == app);
+        written.flat_map(|(_, revisions)| revisions).cloned().collect()
+    }
+
     /// Every rule that was broken so far.
     #[must_use]
     pub fn violations(&self) -> Vec<Violation> {

@@ -28,7 +28,7 @@ const PROBED: Duration = Duration::from_secs(5);
 /// Who made a target group, and for what.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KnownGroup {
-    /// What it is for, unless it is not ours.
+    /// What it is for, unless it is not ours: that of an application of the same name in another cluster is not.
     pub(crate) of: Option<Purpose>,
     /// Its settings, as a hash.
     pub(crate) settings: Option<String>,
@@ -129,7 +129,7 @@ impl Site {
         let mut memory = self.memory();
         for description in answers.into_iter().flatten() {
             let (Some(arn), tags) = (description.resource_arn(), description.tags()) else { continue };
-            memory.groups.insert(arn.to_owned(), known(tags));
+            memory.groups.insert(arn.to_owned(), known(self.options.cluster_name(), tags));
         }
         Ok(arns.iter().filter_map(|arn| Some((arn.clone(), memory.groups.get(arn)?.clone()))).collect())
     }
@@ -201,7 +201,8 @@ impl Site {
         if let Some(arn) = known() {
             return Ok((arn, false));
         }
-        let name = naming::target_group(app, service, port, letter);
+        let cluster = self.options.cluster_name();
+        let name = naming::target_group(cluster, app, service, port, letter);
         if let Some(arn) = self.find_group(&name).await? {
             self.known_groups(&BTreeSet::from([arn.clone()])).await?;
             return match known() {
@@ -226,6 +227,7 @@ impl Site {
             .healthy_threshold_count(2)
             .unhealthy_threshold_count(2)
             .matcher(settings.codes())
+            .tags(tag(tag::CLUSTER, cluster.to_owned()))
             .tags(tag(tag::APP, app.to_string()))
             .tags(tag(tag::SERVICE, service.to_string()))
             .tags(tag(tag::SLOT, letter.to_string()))
@@ -317,9 +319,10 @@ pub(super) fn ports(service: &ServiceRelease) -> BTreeSet<u16> {
     service.routes.iter().map(|route| route.port).collect()
 }
 
-fn known(tags: &[Tag]) -> KnownGroup {
+fn known(cluster: &str, tags: &[Tag]) -> KnownGroup {
     let value = |key: &str| tags.iter().find(|tag| tag.key() == Some(key)).and_then(Tag::value);
     let purpose = || {
+        value(tag::CLUSTER).filter(|of| *of == cluster)?;
         Some(Purpose {
             app: AppName::new(value(tag::APP)?).ok()?,
             service: ServiceName::new(value(tag::SERVICE)?).ok()?,

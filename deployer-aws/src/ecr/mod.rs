@@ -1,5 +1,6 @@
 //! Images in ECR.
 
+mod platform;
 mod push;
 mod repository;
 mod scan;
@@ -23,6 +24,7 @@ use self::scan::Scanned;
 pub use self::scan::Severity;
 use self::token::Token;
 use crate::failure::{failed, is};
+use crate::options::Architecture;
 
 /// How many images ECR takes in one call:
 /// <https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_BatchGetImage.html>.
@@ -41,12 +43,14 @@ pub struct EcrOptions {
     pub host: Option<String>,
     /// How bad what ECR finds in an image may be; without it, nobody asks.
     pub worst_finding: Option<Severity>,
+    /// The processors that images shall be for; without them, nobody asks.
+    pub architecture: Option<Architecture>,
 }
 
 impl Default for EcrOptions {
     /// Repositories `deployer/app/service` in the account's registry.
     fn default() -> Self {
-        Self { prefix: "deployer".to_owned(), host: None, worst_finding: None }
+        Self { prefix: "deployer".to_owned(), host: None, worst_finding: None, architecture: None }
     }
 }
 
@@ -70,6 +74,14 @@ impl EcrOptions {
     #[must_use]
     pub fn with_worst_finding(mut self, worst: Severity) -> Self {
         self.worst_finding = Some(worst);
+        self
+    }
+
+    /// Sets the processors that images shall be for. One that is for others is refused when it is resolved or published, as far
+    /// as that can be told: by its index, or by the Docker Engine.
+    #[must_use]
+    pub fn with_architecture(mut self, architecture: Architecture) -> Self {
+        self.architecture = Some(architecture);
         self
     }
 }
@@ -119,16 +131,18 @@ impl EcrRegistry {
         Self(Arc::new(Inner { client: Client::new(config), docker, options, repositories, token, seen }))
     }
 
-    /// The digest that a tag names, without pulling the image.
-    async fn digest(&self, repository: &str, image: ImageIdentifier) -> Result<Option<Digest>> {
+    /// What a tag or digest names, without pulling the image.
+    async fn find(&self, repository: &str, image: ImageIdentifier) -> Result<Option<Found>> {
         let call = self.0.client.batch_get_image().repository_name(repository).image_ids(image);
         let answer = match call.send().await {
             Ok(answer) => answer,
             Err(error) if is(&error, &["RepositoryNotFoundException"]) => return Ok(None),
             Err(error) => return Err(failed("ecr:BatchGetImage", repository, error)),
         };
-        let id = answer.images().first().and_then(|image| image.image_id()).and_then(|id| id.image_digest());
-        id.map(Digest::new).transpose()
+        let Some(image) = answer.images().first() else { return Ok(None) };
+        let Some(digest) = image.image_id().and_then(|id| id.image_digest()) else { return Ok(None) };
+        let manifest = image.image_manifest().unwrap_or_default().to_owned();
+        Ok(Some(Found { digest: Digest::new(digest)?, manifest }))
     }
 
     fn saw(&self, location: &str) {
@@ -170,6 +184,12 @@ impl EcrRegistry {
     }
 }
 
+/// An image in ECR.
+struct Found {
+    digest: Digest,
+    manifest: String,
+}
+
 /// The repository of an image of the registry, from what comes behind the host.
 fn repository_of(location: &str) -> Option<&str> {
     let (_, rest) = location.split_once('/')?;
@@ -198,9 +218,16 @@ impl Registry for EcrRegistry {
                 (name, ImageIdentifier::builder().image_tag(tag))
             }
         };
-        let digest = self.digest(repository, image.build()).await?.ok_or_else(not_found)?;
-        self.check_scan(&Scanned { repository, digest: &digest }, &*request.progress).await?;
+        let Found { digest, manifest } = self.find(repository, image.build()).await?.ok_or_else(not_found)?;
         let location = format!("{host}/{repository}@{digest}");
+        if self.0.options.architecture.is_some() {
+            let platforms = match platform::of_index(&manifest) {
+                Some(platforms) => platforms,
+                None => self.platforms(&location).await,
+            };
+            platform::check(self.0.options.architecture, reference, &platforms)?;
+        }
+        self.check_scan(&Scanned { repository, digest: &digest }, &*request.progress).await?;
         self.saw(&location);
         Ok(PinnedImage::new(reference, location, digest))
     }

@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use bollard::errors::Error as DockerError;
-use bollard::models::ImageConfig;
+use bollard::models::{ImageConfig, ImageInspect};
 use bollard::query_parameters::{PushImageOptionsBuilder, TagImageOptionsBuilder};
 use deployer_core::{
     CheckCommand, ContainerCheck, Digest, Effect, Error, ErrorKind, PinnedImage, Progress, PublishImage, Result, Retry,
 };
 use futures_util::StreamExt as _;
+use futures_util::future::try_join;
 
-use super::EcrRegistry;
 use super::repository::tag_of;
 use super::scan::Scanned;
+use super::{EcrRegistry, Found, platform};
 
 const OPERATION: &str = "registry.publish";
 
@@ -36,6 +37,7 @@ impl EcrRegistry {
         const OPERATION: &str = "registry.resolve";
         let found = self.0.docker.inspect_registry_image(reference, None).await;
         let found = found.map_err(|error| docker(OPERATION, reference, error))?;
+        platform::check(self.0.options.architecture, reference, &platform::of(found.platforms))?;
         let digest = found.descriptor.digest.unwrap_or_default();
         let digest = Digest::new(digest).map_err(|error| error.with_operation(OPERATION).with_resource(reference))?;
         let name = reference.split_once('@').map_or(reference, |(name, _)| name);
@@ -44,14 +46,20 @@ impl EcrRegistry {
         Ok(PinnedImage::new(reference, format!("{name}@{digest}"), digest))
     }
 
+    /// What an image of ECR is for, as the engine tells; nothing if it cannot.
+    pub(super) async fn platforms(&self, location: &str) -> Vec<String> {
+        let Ok((credentials, _)) = self.login().await else { return Vec::new() };
+        let found = self.0.docker.inspect_registry_image(location, Some(credentials)).await;
+        found.map(|found| platform::of(found.platforms)).unwrap_or_default()
+    }
+
     pub(super) async fn push(&self, request: &PublishImage) -> Result<PinnedImage> {
         let PublishImage { app, service, image, .. } = request;
-        let (config, login, repository) = futures_util::future::try_join3(
-            self.config_of(image.digest.as_str()),
-            self.login(),
-            self.ensure_repository(app, service),
-        )
-        .await?;
+        let built = self.inspect(image.digest.as_str()).await?;
+        let is_for = platform::name(built.os, built.architecture);
+        platform::check(self.0.options.architecture, &image.reference, is_for.as_slice())?;
+        let config = built.config.unwrap_or_default();
+        let (login, repository) = try_join(self.login(), self.ensure_repository(app, service)).await?;
         let (credentials, host) = login;
         let tag = tag_of(&image.digest);
         let pinned = |digest: Digest| {
@@ -62,7 +70,7 @@ impl EcrRegistry {
         };
         // Its tag says what is in it: what was pushed before need not be again.
         let id = aws_sdk_ecr::types::ImageIdentifier::builder().image_tag(&tag).build();
-        if let Some(digest) = self.digest(&repository, id).await? {
+        if let Some(Found { digest, .. }) = self.find(&repository, id).await? {
             self.check_scan(&Scanned { repository: &repository, digest: &digest }, &*request.progress).await?;
             return Ok(pinned(digest));
         }
@@ -84,7 +92,7 @@ impl EcrRegistry {
             request.progress.progress(progress.with_bytes(bytes(amount.current), bytes(amount.total)));
         }
         let id = aws_sdk_ecr::types::ImageIdentifier::builder().image_tag(&tag).build();
-        let digest = self.digest(&repository, id).await?.ok_or_else(|| {
+        let Found { digest, .. } = self.find(&repository, id).await?.ok_or_else(|| {
             Error::new(ErrorKind::Unavailable, "ECR does not know yet what was pushed a moment ago")
                 .with_operation(OPERATION)
                 .with_resource(format!("{name}:{tag}"))
@@ -94,8 +102,8 @@ impl EcrRegistry {
     }
 
     /// What an image that was built says of itself.
-    async fn config_of(&self, id: &str) -> Result<ImageConfig> {
-        let image = self.0.docker.inspect_image(id).await.map_err(|error| match error {
+    async fn inspect(&self, id: &str) -> Result<ImageInspect> {
+        self.0.docker.inspect_image(id).await.map_err(|error| match error {
             DockerError::DockerResponseServerError { status_code: 404, .. } => {
                 Error::new(ErrorKind::NotFound, "the image that was built is not on this host any more")
                     .with_operation(OPERATION)
@@ -103,8 +111,7 @@ impl EcrRegistry {
                     .with_help("build it again")
             }
             error => docker(OPERATION, id, error),
-        })?;
-        Ok(image.config.unwrap_or_default())
+        })
     }
 }
 

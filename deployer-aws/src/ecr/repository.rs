@@ -72,7 +72,8 @@ impl EcrRegistry {
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| failed("ecr:DescribeRepositories", app.as_str(), error))?;
             let found = page.repositories().iter().filter_map(|repository| repository.repository_name());
-            names.extend(found.filter(|name| name.starts_with(&prefix)).map(str::to_owned));
+            let ours = |name: &&str| name.strip_prefix(&prefix).is_some_and(|service| !service.contains('/'));
+            names.extend(found.filter(ours).map(str::to_owned));
         }
         Ok(names)
     }

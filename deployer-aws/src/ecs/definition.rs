@@ -67,12 +67,13 @@ impl Site {
     }
 
     /// What is in task definitions beside a revision: the options, and where the image is, which may be copied to another
-    /// repository. With another of these, a revision has another one.
+    /// repository. With another of these, and in another cluster, a revision has another one.
     fn settings(&self, service: &ServiceRelease) -> String {
         let AwsOptions { execution_role, task_role, log_group, namespace, capacity, architecture, .. } = &self.options;
+        let cluster = self.options.cluster_name();
         let names = namespace.as_ref().map(|namespace| (&namespace.zone, &namespace.search_image));
         let (fargate, image) = (capacity.is_fargate(), &service.image.location);
-        format!("{execution_role:?} {task_role:?} {log_group:?} {names:?} {fargate} {architecture:?} {image}")
+        format!("{cluster:?} {execution_role:?} {task_role:?} {log_group:?} {names:?} {fargate} {architecture:?} {image}")
     }
 
     /// A task definition by its family or ARN.
@@ -123,6 +124,7 @@ impl Site {
             .set_task_role_arn(self.options.task_role.clone())
             .runtime_platform(self.platform())
             .container_definitions(self.container(release, service, revision)?)
+            .tags(tag(tag::CLUSTER, self.options.cluster_name().to_owned()))
             .tags(tag(tag::APP, release.app.to_string()))
             .tags(tag(tag::SERVICE, revision.service().to_string()))
             .tags(tag(tag::REVISION, revision.hash().to_owned()))

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use deployer_core::{
     AppSpec, EnsureApp, Launch, LogQuery, LogStream, ObserveApp, ObservedApp, Orchestrator, OrchestratorCapabilities,
-    Outcome, Problems, Reduce, RemoveApp, RemoveTask, Result, SmokeAnswer, SmokeRequest, StartTask,
+    Outcome, Problems, PruneRevisions, Reduce, RemoveApp, RemoveTask, Result, SmokeAnswer, SmokeRequest, StartTask,
 };
 
 pub(crate) use self::definition::KnownDefinition;
@@ -31,7 +31,7 @@ use crate::site::Site;
 ///
 /// Every service has two ECS services, its *slots*, which stay: a revision runs in one of them, and the next one in the
 /// other. A third one is made where a standby still holds the second. A revision's task definition is registered once;
-/// the name of its family says which revision it is.
+/// the name of its family says which revision it is. It is deregistered when its revision is pruned.
 ///
 /// Where a service has [`scaling`](deployer_core::Service::scaling), the slot of the revision that serves is a scalable target
 /// of Application Auto Scaling. It is none from the beginning of a deployment that moves the service to its end, and the new
@@ -97,6 +97,10 @@ impl Orchestrator for EcsOrchestrator {
 
     async fn remove_task(&self, request: RemoveTask) -> Result<Outcome> {
         self.site.remove_task(&request).await
+    }
+
+    async fn prune(&self, request: PruneRevisions) -> Result<Vec<String>> {
+        self.site.prune_definitions(&request.app, &request.keep).await
     }
 
     async fn remove_app(&self, request: RemoveApp) -> Result<Outcome> {

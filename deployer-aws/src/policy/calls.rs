@@ -30,7 +30,7 @@ const CFN: &str = "cloudformation";
 const CLOUDMAP: &str = "servicediscovery";
 
 /// What is called for deployments.
-pub(super) const DEPLOYING: [Operation; 62] = [
+pub(super) const DEPLOYING: [Operation; 64] = [
     call(
         AUTOSCALING,
         "deregister_scalable_target",
@@ -135,6 +135,13 @@ pub(super) const DEPLOYING: [Operation; 62] = [
     call(ECS, "describe_services", &["ecs:DescribeServices"], Scope::Services, "what runs"),
     call(
         ECS,
+        "deregister_task_definition",
+        &["ecs:DeregisterTaskDefinition"],
+        Scope::Everything,
+        "revisions that are pruned",
+    ),
+    call(
+        ECS,
         "describe_clusters",
         &["ecs:DescribeClusters"],
         Scope::Cluster,
@@ -149,6 +156,13 @@ pub(super) const DEPLOYING: [Operation; 62] = [
     ),
     call(ECS, "describe_tasks", &["ecs:DescribeTasks"], Scope::Tasks, "instances and how they ended"),
     call(ECS, "list_services", &["ecs:ListServices"], Scope::InCluster, "the slots of an application"),
+    call(
+        ECS,
+        "list_task_definition_families",
+        &["ecs:ListTaskDefinitionFamilies"],
+        Scope::Everything,
+        "prune: the revisions that were registered",
+    ),
     call(ECS, "list_tasks", &["ecs:ListTasks"], Scope::InCluster, "the instances of a slot"),
     call(ECS, "register_task_definition", &["ecs:RegisterTaskDefinition"], Scope::Definitions, "a revision"),
     call(ECS, "run_task", &["ecs:RunTask"], Scope::RunInCluster, "one-off tasks, such as migrations"),

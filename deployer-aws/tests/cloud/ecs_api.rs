@@ -79,6 +79,8 @@ impl Cloud {
         Some(match operation {
             "RegisterTaskDefinition" => self.register_definition(request),
             "DescribeTaskDefinition" => self.describe_definition(request),
+            "DeregisterTaskDefinition" => self.deregister_definition(request),
+            "ListTaskDefinitionFamilies" => self.list_families(request),
             "CreateService" => self.create_service(request),
             "UpdateService" => self.update_service(request),
             "DeleteService" => self.delete_service(request),
@@ -128,7 +130,7 @@ impl Cloud {
         let tags = read_tags(request)?;
         let known = self.definitions.entry(family.to_owned()).or_default();
         let arn = arn("ecs", &format!("task-definition/{family}:{}", known.len() + 1));
-        let definition = Definition { arn, family: family.to_owned(), request: request.clone(), tags };
+        let definition = Definition { arn, family: family.to_owned(), request: request.clone(), tags, active: true };
         known.push(definition.clone());
         Ok(json!({"taskDefinition": show_definition(&definition), "tags": write_tags(&definition.tags)}))
     }
@@ -143,11 +145,35 @@ impl Cloud {
         Ok(answer)
     }
 
+    fn deregister_definition(&mut self, request: &Value) -> Answer {
+        let name = text(request, "taskDefinition");
+        let found = self.definitions.values_mut().flatten().find(|definition| definition.arn.ends_with(name));
+        let Some(found) = found.filter(|_| name.contains(':')) else {
+            return Err(Refusal::rude("ClientException", "The specified task definition does not exist."));
+        };
+        if !found.active {
+            return Err(Refusal::fair("ClientException", "The specified task definition is inactive."));
+        }
+        found.active = false;
+        Ok(json!({"taskDefinition": show_definition(found)}))
+    }
+
+    fn list_families(&self, request: &Value) -> Answer {
+        let active = |all: &[Definition]| all.iter().any(|definition| definition.active);
+        if request["status"] != "ACTIVE" {
+            return Err(invalid("only those with active definitions are known here"));
+        }
+        let prefix = text(request, "familyPrefix");
+        let named = self.definitions.iter().filter(|(family, all)| family.starts_with(prefix) && active(all));
+        let families: Vec<&String> = named.map(|(family, _)| family).collect();
+        Ok(json!({"families": families}))
+    }
+
     /// What requests that make and change services have in common.
     fn check_service(&self, request: &Value) -> Result<Option<Definition>, Refusal> {
         let definition = match request["taskDefinition"].as_str() {
             Some(name) => {
-                let found = self.definition(name).cloned();
+                let found = self.definition(name).filter(|definition| definition.active).cloned();
                 Some(found.ok_or_else(|| Refusal::rude("ClientException", "TaskDefinition not found."))?)
             }
             None => None,
@@ -554,7 +580,7 @@ impl Cloud {
 fn show_definition(definition: &Definition) -> Value {
     let mut shown = definition.request.clone();
     shown["taskDefinitionArn"] = json!(definition.arn);
-    shown["status"] = json!("ACTIVE");
+    shown["status"] = json!(if definition.active { "ACTIVE" } else { "INACTIVE" });
     if let Some(all) = shown.as_object_mut() {
         all.remove("tags");
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 const RATES: [(&[&str], f64, f64); 9] = [
     (&["CreateService", "UpdateService", "DeleteService"], 50.0, 5.0),
     (&["DescribeServices", "ListServices"], 100.0, 20.0),
-    (&["RegisterTaskDefinition"], 20.0, 1.0),
+    (&["RegisterTaskDefinition", "DeregisterTaskDefinition"], 20.0, 1.0),
     (&["DescribeTaskDefinition"], 50.0, 20.0),
     (&["DescribeTasks", "ListTasks"], 100.0, 20.0),
     (&["RunTask", "StopTask"], 100.0, 40.0),

@@ -8,7 +8,7 @@ use deployer_testkit::{RevisionShape, Shape};
 use super::Cloud;
 use super::balancer::{Rule, State};
 use super::services::{Service, Status};
-use super::tasks::{Phase, Task};
+use super::tasks::{Definition, Phase, Task};
 
 /// The tags by which things are known.
 const APP: &str = "deployer:app";
@@ -94,10 +94,19 @@ impl Cloud {
             tasks.sort_unstable();
             text += &format!("\n  {} has {} tasks: {}", service.name, service.desired, tasks.join(" "));
         }
+        for definition in self.definitions_of(app) {
+            text += &format!("\n  {} is active", definition.arn);
+        }
         for rule in self.rules_of(app) {
             text += &format!("\n  rule {} of {}: {:?}", rule.priority, rule.path(), rule.forward());
         }
         text
+    }
+
+    /// The task definitions of an application that are active.
+    pub(crate) fn definitions_of(&self, app: &str) -> impl Iterator<Item = &Definition> {
+        let ours = move |definition: &&Definition| definition.tags.get(APP).is_some_and(|owner| owner == app);
+        self.definitions.values().flatten().filter(|definition| definition.active).filter(ours)
     }
 
     /// What of an application is there and should not be, whatever its shape.
@@ -120,6 +129,8 @@ impl Cloud {
         if destroyed {
             found.extend(self.slots(app).map(|service| format!("the ECS service {} is there", service.name)));
             found.extend(rules.iter().map(|rule| format!("the rule {} is there", rule.arn)));
+            let written = self.definitions_of(app);
+            found.extend(written.map(|definition| format!("the task definition {} is active", definition.family)));
         }
         found
     }

@@ -17,6 +17,8 @@ pub(crate) struct Definition {
     pub(crate) family: String,
     pub(crate) request: Value,
     pub(crate) tags: Tags,
+    /// Whether nobody has deregistered it.
+    pub(crate) active: bool,
 }
 
 impl Definition {
@@ -111,7 +113,7 @@ impl Cloud {
     pub(crate) fn definition(&self, name: &str) -> Option<&Definition> {
         let name = name.rsplit('/').next().unwrap_or(name);
         match name.split_once(':') {
-            None => self.definitions.get(name)?.last(),
+            None => self.definitions.get(name)?.iter().rfind(|definition| definition.active),
             Some((family, number)) => {
                 let index = number.parse::<usize>().ok()?.checked_sub(1)?;
                 self.definitions.get(family)?.get(index)

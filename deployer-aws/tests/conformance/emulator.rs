@@ -9,12 +9,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_sdk_ecr::types::ImageIdentifier;
 use aws_sdk_ecs::types::{DesiredStatus, Service, ServiceField, Task, TaskField};
-use bollard::query_parameters::{KillContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveImageOptionsBuilder};
+use bollard::query_parameters::{
+    KillContainerOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptionsBuilder,
+};
 use deployer_aws::DynamoStore;
 use deployer_core::{
     AppName, Backend, BuildSpec, Clock, DeploymentId, InstanceId, PinnedImage, Route, ServiceSpec, SystemClock,
     TargetRegistration,
 };
+use deployer_local::{DockerBuilder, Engine};
 use deployer_testkit::conformance::{
     Build, CaseFailure, CaseResult, Entrance, Need, Pace, Profile, Program, Scope, Seen, SeenInstance, SeenTask, Site,
     TaskProgram,
@@ -23,13 +26,15 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 
-use crate::stage::{REGISTRY, Stage, broken, config};
+use crate::stage::{REGISTRY, Stage, broken, config, root};
 
 /// Where the shop listens.
 const PORT: u16 = 8080;
 /// How long it works on a slow request.
 const SLOW_MILLIS: &str = "1500";
 const TABLE: &str = "deployer-conformance";
+/// The label of images that are built here: the application of the scope.
+const LABEL: &str = "conformance";
 
 /// The emulator that `scripts/aws-emulator` starts.
 #[derive(Debug)]
@@ -41,11 +46,14 @@ impl Site for Emulator {
         Profile::new("ecs")
             .with_targets(TargetRegistration::Orchestrator)
             .draining()
-            .lacking(Need::Builds, "images are built by whatever the host program builds them with")
             .lacking(Need::InternalNames, "calls between services do not pass the load balancer")
             .lacking(Need::PublishedPorts, "an Application Load Balancer serves routes")
             .lacking(Need::Volumes, "volumes are kept on EFS, which is not the application's")
             .lacking(Need::Counters, "CloudWatch counts, and only after a minute")
+            .known_gap(
+                "registry/prune-leaves-what-is-used",
+                "ECR does not know what runs: the engine names the images of what does, to be kept",
+            )
             .known_gap(
                 "orchestrator/launch-starts-what-has-exited",
                 "ECS replaces whatever exits, whatever the restart policy",
@@ -83,7 +91,8 @@ impl Plot {
         make_table().await?;
         let stage = Stage::new(name).await?;
         let store = DynamoStore::new(&config(), TABLE);
-        let backend = stage.backend(&config(), stage.options(), Arc::new(store))?;
+        let mut backend = stage.backend(&config(), stage.options(), Arc::new(store))?;
+        backend.builder = Arc::new(DockerBuilder::new(Engine::connect().await?));
         Ok(Self { stage, backend, app: AppName::new(name)? })
     }
 
@@ -136,6 +145,12 @@ impl Plot {
         }
         Ok(found)
     }
+}
+
+/// The repository that an image is in.
+fn repository_of(image: &PinnedImage) -> &str {
+    let name = image.location.split_once('@').map_or(image.location.as_str(), |(name, _)| name);
+    name.split_once('/').map_or(name, |(_, repository)| repository)
 }
 
 /// A request on a connection of its own; the body, if it was answered with 200.
@@ -206,8 +221,22 @@ impl Scope for Plot {
         format!("{REGISTRY}/{}:missing", self.stage.name)
     }
 
-    fn build(&self, _: Build<'_>) -> BuildSpec {
-        BuildSpec::default()
+    fn build(&self, build: Build<'_>) -> BuildSpec {
+        let mut spec = BuildSpec::new(root().join("examples/quickstart/app"));
+        // Equal builds of two scopes would be one image.
+        spec.labels.insert(LABEL.to_owned(), self.app.to_string());
+        match build {
+            Build::Version(version) => spec.with_arg("VERSION", version),
+            Build::Fails => {
+                let failing = "FROM busybox:1.36\nRUN echo 'FATAL: no compiler' && false\n";
+                spec.dockerfile_inline = Some(failing.to_owned());
+                spec
+            }
+            _ => {
+                spec.context = root().join("no-such-directory");
+                spec
+            }
+        }
     }
 
     fn free_port(&self) -> u16 {
@@ -216,13 +245,13 @@ impl Scope for Plot {
 
     async fn has_image(&self, image: &PinnedImage) -> CaseResult<bool> {
         let id = ImageIdentifier::builder().image_digest(image.digest.as_str()).build();
-        let found = self.stage.ecr.batch_get_image().repository_name(&self.stage.name).image_ids(id).send().await;
+        let found = self.stage.ecr.batch_get_image().repository_name(repository_of(image)).image_ids(id).send().await;
         Ok(!found.map_err(broken("the image"))?.images().is_empty())
     }
 
     async fn lose_image(&self, image: &PinnedImage) -> CaseResult {
         let id = ImageIdentifier::builder().image_digest(image.digest.as_str()).build();
-        let lost = self.stage.ecr.batch_delete_image().repository_name(&self.stage.name).image_ids(id).send().await;
+        let lost = self.stage.ecr.batch_delete_image().repository_name(repository_of(image)).image_ids(id).send().await;
         lost.map_err(broken("the image"))?;
         // What the engine has pulled or built it need not pull.
         let force = RemoveImageOptionsBuilder::default().force(true).build();
@@ -311,6 +340,17 @@ impl Scope for Plot {
     async fn clean_up(&self) -> CaseResult {
         let groups = self.groups(None).await?;
         self.stage.clear().await?;
+        for app in [self.app.clone(), self.neighbour()] {
+            let repository = format!("deployer/{app}/web");
+            let _gone = self.stage.ecr.delete_repository().repository_name(repository).force(true).send().await;
+        }
+        let ours = HashMap::from([("label".to_owned(), vec![format!("{LABEL}={}", self.app)])]);
+        let options = ListImagesOptionsBuilder::default().filters(&ours).build();
+        let images = self.stage.docker.list_images(Some(options)).await.map_err(broken("the engine"))?;
+        for image in images {
+            let force = RemoveImageOptionsBuilder::default().force(true).build();
+            let _gone = self.stage.docker.remove_image(&image.id, Some(force), None).await;
+        }
         for group in groups {
             let _gone = self.stage.elb.delete_target_group().target_group_arn(group).send().await;
         }

@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod clusters;
 mod environments;
 mod fates;
 mod names;
+mod platforms;
 mod policies;
 mod preflight;
 mod scans;

@@ -178,7 +178,8 @@ async fn prepare() -> Result<()> {
     PREPARED.get_or_try_init(prepare).await.copied()
 }
 
-fn root() -> PathBuf {
+/// Where all packages are.
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 

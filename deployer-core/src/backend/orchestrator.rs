@@ -1,6 +1,6 @@
 //! Running instances.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Debug};
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,7 +101,18 @@ pub trait Orchestrator: Debug + Send + Sync {
         Err(Error::new(ErrorKind::Unsupported, message).with_resource(request.app.as_str()))
     }
 
-    /// Removes what the services of an application shared. Its instances are gone already.
+    /// Forgets what the platform has written down of an application's revisions that are not to be kept and of which nothing
+    /// runs, such as task definitions; answers what was forgotten, by name. Who launches one again writes it down again.
+    /// Backends that write nothing down but instances are never out of date.
+    ///
+    /// # Errors
+    /// Only if the orchestrator cannot be asked or refuses.
+    async fn prune(&self, request: PruneRevisions) -> Result<Vec<String>> {
+        let _ = request;
+        Ok(Vec::new())
+    }
+
+    /// Removes what the services of an application shared, and forgets all its revisions. Its instances are gone already.
     ///
     /// # Errors
     /// [`Conflict`](crate::ErrorKind::Conflict) if something still uses it, naming what.
@@ -327,6 +338,26 @@ pub enum InheritedState {
     Running,
     /// It is gone. Its volumes stay, also those without a name.
     Removed,
+}
+
+/// Asks to forget revisions.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PruneRevisions {
+    /// Key and deadline.
+    pub call: Call,
+    /// The application.
+    pub app: AppName,
+    /// What must stay.
+    pub keep: BTreeSet<RevisionId>,
+}
+
+impl PruneRevisions {
+    /// Asks to forget all revisions of the application but these.
+    #[must_use]
+    pub fn new(call: Call, app: AppName, keep: BTreeSet<RevisionId>) -> Self {
+        Self { call, app, keep }
+    }
 }
 
 /// Asks to remove what services shared.

@@ -9,7 +9,8 @@ use super::act::SHORT;
 use super::calls::{Access, Calls};
 use super::run::Tools;
 use crate::backend::{
-    Call, Lease, LeaseHolder, ObservedInstance, PruneImages, Reduce, ReleaseQuery, RemoveTask, RetainRoutes, Signal,
+    Call, Lease, LeaseHolder, ObservedInstance, PruneImages, PruneRevisions, Reduce, ReleaseQuery, RemoveTask,
+    RetainRoutes, Signal,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::DeploymentRecord;
@@ -103,6 +104,9 @@ pub struct Pruned {
     pub revisions: Vec<RevisionId>,
     /// Images that were removed.
     pub images: Vec<String>,
+    /// What the platform had written down of revisions, such as task definitions, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub definitions: Vec<String>,
 }
 
 /// What became of a signal.
@@ -271,29 +275,36 @@ impl Pruning<'_> {
 
         let mut pruned = Pruned::default();
         let current = all.iter().find(|release| Some(release.number) == serving);
-        self.stop_unneeded(app, current, &warm, &mut pruned).await?;
+        let running = self.stop_unneeded(app, current, &warm, &mut pruned).await?;
 
         pruned.releases = all.iter().map(|release| release.number).filter(|number| !keep.contains(number)).collect();
         self.keep_lease().await?;
         let remove = || tools.backend.store.remove_releases(app, &pruned.releases, self.lease.fence);
         self.calls.insist("store.remove_releases", app, Access::Fenced, SHORT, remove).await?;
-        let kept = all.iter().filter(|release| keep.contains(&release.number));
-        let images = kept.flat_map(|release| release.services.values()).map(|service| service.image.digest.clone());
-        let images: BTreeSet<Digest> = images.collect();
+        let kept: Vec<&Release> = all.iter().filter(|release| keep.contains(&release.number)).collect();
+        let mut revisions: BTreeSet<RevisionId> = kept.iter().flat_map(|release| release.revisions().into_values()).collect();
+        revisions.extend(running.iter().map(|instance| instance.revision.clone()));
+        let request = || PruneRevisions::new(self.frame(SHORT), app.clone(), revisions.clone());
+        let prune = || tools.backend.orchestrator.prune(request());
+        pruned.definitions = self.calls.insist("orchestrator.prune", app, Access::Change, SHORT, prune).await?;
+        self.keep_lease().await?;
+        let services = kept.into_iter().flat_map(|release| release.services.values());
+        let mut images: BTreeSet<Digest> = services.map(|service| service.image.digest.clone()).collect();
+        images.extend(running.into_iter().filter_map(|instance| instance.image));
         let request = || PruneImages::new(self.frame(SHORT), app.clone(), images.clone());
         let prune = || tools.backend.registry.prune(request());
         pruned.images = self.calls.insist("registry.prune", app, Access::Change, SHORT, prune).await?;
         Ok(pruned)
     }
 
-    /// Stops revisions that neither serve nor stand by, and forgets tasks.
+    /// Stops revisions that neither serve nor stand by, and forgets tasks. Answers the instances that stay.
     async fn stop_unneeded(
         &mut self,
         app: &AppName,
         current: Option<&Release>,
         warm: &BTreeSet<RevisionId>,
         pruned: &mut Pruned,
-    ) -> Result<()> {
+    ) -> Result<Vec<ObservedInstance>> {
         let tools = self.tools;
         let observed = tools.observe(app, &[]).await?;
         for task in &observed.app.tasks {
@@ -325,6 +336,7 @@ impl Pruning<'_> {
             let retain = || tools.backend.balancer.retain(request());
             self.calls.insist("balancer.retain", app, Access::Change, SHORT, retain).await?;
         }
-        Ok(())
+        let stays = |instance: &ObservedInstance| !pruned.revisions.contains(&instance.revision);
+        Ok(observed.app.instances.into_iter().filter(stays).collect())
     }
 }

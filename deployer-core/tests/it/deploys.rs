@@ -378,6 +378,7 @@ fn pruning_keeps_what_can_be_rolled_back_to() {
         }
         let pruned = deployer.prune(&app(), Retention::releases(2)).await.unwrap();
         assert_eq!(pruned.releases, [ReleaseNumber(2), ReleaseNumber(1)]);
+        assert_eq!((pruned.definitions.len(), world.definitions("shop").len()), (2, 2));
         assert!(pruned.revisions.is_empty(), "the standby stays up for a minute");
         world.clock().sleep(61 * SECOND).await;
         let pruned = deployer.prune(&app(), Retention::releases(1)).await.unwrap();

@@ -9,8 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use deployer_core::{
     AppName, AppSpec, Clock, Effect, EnsureApp, ErrorKind, InheritedState, InstanceId, Launch, LogLine, LogQuery,
-    LogStream, ObserveApp, ObservedApp, Orchestrator, OrchestratorCapabilities, Outcome, Problem, Problems, Reduce,
-    Release, RemoveApp, RemoveTask, Result, Retry, RevisionId, ServiceName, ServiceRelease, SetInherited, SmokeAnswer,
+    LogStream, ObserveApp, ObservedApp, Orchestrator, OrchestratorCapabilities, Outcome, Problem, Problems,
+    PruneRevisions, Reduce, Release, RemoveApp, RemoveTask, Result, Retry, RevisionId, ServiceName, ServiceRelease, SetInherited, SmokeAnswer,
     SmokeRequest, StartTask, TargetRegistration, Timestamp,
 };
 use futures_core::Stream;
@@ -191,6 +191,7 @@ impl Orchestrator for FakeOrchestrator {
         if state.options.targets == TargetRegistration::Orchestrator {
             check_pools(&state, OPERATION, &release.app, revision)?;
         }
+        state.definitions.entry(release.app.clone()).or_default().insert(revision.clone());
         let outcome = start_missing(&mut state, &request, found)?;
         if state.options.targets == TargetRegistration::Orchestrator
             && let Some(entry) = state.routing.get_mut(&(release.app.clone(), service.clone()))
@@ -298,6 +299,19 @@ impl Orchestrator for FakeOrchestrator {
         Ok(if before == *there { Outcome::AlreadyThere } else { Outcome::Changed })
     }
 
+    async fn prune(&self, request: PruneRevisions) -> Result<Vec<String>> {
+        let PruneRevisions { call, app, keep, .. } = &request;
+        let kept: Vec<&str> = keep.iter().map(RevisionId::hash).collect();
+        let mut state = self.world.enter(app, "orchestrator.prune", app.as_str(), call, &kept.join(" "))?;
+        let mut stays = keep.clone();
+        let instances = state.instances.values().filter(|instance| instance.app == *app);
+        stays.extend(instances.map(|instance| instance.revision.clone()));
+        let Some(written) = state.definitions.get_mut(app) else { return Ok(Vec::new()) };
+        let gone: Vec<RevisionId> = written.difference(&stays).cloned().collect();
+        written.retain(|revision| stays.contains(revision));
+        Ok(gone.iter().map(ToString::to_string).collect())
+    }
+
     async fn remove_app(&self, request: RemoveApp) -> Result<Outcome> {
         const OPERATION: &str = "orchestrator.remove_app";
         let RemoveApp { call, app, volumes, .. } = &request;
@@ -309,6 +323,7 @@ impl Orchestrator for FakeOrchestrator {
                 .with_context("used by", user)
                 .with_retry(Retry::Soon));
         }
+        state.definitions.remove(app);
         let Some(shared) = state.shared.get_mut(app) else { return Ok(Outcome::AlreadyThere) };
         let before = shared.clone();
         shared.ready = false;

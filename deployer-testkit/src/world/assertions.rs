@@ -125,10 +125,11 @@ impl World {
         let entries = state.routing.keys().filter(|(owner, _)| owner.as_str() == app).count();
         let networks = state.shared.iter().filter(|(owner, shared)| owner.as_str() == app && shared.ready).count();
         drop(state);
+        let definitions = self.definitions(app).len();
         assert!(
-            instances + tasks + entries + networks == 0,
-            "nothing of {app} should be left, but there are {instances} instances, {tasks} tasks, {entries} entries and \
-             {networks} sets of networks\n{}",
+            instances + tasks + entries + networks + definitions == 0,
+            "nothing of {app} should be left, but there are {instances} instances, {tasks} tasks, {entries} entries, \
+             {networks} sets of networks and {definitions} definitions\n{}",
             self.describe()
         );
     }

@@ -37,6 +37,8 @@ pub(crate) struct State {
     pub(crate) routing: BTreeMap<(AppName, ServiceName), Entry>,
     /// What another tool has started of each application.
     pub(crate) inherited: BTreeMap<AppName, Vec<Inherited>>,
+    /// The revisions of each application that are written down.
+    pub(crate) definitions: BTreeMap<AppName, BTreeSet<RevisionId>>,
     /// Ports that other programs listen on.
     pub(crate) foreign_ports: BTreeMap<Published, String>,
     pub(crate) traffic: TrafficState,
@@ -152,6 +154,7 @@ impl State {
             executions: BTreeMap::new(),
             routing: BTreeMap::new(),
             inherited: BTreeMap::new(),
+            definitions: BTreeMap::new(),
             foreign_ports: BTreeMap::new(),
             traffic: TrafficState::default(),
             capacity: CapacityWatch::default(),

@@ -98,6 +98,7 @@ pub(crate) async fn prune(global: &Global, keep: u32) -> Result<Exit, Fault> {
         ("release", pruned.releases.iter().map(ToString::to_string).collect::<Vec<_>>()),
         ("revision", pruned.revisions.iter().map(ToString::to_string).collect()),
         ("image", pruned.images),
+        ("definition", pruned.definitions),
     ] {
         for name in names {
             text.push_str(&format!("removed {what} {name}\n"));
