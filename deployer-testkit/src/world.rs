@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use deployer_core::{
     AppName, Backend, Call, Clock, Deployer, Digest, Error, ErrorKind, Inherited, Published, Release, Result,
-    ServiceName, TargetRegistration, TaskId, Timestamp,
+    RevisionId, ServiceName, TargetRegistration, TaskId, Timestamp,
 };
 
 pub(crate) use self::hands::shifted;

@@ -73,7 +73,9 @@ impl Site {
         let cluster = self.options.cluster_name();
         let names = namespace.as_ref().map(|namespace| (&namespace.zone, &namespace.search_image));
         let (fargate, image) = (capacity.is_fargate(), &service.image.location);
-        format!("{cluster:?} {execution_role:?} {task_role:?} {log_group:?} {names:?} {fargate} {architecture:?} {image}")
+        format!(
+            "{cluster:?} {execution_role:?} {task_role:?} {log_group:?} {names:?} {fargate} {architecture:?} {image}"
+        )
     }
 
     /// A task definition by its family or ARN.

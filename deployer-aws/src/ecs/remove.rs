@@ -33,14 +33,15 @@ impl Site {
     /// refers to one goes on with it; new tasks cannot.
     pub(super) async fn prune_definitions(&self, app: &AppName, keep: &BTreeSet<RevisionId>) -> Result<Vec<String>> {
         let slots = self.slots_now(app).await?;
-        let runs = |family: &str| slots.iter().any(|slot| !slot.is_idle() && naming::family_of(&slot.definition) == family);
+        let runs =
+            |family: &str| slots.iter().any(|slot| !slot.is_idle() && naming::family_of(&slot.definition) == family);
         let kept = |hash: &str| keep.iter().any(|revision| revision.hash() == hash);
         let mut surplus = self.list_families(app).await?;
         surplus.retain(|family| naming::revision_of(family).is_some_and(|hash| !kept(hash)) && !runs(family));
         let mut forgotten = Vec::new();
         for family in surplus {
             if let Some(arn) = self.our_definition(app, &family).await? {
-                self.deregister(&arn).await?;
+                self.deregister_definition(&arn).await?;
                 forgotten.push(family);
             }
         }
@@ -74,7 +75,7 @@ impl Site {
         Ok(arn.filter(|_| ours).map(str::to_owned))
     }
 
-    async fn deregister(&self, arn: &str) -> Result<()> {
+    async fn deregister_definition(&self, arn: &str) -> Result<()> {
         match self.ecs.deregister_task_definition().task_definition(arn).send().await {
             Ok(_) => Ok(()),
             // It has gone meanwhile.

@@ -43,7 +43,8 @@ async fn version(stage: &Stage) -> String {
 async fn applications_of_one_name_in_two_clusters_do_not_meet() {
     let unique = DeploymentId::fresh().as_str().get(24..).unwrap().to_owned();
     let name = AppName::new(format!("twin-{unique}")).unwrap();
-    let stages = [Stage::new(&format!("one-{unique}")).await.unwrap(), Stage::new(&format!("two-{unique}")).await.unwrap()];
+    let stages =
+        [Stage::new(&format!("one-{unique}")).await.unwrap(), Stage::new(&format!("two-{unique}")).await.unwrap()];
     let [one, two] = stages
         .each_ref()
         .map(|stage| Deployer::new(stage.backend(&config(), stage.options(), Arc::new(MemoryStore::new())).unwrap()));

@@ -13,6 +13,5 @@ mod scans;
 mod secrets;
 mod stacks;
 #[path = "../stage/mod.rs"]
-#[expect(dead_code, reason = "other tests use more of it")]
 mod stage;
 mod template;

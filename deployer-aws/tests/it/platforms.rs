@@ -6,8 +6,8 @@ use bollard::Docker;
 use bollard::query_parameters::{CreateImageOptionsBuilder, RemoveImageOptionsBuilder};
 use deployer_aws::{Architecture, EcrOptions, EcrRegistry};
 use deployer_core::{
-    AppName, BuiltImage, Call, DeploymentId, Digest, Error, ErrorKind, Progress, ProgressSink, PublishImage, Registry as _,
-    ResolveImage, ServiceName, Timestamp,
+    AppName, BuiltImage, Call, DeploymentId, Digest, Error, ErrorKind, Progress, ProgressSink, PublishImage,
+    Registry as _, ResolveImage, ServiceName, Timestamp,
 };
 use futures_util::TryStreamExt as _;
 use serde_json::json;

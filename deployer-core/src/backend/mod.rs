@@ -40,8 +40,8 @@ pub use intercept::{CallInfo, Intercept, Invocation, Next};
 pub use logs::{LogLine, LogQuery, LogStream, OutputStream};
 pub use orchestrator::{
     EnsureApp, ExitDetail, Health, Inherited, InheritedState, InstancePhase, Launch, ObserveApp, ObservedApp,
-    ObservedInstance, ObservedTask, Orchestrator, OrchestratorCapabilities, PruneRevisions, Reduce, RemoveApp, RemoveTask,
-    SetInherited, SmokeAnswer, SmokeRequest, StartTask, TaskId,
+    ObservedInstance, ObservedTask, Orchestrator, OrchestratorCapabilities, PruneRevisions, Reduce, RemoveApp,
+    RemoveTask, SetInherited, SmokeAnswer, SmokeRequest, StartTask, TaskId,
 };
 pub use registry::{PruneImages, PublishImage, Registry, ResolveImage};
 pub use secrets::{NoSecrets, SecretValue, Secrets};

@@ -282,7 +282,8 @@ impl Pruning<'_> {
         let remove = || tools.backend.store.remove_releases(app, &pruned.releases, self.lease.fence);
         self.calls.insist("store.remove_releases", app, Access::Fenced, SHORT, remove).await?;
         let kept: Vec<&Release> = all.iter().filter(|release| keep.contains(&release.number)).collect();
-        let mut revisions: BTreeSet<RevisionId> = kept.iter().flat_map(|release| release.revisions().into_values()).collect();
+        let mut revisions: BTreeSet<RevisionId> =
+            kept.iter().flat_map(|release| release.revisions().into_values()).collect();
         revisions.extend(running.iter().map(|instance| instance.revision.clone()));
         let request = || PruneRevisions::new(self.frame(SHORT), app.clone(), revisions.clone());
         let prune = || tools.backend.orchestrator.prune(request());

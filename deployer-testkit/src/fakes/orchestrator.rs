@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use deployer_core::{
     AppName, AppSpec, Clock, Effect, EnsureApp, ErrorKind, InheritedState, InstanceId, Launch, LogLine, LogQuery,
     LogStream, ObserveApp, ObservedApp, Orchestrator, OrchestratorCapabilities, Outcome, Problem, Problems,
-    PruneRevisions, Reduce, Release, RemoveApp, RemoveTask, Result, Retry, RevisionId, ServiceName, ServiceRelease, SetInherited, SmokeAnswer,
-    SmokeRequest, StartTask, TargetRegistration, Timestamp,
+    PruneRevisions, Reduce, Release, RemoveApp, RemoveTask, Result, Retry, RevisionId, ServiceName, ServiceRelease,
+    SetInherited, SmokeAnswer, SmokeRequest, StartTask, TargetRegistration, Timestamp,
 };
 use futures_core::Stream;
 
