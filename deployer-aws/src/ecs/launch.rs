@@ -1,5 +1,6 @@
 //! Starting and stopping instances: how many tasks a slot has.
 
+use aws_sdk_ecs::error::ProvideErrorMetadata;
 use aws_sdk_ecs::operation::update_service::builders::UpdateServiceFluentBuilder;
 use aws_sdk_ecs::types::{
     AssignPublicIp, AwsVpcConfiguration, CapacityProviderStrategyItem, DeploymentCircuitBreaker,
@@ -114,7 +115,7 @@ impl Site {
         }
         match call.send().await {
             Ok(answer) => Ok(slot.after(answer.service())),
-            Err(error) if is(&error, &["ServiceNotActiveException"]) => Err(draining(&slot.name)),
+            Err(error) if is(&error, &["ServiceNotActiveException"]) => Err(draining(&slot.name, &error)),
             Err(error) => Err(failed("ecs:UpdateService", slot.name.as_str(), error)),
         }
     }
@@ -170,7 +171,7 @@ impl Site {
         self.memory().searched.insert(name.clone(), String::new());
         match call.send().await {
             Ok(_) => {}
-            Err(error) if is_draining(&error) => return Err(draining(&name)),
+            Err(error) if is_draining(&error) => return Err(draining(&name, &error)),
             Err(error) => return Err(failed("ecs:CreateService", name.as_str(), error)),
         }
         Ok(())
@@ -253,17 +254,15 @@ fn grace_seconds(request: &Launch) -> i32 {
 }
 
 /// One of that name was made with other words, or is being deleted.
-fn is_draining<E>(error: &aws_sdk_ecs::error::SdkError<E>) -> bool
-where
-    E: aws_sdk_ecs::error::ProvideErrorMetadata,
-{
-    let words = error.as_service_error().and_then(|error| error.message()).unwrap_or_default();
+fn is_draining(error: &impl ProvideErrorMetadata) -> bool {
+    let words = error.message().unwrap_or_default();
     words.contains("Draining") || words.contains("not idempotent")
 }
 
-fn draining(name: &str) -> Error {
+fn draining(name: &str, error: &impl ProvideErrorMetadata) -> Error {
     Error::new(ErrorKind::Conflict, "an ECS service of that name is there, or still drains")
         .with_resource(name)
+        .with_context("AWS said", error.message().unwrap_or_default())
         .with_retry(deployer_core::Retry::Soon)
 }
 

@@ -71,7 +71,13 @@ impl Cloud {
     pub(super) fn ecs(&mut self, operation: &str, request: &Value) -> Option<Answer> {
         if !matches!(
             operation,
-            "RegisterTaskDefinition" | "DescribeTaskDefinition" | "FilterLogEvents" | "TagResource" | "UntagResource"
+            "RegisterTaskDefinition"
+                | "DescribeTaskDefinition"
+                | "DeregisterTaskDefinition"
+                | "ListTaskDefinitionFamilies"
+                | "FilterLogEvents"
+                | "TagResource"
+                | "UntagResource"
         ) && text(request, "cluster") != CLUSTER
         {
             return Some(Err(Refusal::rude("ClusterNotFoundException", "Cluster not found.")));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bollard::Docker;
-use bollard::query_parameters::{CreateImageOptionsBuilder, RemoveImageOptionsBuilder};
+use bollard::query_parameters::{ImportImageOptionsBuilder, RemoveImageOptionsBuilder};
 use deployer_aws::{Architecture, EcrOptions, EcrRegistry};
 use deployer_core::{
     AppName, BuiltImage, Call, DeploymentId, Digest, Error, ErrorKind, Progress, ProgressSink, PublishImage,
@@ -59,23 +59,38 @@ async fn images_for_other_processors_are_refused() {
     resolve(&arm, &index).await.unwrap();
     refused(resolve(&intel, &index).await, "linux/arm64");
 
-    // One that was built here, before it is pushed.
-    let docker = Docker::connect_with_defaults().unwrap();
-    let options = CreateImageOptionsBuilder::new().from_src("-").repo(&name).tag("arm").platform("linux/arm64").build();
-    let files = tar::Builder::new(Vec::new()).into_inner().unwrap();
-    let made = docker.create_image(Some(options), Some(bollard::body_full(files.into())), None);
-    made.try_collect::<Vec<_>>().await.unwrap();
-    let image = docker.inspect_image(&format!("{name}:arm")).await.unwrap();
-    let built = BuiltImage::new(Digest::new(image.id.unwrap()).unwrap(), format!("{name}:arm"));
+    // One that was built here, before anything is made for it.
+    let built = load(&stage.docker, &format!("{name}:arm"), "arm64").await;
     let (app, service) = (AppName::new(&name).unwrap(), ServiceName::new("web").unwrap());
     let call = Call::new("platform", Timestamp::from_millis(i64::MAX));
-    let request = PublishImage::new(call, app, service, built, Arc::new(Silence));
-    refused(intel.publish(request).await.map(drop), "linux/arm64");
+    let published = intel.publish(PublishImage::new(call, app, service, built, Arc::new(Silence))).await;
     let repositories = stage.ecr.describe_repositories().send().await.unwrap();
+    let force = RemoveImageOptionsBuilder::default().force(true).build();
+    stage.docker.remove_image(&format!("{name}:arm"), Some(force), None).await.unwrap();
+    stage.clear().await.unwrap();
+    refused(published.map(drop), "linux/arm64");
     let made = repositories.repositories().iter().filter_map(|one| one.repository_name());
     assert!(!made.into_iter().any(|repository| repository.contains(&format!("{name}/"))), "nothing was made");
+}
 
-    let force = RemoveImageOptionsBuilder::default().force(true).build();
-    docker.remove_image(&format!("{name}:arm"), Some(force), None).await.unwrap();
-    stage.clear().await.unwrap();
+/// An empty image for these processors, as it would come of a build.
+async fn load(docker: &Docker, name: &str, architecture: &str) -> BuiltImage {
+    let layer = tar::Builder::new(Vec::new()).into_inner().unwrap();
+    let rootfs = json!({"type": "layers", "diff_ids": [Digest::of(&layer).as_str()]});
+    let config = json!({"architecture": architecture, "os": "linux", "config": {}, "rootfs": rootfs}).to_string();
+    let manifest = json!([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]).to_string();
+    let mut files = tar::Builder::new(Vec::new());
+    let parts = [("config.json", config.as_bytes()), ("manifest.json", manifest.as_bytes()), ("layer.tar", &layer)];
+    for (path, content) in parts {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        files.append_data(&mut header, path, content).unwrap();
+    }
+    let body = bollard::body_full(files.into_inner().unwrap().into());
+    let options = ImportImageOptionsBuilder::default().build();
+    docker.import_image(options, body, None).try_collect::<Vec<_>>().await.unwrap();
+    let image = docker.inspect_image(name).await.unwrap();
+    assert_eq!(image.architecture.as_deref(), Some(architecture));
+    BuiltImage::new(Digest::new(image.id.unwrap()).unwrap(), name)
 }

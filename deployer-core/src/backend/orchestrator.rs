@@ -63,8 +63,8 @@ pub trait Orchestrator: Debug + Send + Sync {
     /// # Errors
     /// [`Workload`](crate::ErrorKind::Workload) if an instance cannot be started as it is described (no such
     /// executable, say), with [`Effect::Done`](crate::Effect::Done) if something is left of it that observing shows and
-    /// reducing removes, [`Conflict`](crate::ErrorKind::Conflict), to be retried soon, while one of these ordinals is
-    /// still being stopped, [`NotFound`](crate::ErrorKind::NotFound) if the image is gone,
+    /// reducing removes, [`Conflict`](crate::ErrorKind::Conflict), to be retried soon, while one of these ordinals, or what
+    /// the application had before it was removed, is still being stopped, [`NotFound`](crate::ErrorKind::NotFound) if the image is gone,
     /// [`Exhausted`](crate::ErrorKind::Exhausted) if a port, address or quota is taken.
     async fn launch(&self, request: Launch) -> Result<Outcome>;
 

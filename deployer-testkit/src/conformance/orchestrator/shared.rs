@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use deployer_core::{AppSpec, EnsureApp, ErrorKind, Mount, Outcome, Release, RemoveApp, RetainRoutes};
+use deployer_core::{AppSpec, EnsureApp, ErrorKind, Mount, Outcome, Release, RemoveApp, RetainRoutes, Retry};
 
-use crate::conformance::case::{Case, CaseResult, check, fails, nothing, same};
+use crate::conformance::case::{Case, CaseResult, check, eventually, fails, nothing, same};
 use crate::conformance::ground::{Ground, web};
 use crate::conformance::profile::Need;
 use crate::conformance::site::{Program, Seen};
@@ -58,9 +58,17 @@ async fn removed(ground: &Ground) -> CaseResult {
     remove(ground, true).await?;
     same("what is left", ground.seen().await?, Seen::nothing())?;
     same("the outcome of a repetition", remove(ground, true).await?, Outcome::AlreadyThere)?;
-    // It can begin anew.
+    // It can begin anew, once the platform has let go of what was there.
     ground.prepare(&release).await?;
-    ground.running(&release, 1).await.map(drop)
+    eventually(&ground.scope.clock(), "what was removed is launched again", async || {
+        match ground.launch(&release, 1).await {
+            Ok(_) => Ok(Some(())),
+            Err(error) if error.kind() == ErrorKind::Conflict && error.retry() == Retry::Soon => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    })
+    .await?;
+    ground.ready(&release, 1).await.map(drop)
 }
 
 async fn in_use(ground: &Ground) -> CaseResult {
