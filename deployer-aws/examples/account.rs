@@ -30,7 +30,8 @@ const APP: &str = "proof";
 const HOST: &str = "proof.example";
 const SECOND: Duration = Duration::from_secs(1);
 /// What images are built for: this machine's processors, as the program in them.
-const ARCHITECTURE: Architecture = if cfg!(target_arch = "aarch64") { Architecture::Arm64 } else { Architecture::X86_64 };
+const ARCHITECTURE: Architecture =
+    if cfg!(target_arch = "aarch64") { Architecture::Arm64 } else { Architecture::X86_64 };
 
 type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
@@ -77,7 +78,9 @@ async fn run(account: &str, yes: bool) -> Result<()> {
     let name = format!("deployer-{}", &id[id.len() - 8..]);
     println!("environment {name} in {region} of account {account}");
     if !yes {
-        println!("it would have a VPC, a load balancer and a few Fargate tasks for about half an hour, which costs some cents");
+        println!(
+            "it would have a VPC, a load balancer and a few Fargate tasks for about half an hour, which costs some cents"
+        );
         println!("nothing was touched; go on with --yes");
         return Ok(());
     }
@@ -297,7 +300,8 @@ async fn cancelled_at_20_percent(mut deployment: Deployment) -> Result<Verdict> 
         let EventKind::Journal { entry } = &event.kind else { continue };
         match &entry.event {
             JournalEvent::Opened { plan, .. } => {
-                let shift = plan.steps.iter().position(|step| matches!(step.action, deployer_core::Action::Shift { .. }));
+                let shift =
+                    plan.steps.iter().position(|step| matches!(step.action, deployer_core::Action::Shift { .. }));
                 shifted = shift.ok_or("the plan moves no traffic")?;
             }
             JournalEvent::StepFinished { step, .. } if step.0 as usize == shifted => deployment.cancel("account"),
