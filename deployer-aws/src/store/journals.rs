@@ -16,10 +16,13 @@ const ITEMS: usize = 90;
 
 impl DynamoStore {
     pub(super) async fn write_entries(&self, request: Append) -> Result<()> {
-        let Append { record, fence, entries, .. } = request;
+        let Append { record, fence, entries, .. } = &request;
+        if self.write_on(&request).await? {
+            return Ok(());
+        }
         let refused = |kind, message: &'static str| Error::new(kind, message).with_resource(record.id.as_str());
         for attempt in 0..ATTEMPTS {
-            let head = self.check_fence(&record.app, fence).await?;
+            let head = self.check_fence(&record.app, *fence).await?;
             let known = self.item(&Key::deployment(&record.id)).await?;
             let (position, last) = match &known {
                 None => (number_of(&head, "opened")? + 1, 0),
@@ -28,34 +31,68 @@ impl DynamoStore {
                 }
                 Some(known) => (number_of(known, "position")?, number_of(known, "last_seq")?),
             };
-            check_numbers(&record, &entries, last + 1)?;
-            let mut writes = vec![match known {
+            check_numbers(record, entries, last + 1)?;
+            let lease = match known {
                 // Records are in the order in which their journals were opened.
                 None => {
                     let also = "(attribute_not_exists(opened) OR opened = :before)";
                     let given = values([(":before", number(position - 1)), (":opened", number(position))]);
-                    self.fenced_update(&record.app, fence, also, "SET opened = :opened", given)
+                    self.fenced_update(&record.app, *fence, also, "SET opened = :opened", given)
                 }
-                Some(_) => self.fenced(&record.app, fence),
-            }];
-            writes.push(self.moved_on(&record, position, last));
-            writes.push(self.put(self.record_item(&record, position).await?, None));
-            if last == 0 {
-                writes.push(self.known(&record.app));
-            }
-            let batches = self.batches(&record.id, &entries).await?;
-            if batches.len() > ITEMS {
-                return Err(refused(ErrorKind::Exhausted, "that is more than one transaction can hold")
-                    .with_retry(Retry::Never));
-            }
-            writes.extend(batches);
-            match self.transact(writes).await? {
+                Some(_) => self.fenced(&record.app, *fence),
+            };
+            match self.write_after(&request, lease, position, last).await? {
                 Ok(()) => return Ok(()),
                 // Somebody else has opened or moved on a journal since: what is wrong is found above.
                 Err(Cancelled::Conditions(_) | Cancelled::Contention) => pause(attempt).await,
             }
         }
         Err(contended(&self.table))
+    }
+
+    /// Writes entries that go on with a journal which this process has written before, without asking for anything first.
+    /// Answers whether that was possible; if not, nothing was written.
+    async fn write_on(&self, request: &Append) -> Result<bool> {
+        let Append { record, fence, entries, .. } = request;
+        let known = self.written().get(&record.id).filter(|(app, _)| *app == record.app).map(|(_, position)| *position);
+        let next = entries.first().map_or(0, |entry| entry.seq);
+        let Some(position) = known.filter(|_| next > 1 && check_numbers(record, entries, next).is_ok()) else {
+            return Ok(false);
+        };
+        let lease = self.fenced(&record.app, *fence);
+        Ok(self.write_after(request, lease, position, next - 1).await?.is_ok())
+    }
+
+    /// Writes entries and record if the journal ends with this number and the lease holds.
+    async fn write_after(
+        &self,
+        request: &Append,
+        lease: TransactWriteItem,
+        position: u64,
+        last: u64,
+    ) -> Result<std::result::Result<(), Cancelled>> {
+        let Append { record, entries, .. } = request;
+        let mut writes = vec![lease, self.moved_on(record, position, last)];
+        writes.push(self.put(self.record_item(record, position).await?, None));
+        if last == 0 {
+            writes.push(self.known(&record.app));
+        }
+        let batches = self.batches(&record.id, entries).await?;
+        if batches.len() > ITEMS {
+            return Err(Error::new(ErrorKind::Exhausted, "that is more than one transaction can hold")
+                .with_resource(record.id.as_str())
+                .with_retry(Retry::Never));
+        }
+        writes.extend(batches);
+        let written = self.transact(writes).await?;
+        if written.is_ok() {
+            let mut open = self.written();
+            match record.verdict {
+                None => open.insert(record.id.clone(), (record.app.clone(), position)),
+                Some(_) => open.remove(&record.id),
+            };
+        }
+        Ok(written)
     }
 
     /// That the journal ends with this number, and does not any more.

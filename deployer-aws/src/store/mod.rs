@@ -8,6 +8,9 @@ mod leases;
 mod releases;
 mod table;
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use async_trait::async_trait;
 use aws_config::SdkConfig;
 use aws_sdk_dynamodb::Client;
@@ -38,13 +41,19 @@ const ATTEMPTS: u32 = 8;
 pub struct DynamoStore {
     client: Client,
     table: String,
+    /// The deployments that were written and had no verdict yet, with their applications and positions, which never change.
+    written: Arc<Mutex<HashMap<DeploymentId, (AppName, u64)>>>,
 }
 
 impl DynamoStore {
     /// A store in this table, by the configuration of the host program.
     #[must_use]
     pub fn new(config: &SdkConfig, table: impl Into<String>) -> Self {
-        Self { client: Client::new(config), table: table.into() }
+        Self { client: Client::new(config), table: table.into(), written: Arc::default() }
+    }
+
+    fn written(&self) -> MutexGuard<'_, HashMap<DeploymentId, (AppName, u64)>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One item, as it is now.
