@@ -55,7 +55,7 @@ fn serving_is_asserted_with_a_table() {
 }
 
 #[test]
-#[should_panic(expected = "there are 1 instances, 0 tasks, 1 entries and 1 sets of networks")]
+#[should_panic(expected = "there are 1 instances, 0 tasks, 1 entries, 1 sets of networks and 1 definitions")]
 fn leftovers_are_counted() {
     simulate(async {
         let driver = Driver::new(World::new()).await;
