@@ -194,7 +194,11 @@ fn is_complete(app: &AppName, routed: &[(&ServiceName, &ServiceRelease)], rules:
 fn check_free(app: &AppName, routed: &[(&ServiceName, &ServiceRelease)], rules: &[LiveRule]) -> Result<()> {
     for (matches, _) in routed.iter().flat_map(|(_, service)| Match::all_of(service)) {
         let Taken::By(who) = Taken::of(app, &matches, rules) else { continue };
-        return Err(Error::new(ErrorKind::AlreadyExists, format!("somebody else has the {}", matches.kind()))
+        let kind = match matches {
+            Match::Requests { .. } => ErrorKind::AlreadyExists,
+            Match::Connections { .. } => ErrorKind::Exhausted,
+        };
+        return Err(Error::new(kind, format!("somebody else has the {}", matches.kind()))
             .with_resource(matches.to_string())
             .with_context("taken by", who)
             .with_help(format!("choose another {}, or remove the other one", matches.choice())));
