@@ -399,3 +399,36 @@ fn known(cluster: &str, tags: &[Tag]) -> KnownGroup {
     };
     KnownGroup { of: purpose(), settings: value(tag::SETTINGS).map(str::to_owned) }
 }
+
+#[cfg(test)]
+mod tests {
+    use deployer_core::{Digest, PinnedImage, Port, Route, ServiceSpec};
+
+    use super::*;
+
+    fn release(service: ServiceSpec) -> ServiceRelease {
+        let digest = Digest::of(b"image");
+        service.with_image(PinnedImage::new("shop:v1", format!("shop@{digest}"), digest))
+    }
+
+    #[test]
+    fn a_port_with_routes_that_is_published_is_two_inlets() {
+        let service = ServiceSpec::image("shop:v1").with_route(Route::new(80)).with_port(Port::published(80, 8080));
+        let service = release(service.with_port(Port::published(5432, 5432)).with_port(Port::internal(9000)));
+        let found: Vec<Inlet> = inlets(&service).into_iter().collect();
+        assert_eq!(found, [Inlet::http(80), Inlet::tcp(80), Inlet::tcp(5432)]);
+        for inlet in found {
+            assert_eq!(Inlet::read(&inlet.to_string()), Some(inlet));
+        }
+        assert_eq!((Inlet::read("/tcp"), Inlet::read("http")), (None, None));
+    }
+
+    #[test]
+    fn a_published_port_is_asked_as_the_service_is_probed() {
+        let service = ServiceSpec::image("shop:v1").with_port(Port::published(80, 8080));
+        let plain = Settings::of(&release(service.clone()), Inlet::tcp(80));
+        assert_eq!((plain.check, plain.path, plain.codes), (ProtocolEnum::Tcp, None, None));
+        let probed = Settings::of(&release(service.with_http_probe("/healthz", 80)), Inlet::tcp(80));
+        assert_eq!((probed.check, probed.path), (ProtocolEnum::Http, Some("/healthz".to_owned())));
+    }
+}
