@@ -6,7 +6,7 @@ use aws_sdk_elasticloadbalancingv2::types::{Limit, LoadBalancer, LoadBalancerSta
 use deployer_core::{AppSpec, ErrorKind, Problem, Problems, Result, ServiceSpec};
 use futures_util::future::{try_join, try_join4};
 
-use crate::alb::{Match, Taken};
+use crate::elb::{Match, Taken};
 use crate::failure::{failed, is};
 use crate::naming;
 use crate::options::Capacity;
@@ -101,8 +101,7 @@ impl Site {
     }
 
     async fn balancer_problems(&self, spec: &AppSpec) -> Result<Problems> {
-        let (mut routed, published) =
-            try_join(self.routed_problems(spec), self.published_problems(spec)).await?;
+        let (mut routed, published) = try_join(self.routed_problems(spec), self.published_problems(spec)).await?;
         routed.0.extend(published.0);
         Ok(routed)
     }
@@ -110,7 +109,11 @@ impl Site {
     /// What is wrong with the Network Load Balancer, and published ports that others have.
     async fn published_problems(&self, spec: &AppSpec) -> Result<Problems> {
         let mut problems = Problems::default();
-        let all = || spec.services.iter().flat_map(|(name, service)| Match::all_of(service).into_iter().map(move |(one, _)| (name, one)));
+        let all = || {
+            spec.services
+                .iter()
+                .flat_map(|(name, service)| Match::all_of(service).into_iter().map(move |(one, _)| (name, one)))
+        };
         let mut published = all().filter(|(_, one)| matches!(one, Match::Connections { .. })).peekable();
         let Some(arn) = self.options.network_balancer.as_deref().filter(|_| published.peek().is_some()) else {
             return Ok(problems);

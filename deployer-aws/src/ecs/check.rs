@@ -8,7 +8,7 @@ use deployer_core::{
 };
 
 use super::definition::{LONGEST_STOP, file_system, plain, size};
-use crate::alb::{Inlet, Match};
+use crate::elb::{Inlet, Match};
 use crate::site::Site;
 
 /// How many target groups an ECS service may have:

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use deployer_core::{
-    AppSpec, CanaryStep, Hook, HookPoint, Port, ReleaseNumber, Route, Scaling, ScalingSchedule, ScalingTarget, ServiceSpec,
-    Strategy,
+    AppSpec, CanaryStep, Hook, HookPoint, Port, ReleaseNumber, Route, Scaling, ScalingSchedule, ScalingTarget,
+    ServiceSpec, Strategy,
 };
 
 use super::Profile;
@@ -117,7 +117,10 @@ fn broken(how: &str, strategy: &Strategy) -> AppSpec {
 
 /// The web service, with one of its ports published as well.
 fn both_ways(version: &str, strategy: &Strategy) -> AppSpec {
-    app([("web", web(version, strategy.clone()).with_port(Port::published(8080, PUBLISHED.parse().unwrap_or_default())))])
+    app([(
+        "web",
+        web(version, strategy.clone()).with_port(Port::published(8080, PUBLISHED.parse().unwrap_or_default())),
+    )])
 }
 
 fn deploy(spec: AppSpec) -> Act {
@@ -207,7 +210,9 @@ pub(crate) fn all() -> Vec<Scenario> {
         Scenario::new("published", deploy(both_ways("v2", &blue_green)))
             .serving(both_ways("v1", &blue_green))
             .published(),
-        Scenario::new("published/canary", deploy(both_ways("v2", &canary))).serving(both_ways("v1", &canary)).published(),
+        Scenario::new("published/canary", deploy(both_ways("v2", &canary)))
+            .serving(both_ways("v1", &canary))
+            .published(),
         Scenario::new("published/begins", deploy(both_ways("v2", &blue_green)))
             .serving(only("v1", &blue_green))
             .without_traffic()

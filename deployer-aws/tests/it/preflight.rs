@@ -6,7 +6,9 @@ use aws_sdk_elasticloadbalancingv2::types::{
     Action, ActionTypeEnum, FixedResponseActionConfig, HostHeaderConditionConfig, RuleCondition,
 };
 use deployer_aws::{AwsOptions, Capacity, CapacityProvider};
-use deployer_core::{AppSpec, DeployOptions, Deployer, DeploymentId, Error, ErrorKind, Port, Problems, Route, ServiceSpec};
+use deployer_core::{
+    AppSpec, DeployOptions, Deployer, DeploymentId, Error, ErrorKind, Port, Problems, Route, ServiceSpec,
+};
 use deployer_testkit::MemoryStore;
 
 use crate::stage::{Stage, config};

@@ -41,7 +41,8 @@ impl Site {
         let mut outcome = Outcome::AlreadyThere;
         for (name, service) in routed {
             let letters = letters(&slots, &service.revision(name));
-            let wanted = inlets(service).into_iter().flat_map(|inlet| letters.iter().map(move |letter| (inlet, *letter)));
+            let wanted =
+                inlets(service).into_iter().flat_map(|inlet| letters.iter().map(move |letter| (inlet, *letter)));
             let groups = wanted.map(async |(inlet, letter)| {
                 let (arn, made) = self.ensure_group(&release.app, name, service, (inlet, letter)).await?;
                 Ok::<_, Error>((inlet, letter, arn, made))

@@ -29,13 +29,13 @@ use crate::site::Site;
 ///
 /// ECS registers and deregisters the instances. Calls between services do not pass here.
 #[derive(Clone, Debug)]
-pub struct AlbBalancer {
+pub struct ElbBalancer {
     site: Arc<Site>,
     /// ELB has no way to change weights only if they are as expected: within one process, one at a time does.
     shifting: Arc<Mutex<()>>,
 }
 
-impl AlbBalancer {
+impl ElbBalancer {
     pub(crate) fn new(site: Arc<Site>) -> Self {
         Self { site, shifting: Arc::default() }
     }
@@ -65,7 +65,7 @@ fn by_service<'a>(app: &AppName, rules: &'a [LiveRule], slots: &'a [Slot]) -> BT
 }
 
 #[async_trait]
-impl LoadBalancer for AlbBalancer {
+impl LoadBalancer for ElbBalancer {
     fn capabilities(&self) -> BalancerCapabilities {
         BalancerCapabilities::new(TargetRegistration::Orchestrator)
             .with_propagation(self.site.options.propagation)

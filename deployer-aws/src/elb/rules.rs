@@ -178,8 +178,11 @@ impl Site {
     /// The ARN of the Network Load Balancer.
     fn network_balancer(&self) -> Result<&str> {
         self.options.network_balancer.as_deref().ok_or_else(|| {
-            Error::new(ErrorKind::Unsupported, "the environment has no load balancer on which a port could be published")
-                .with_help("name one with `AwsOptions::with_network_balancer`")
+            Error::new(
+                ErrorKind::Unsupported,
+                "the environment has no load balancer on which a port could be published",
+            )
+            .with_help("name one with `AwsOptions::with_network_balancer`")
         })
     }
 
@@ -270,7 +273,8 @@ impl Site {
             Match::Connections { port } => return self.create_listener(matches, *port, groups).await,
         };
         let listener = self.listener()?;
-        let mut free = priorities(host, path).filter(|priority| !taken.contains(priority)).collect::<Vec<_>>().into_iter();
+        let mut free =
+            priorities(host, path).filter(|priority| !taken.contains(priority)).collect::<Vec<_>>().into_iter();
         loop {
             let Some(priority) = free.next() else {
                 return Err(Error::new(ErrorKind::Exhausted, "the listener has no priority left for such a rule")
@@ -393,12 +397,9 @@ mod tests {
 
     #[test]
     fn conditions_can_be_read_back() {
-        for (host, path) in [
-            (None, "/"),
-            (None, "/api"),
-            (Some("shop.example"), "/"),
-            (Some("shop.example"), "/api/v1"),
-        ] {
+        for (host, path) in
+            [(None, "/"), (None, "/api"), (Some("shop.example"), "/"), (Some("shop.example"), "/api/v1")]
+        {
             let matches = Match::Requests { host: host.map(str::to_owned), path: path.to_owned() };
             assert_eq!(Match::read(&conditions(host, path)), Some(matches));
         }
