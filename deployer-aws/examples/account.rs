@@ -18,7 +18,7 @@ use deployer_aws::{
 };
 use deployer_core::{
     AppName, AppSpec, BuildSpec, CanaryStep, DeployOptions, Deployer, Deployment, DeploymentId, ErrorKind, EventKind,
-    JournalEvent, Progress, ProgressSink, Retention, Route, ServiceSpec, Strategy, Verdict,
+    JournalEvent, Port, Progress, ProgressSink, Retention, Route, ServiceSpec, Strategy, Verdict,
 };
 use deployer_local::{DockerBuilder, Engine};
 use deployer_testkit::load::{Load, Mode, Report};
@@ -28,6 +28,8 @@ use tokio::net::{TcpStream, lookup_host};
 const USAGE: &str = "usage: scripts/account --account ID [--yes]";
 const APP: &str = "proof";
 const HOST: &str = "proof.example";
+/// The port that is published.
+const PUBLISHED: u16 = 9080;
 const SECOND: Duration = Duration::from_secs(1);
 /// What images are built for: this machine's processors, as the program in them.
 const ARCHITECTURE: Architecture =
@@ -79,7 +81,7 @@ async fn run(account: &str, yes: bool) -> Result<()> {
     println!("environment {name} in {region} of account {account}");
     if !yes {
         println!(
-            "it would have a VPC, a load balancer and a few Fargate tasks for about half an hour, which costs some cents"
+            "it would have a VPC, two load balancers and a few Fargate tasks for about half an hour, which costs some cents"
         );
         println!("nothing was touched; go on with --yes");
         return Ok(());
@@ -132,6 +134,7 @@ impl Proof {
     async fn play(&mut self) -> Result<Report> {
         let spec = EnvironmentSpec::new(&self.name)
             .with_architecture(ARCHITECTURE)
+            .with_published_ports([PUBLISHED])
             .with_log_retention_days(1)
             .with_keep_logs(false);
         self.environments.apply(&spec, &Told).await?;
@@ -163,6 +166,8 @@ impl Proof {
         self.ends("v4 crashes", deploy(self.spec("v4", "exit", &warm)?), "rolled-back").await?;
         self.ends("v5 is deployed in steps", deploy(self.spec("v5", "", &canary)?), "promoted").await?;
         self.answers(address, "v5").await?;
+        let published = self.published(&there).await?;
+        self.answers(published, "v5").await?;
         let report = load.stop().await;
 
         let pruned = deployer.prune(&self.app, Retention::releases(1)).await?;
@@ -181,6 +186,7 @@ impl Proof {
             .with_env("BROKEN", broken)
             .with_replicas(2)
             .with_route(Route::new(8080).with_host(HOST))
+            .with_port(Port::published(8080, PUBLISHED))
             .with_http_probe("/healthz", 8080)
             .with_ready_deadline(300 * SECOND)
             .with_drain(10 * SECOND)
@@ -216,16 +222,15 @@ impl Proof {
             let address = listeners["listeners"][listener].as_str().ok_or("nobody listens for the listener")?;
             return Ok(address.parse()?);
         }
-        // The name of a load balancer that was just made is not known everywhere at once.
-        for _ in 0..60 {
-            if let Ok(mut found) = lookup_host((there.address.as_str(), 80)).await
-                && let Some(address) = found.find(SocketAddr::is_ipv4)
-            {
-                return Ok(address);
-            }
-            tokio::time::sleep(5 * SECOND).await;
+        found(&there.address, 80).await
+    }
+
+    /// Where the published port answers. An emulator listens at the same port of this machine.
+    async fn published(&self, there: &EnvironmentOutputs) -> Result<SocketAddr> {
+        if self.config.endpoint_url().is_some() {
+            return Ok(([127, 0, 0, 1], PUBLISHED).into());
         }
-        Err(format!("nobody knows the name {}", there.address).into())
+        found(there.published_address.as_deref().ok_or("the environment publishes nothing")?, PUBLISHED).await
     }
 
     /// Waits until this version answers: a load balancer may not listen at once.
@@ -291,6 +296,19 @@ impl Proof {
             kind => Err(format!("nobody knows how to delete {kind}").into()),
         }
     }
+}
+
+/// An address of a name. That of a load balancer which was just made is not known everywhere at once.
+async fn found(name: &str, port: u16) -> Result<SocketAddr> {
+    for _ in 0..60 {
+        if let Ok(mut found) = lookup_host((name, port)).await
+            && let Some(address) = found.find(SocketAddr::is_ipv4)
+        {
+            return Ok(address);
+        }
+        tokio::time::sleep(5 * SECOND).await;
+    }
+    Err(format!("nobody knows the name {name}").into())
 }
 
 /// Cancels a deployment as soon as the new version has a part of the traffic.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use aws_config::{BehaviorVersion, SdkConfig};
 use deployer_core::{Backend, ImageBuilder, Registry, ReleaseStore, Result};
 
-use crate::alb::AlbBalancer;
 use crate::ecr::{EcrOptions, EcrRegistry};
 use crate::ecs::EcsOrchestrator;
+use crate::elb::ElbBalancer;
 use crate::environment::Environment;
 use crate::options::AwsOptions;
 use crate::site::Site;
@@ -43,7 +43,7 @@ impl AwsBackend {
         let name = format!("cluster {} in {region}{account}", options.cluster);
         let site = Arc::new(Site::new(config, options));
         let orchestrator = Arc::new(EcsOrchestrator::new(Arc::clone(&site)));
-        let balancer = Arc::new(AlbBalancer::new(site));
+        let balancer = Arc::new(ElbBalancer::new(site));
         Backend::new(name, builder, registry, orchestrator, balancer, store)
     }
 

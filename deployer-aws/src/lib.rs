@@ -1,15 +1,15 @@
-//! Deployer's backend for Amazon ECS, ECR and Application Load Balancers.
+//! Deployer's backend for Amazon ECS, ECR and Elastic Load Balancing.
 //!
 //! [`AwsBackend`] puts the parts together; each can be used on its own with other parts. [`Environment`] makes what it
 //! needs in an account, [`policy`] tells what programs must be allowed. No AWS account was reachable when this was written:
 //! see `docs/aws.md` for what was proven on what, and what was not.
 
-mod alb;
 mod backend;
 mod cache;
 mod discovery;
 mod ecr;
 mod ecs;
+mod elb;
 mod environment;
 mod failure;
 mod gate;
@@ -26,10 +26,10 @@ mod store;
 #[doc = include_str!("../../docs/aws.md")]
 mod manual {}
 
-pub use alb::AlbBalancer;
 pub use backend::{AwsBackend, config_from_env};
 pub use ecr::{EcrOptions, EcrRegistry, Severity};
 pub use ecs::EcsOrchestrator;
+pub use elb::ElbBalancer;
 pub use environment::{
     DriftedProperty, DriftedResource, Environment, EnvironmentDrift, EnvironmentNetwork, EnvironmentOutputs,
     EnvironmentPlan, EnvironmentSpec, Grant, KeptResource, Machines, Nat, Replacement, ResourceAction, ResourceChange,

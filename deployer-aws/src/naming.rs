@@ -12,7 +12,7 @@ pub(crate) mod tag {
     pub(crate) const SERVICE: &str = "deployer:service";
     /// The slot, a letter.
     pub(crate) const SLOT: &str = "deployer:slot";
-    /// The port inside the instances.
+    /// The inlet: the port inside the instances, with `/tcp` if it takes connections.
     pub(crate) const PORT: &str = "deployer:port";
     /// The release with which a revision came.
     pub(crate) const RELEASE: &str = "deployer:release";
@@ -72,9 +72,9 @@ pub(crate) fn container(service: &ServiceName) -> String {
     plain(service.as_str())
 }
 
-/// The target group of a slot's port: at most 32 characters. Names are the account's, so those of several clusters differ.
-pub(crate) fn target_group(cluster: &str, app: &AppName, service: &ServiceName, port: u16, slot: char) -> String {
-    let digits = digits(&[cluster, app.as_str(), service.as_str(), &port.to_string()]);
+/// The target group of a slot's inlet: at most 32 characters. Names are the account's, so those of several clusters differ.
+pub(crate) fn target_group(cluster: &str, app: &AppName, service: &ServiceName, inlet: &str, slot: char) -> String {
+    let digits = digits(&[cluster, app.as_str(), service.as_str(), inlet]);
     let name: String =
         format!("{}-{}", plain(app.as_str()), plain(service.as_str())).chars().take(GROUP_NAME).collect();
     format!("{}-{digits}-{slot}", name.trim_matches('-'))

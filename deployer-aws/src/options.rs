@@ -24,6 +24,8 @@ pub struct AwsOptions {
     pub task_role: Option<String>,
     /// The listener of an Application Load Balancer that serves the routes; without one, no service may have routes.
     pub listener: Option<String>,
+    /// The Network Load Balancer on which published ports listen, by its ARN; without one, no service may publish any.
+    pub network_balancer: Option<String>,
     /// The log group to which instances write; without one, their output is lost and no failure can cite it.
     pub log_group: Option<String>,
     /// The Cloud Map namespace in which services find each other by name; without one, they have no names.
@@ -52,6 +54,7 @@ impl AwsOptions {
             execution_role: execution_role.into(),
             task_role: None,
             listener: None,
+            network_balancer: None,
             log_group: None,
             namespace: None,
             capacity: Capacity::Fargate,
@@ -104,6 +107,13 @@ impl AwsOptions {
     #[must_use]
     pub fn with_listener(mut self, listener: impl Into<String>) -> Self {
         self.listener = Some(listener.into());
+        self
+    }
+
+    /// Sets the Network Load Balancer on which published ports listen, by its ARN.
+    #[must_use]
+    pub fn with_network_balancer(mut self, balancer: impl Into<String>) -> Self {
+        self.network_balancer = Some(balancer.into());
         self
     }
 

@@ -6,7 +6,7 @@ use aws_sdk_elasticloadbalancingv2::types::{Limit, LoadBalancer, LoadBalancerSta
 use deployer_core::{AppSpec, ErrorKind, Problem, Problems, Result, ServiceSpec};
 use futures_util::future::{try_join, try_join4};
 
-use crate::alb::Taken;
+use crate::elb::{Match, Taken};
 use crate::failure::{failed, is};
 use crate::naming;
 use crate::options::Capacity;
@@ -101,6 +101,66 @@ impl Site {
     }
 
     async fn balancer_problems(&self, spec: &AppSpec) -> Result<Problems> {
+        let (mut routed, published) = try_join(self.routed_problems(spec), self.published_problems(spec)).await?;
+        routed.0.extend(published.0);
+        Ok(routed)
+    }
+
+    /// What is wrong with the Network Load Balancer, and published ports that others have.
+    async fn published_problems(&self, spec: &AppSpec) -> Result<Problems> {
+        let mut problems = Problems::default();
+        let all = || {
+            spec.services
+                .iter()
+                .flat_map(|(name, service)| Match::all_of(service).into_iter().map(move |(one, _)| (name, one)))
+        };
+        let mut published = all().filter(|(_, one)| matches!(one, Match::Connections { .. })).peekable();
+        let Some(arn) = self.options.network_balancer.as_deref().filter(|_| published.peek().is_some()) else {
+            return Ok(problems);
+        };
+        let path = "environment.network-balancer";
+        let found = match self.elb.describe_load_balancers().load_balancer_arns(arn).send().await {
+            Ok(found) => found.load_balancers.unwrap_or_default().into_iter().next(),
+            Err(error) if is(&error, &["LoadBalancerNotFound", "LoadBalancerNotFoundException"]) => None,
+            Err(error) => return Err(failed("elasticloadbalancing:DescribeLoadBalancers", arn, error)),
+        };
+        let Some(balancer) = found else {
+            problems.push(
+                Problem::error(path, format!("there is no load balancer {arn}"))
+                    .with_help("check region and account, or apply the environment"),
+            );
+            return Ok(problems);
+        };
+        let name = balancer.load_balancer_name().unwrap_or_default();
+        if balancer.r#type() != Some(&LoadBalancerTypeEnum::Network) {
+            problems.push(Problem::error(path, format!("the load balancer {name:?} is no Network Load Balancer")));
+            return Ok(problems);
+        }
+        let (rules, limits) = try_join(self.rules(), self.limits()).await?;
+        let mut new = 0;
+        for (service, port) in published {
+            match Taken::of(&spec.name, &port, &rules) {
+                Taken::Ours => {}
+                Taken::Free => new += 1,
+                Taken::By(who) => problems.push(
+                    Problem::error(
+                        format!("services.{service}.ports"),
+                        format!("somebody else has the published port {port}: {who}"),
+                    )
+                    .with_help("choose another port, or remove the other one"),
+                ),
+            }
+        }
+        let there = rules.iter().filter(|rule| rule.is_listener()).count();
+        if limits.get("listeners-per-network-load-balancer").is_some_and(|most| there + new > *most) {
+            let message = format!("the load balancer {name:?} has {there} listeners, and no room for {new} more");
+            problems.push(Problem::error(path, message).with_help("ask AWS to raise the quota"));
+        }
+        Ok(problems)
+    }
+
+    /// What is wrong with the listener of routes, and routes that others have.
+    async fn routed_problems(&self, spec: &AppSpec) -> Result<Problems> {
         let mut problems = Problems::default();
         let routed = spec.services.values().any(|service| !service.routes.is_empty());
         let Some(listener) = self.options.listener.as_deref().filter(|_| routed) else { return Ok(problems) };
@@ -159,7 +219,7 @@ impl Site {
         for (name, service) in &spec.services {
             for (index, route) in service.routes.iter().enumerate() {
                 let (host, path) = (route.host.as_deref().unwrap_or("*"), &route.path);
-                match Taken::of(&spec.name, route, &rules) {
+                match Taken::of(&spec.name, &Match::of(route), &rules) {
                     Taken::Ours => {}
                     Taken::Free => new += 1,
                     Taken::By(who) => problems.push(
@@ -172,9 +232,9 @@ impl Site {
                 }
             }
         }
-        if most.is_some_and(|most| rules.len() + new > most) {
-            let message =
-                format!("the load balancer {balancer:?} has {} rules, and no room for {new} more", rules.len());
+        let there = rules.iter().filter(|rule| !rule.is_listener()).count();
+        if most.is_some_and(|most| there + new > most) {
+            let message = format!("the load balancer {balancer:?} has {there} rules, and no room for {new} more");
             problems.push(Problem::error("environment.listener", message).with_help("ask AWS to raise the quota"));
         }
         Ok(problems)

@@ -9,10 +9,10 @@ use aws_config::retry::RetryConfig;
 use deployer_core::AppName;
 use tokio::time::Instant;
 
-use crate::alb::{KnownGroup, LiveRule, TargetHealth};
 use crate::cache::{Cache, Changing};
 use crate::discovery::Registry;
 use crate::ecs::{KnownDefinition, KnownTask, Scaled, Slot};
+use crate::elb::{KnownGroup, LiveRule, TargetHealth};
 use crate::options::AwsOptions;
 
 /// How long the list of an application's slots is believed. Slots are made once, and only by whoever holds the lease.

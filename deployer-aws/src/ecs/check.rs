@@ -1,12 +1,19 @@
 //! What of an application cannot run on ECS.
 
+use std::collections::BTreeSet;
+
 use deployer_core::{
     ContainerOptions, Error, ErrorKind, MountSource, Probe, Problem, Problems, Release, Restart, Result, Service,
-    VolumeSpec,
+    Transport, VolumeSpec,
 };
 
 use super::definition::{LONGEST_STOP, file_system, plain, size};
+use crate::elb::{Inlet, Match};
 use crate::site::Site;
+
+/// How many target groups an ECS service may have:
+/// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/register-multiple-targetgroups.html>.
+const INLETS: usize = 5;
 
 impl Site {
     /// What of a service cannot run here.
@@ -50,13 +57,7 @@ impl Site {
                 _ => {}
             }
         }
-        for (index, port) in workload.ports.iter().enumerate().filter(|(_, port)| port.published.is_some()) {
-            let message = format!("port {} cannot be published: the load balancer serves routes only", port.target);
-            problems.push(
-                Problem::error(format!("{path}.ports[{index}]"), message)
-                    .with_help("give the service a route, or leave the published port out"),
-            );
-        }
+        self.published_ports(path, service, &mut problems);
         if !service.routes.is_empty() && self.options.listener.is_none() {
             problems.push(
                 Problem::error(format!("{path}.routes"), "the environment has no listener that could serve a route")
@@ -72,6 +73,35 @@ impl Site {
         self.container_options(path, &workload.container, &mut problems);
         self.no_effect(path, service, &mut problems);
         problems
+    }
+
+    /// Ports that cannot be published, and more ways to a service than it can have.
+    fn published_ports<I>(&self, path: &str, service: &Service<I>, problems: &mut Problems) {
+        for (index, port) in service.workload.ports.iter().enumerate() {
+            let Some(published) = &port.published else { continue };
+            let (what, help) = if port.transport == Transport::Udp {
+                ("a UDP port cannot be published", "leave the published port out")
+            } else if published.ip.is_some() {
+                ("there is no host on one of whose addresses a port could listen", "leave the address or the port out")
+            } else if self.options.network_balancer.is_none() {
+                (
+                    "the environment has no load balancer on which a port could be published",
+                    "give the service a route, name one with `AwsOptions::with_network_balancer`, or leave the port out",
+                )
+            } else {
+                continue;
+            };
+            let message = format!("port {}: {what}", port.target);
+            problems.push(Problem::error(format!("{path}.ports[{index}]"), message).with_help(help));
+        }
+        let inlets: BTreeSet<Inlet> = Match::all_of(service).into_iter().map(|(_, inlet)| inlet).collect();
+        if inlets.len() > INLETS {
+            let message = format!("traffic comes in at {} ports, and ECS lets it at {INLETS}", inlets.len());
+            problems.push(
+                Problem::error(path.to_owned(), message)
+                    .with_help("a port that has routes and is published counts twice; divide the service"),
+            );
+        }
     }
 
     /// Options of containers that a task definition cannot have.
@@ -129,14 +159,14 @@ impl Site {
         }
         let unseen = match &service.readiness.probe {
             Some(Probe::Http { port, .. } | Probe::Tcp { port }) => {
-                service.routes.iter().all(|route| route.port != *port)
+                Match::all_of(service).iter().all(|(_, inlet)| inlet.port != *port)
             }
             None => false,
         };
         if unseen && workload.check.is_none() {
             warn(
                 "readiness.probe",
-                "only the load balancer asks instances, at ports with routes: this one counts as ready when it runs",
+                "only the load balancer asks instances, at ports with routes and published ones: this one counts as ready when it runs",
             );
         }
     }

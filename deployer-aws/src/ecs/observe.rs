@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::definition::KnownDefinition;
 use super::slots::Slot;
 use super::task::{KnownTask, Of, Status};
-use crate::alb::TargetHealth;
+use crate::elb::TargetHealth;
 use crate::naming;
 use crate::site::Site;
 

@@ -21,6 +21,8 @@ pub struct EnvironmentOutputs {
     pub address: String,
     /// The hosted zone of that name, for alias records of Route 53.
     pub hosted_zone: String,
+    /// The DNS name of the load balancer of published ports, if there is one.
+    pub published_address: Option<String>,
 }
 
 impl Environment {
@@ -54,6 +56,7 @@ fn read(outputs: &HashMap<&str, &str>) -> Result<EnvironmentOutputs, &'static st
         .with_task_role(get(output::TASK_ROLE)?)
         .with_listener(get(output::LISTENER)?)
         .with_log_group(get(output::LOG_GROUP)?);
+    options.network_balancer = get(output::NETWORK_BALANCER).ok();
     // The zone has the environment's name, as the cluster has.
     options.namespace = get(output::NAMESPACE).ok().map(|arn| Namespace::new(arn, &options.cluster));
     options.capacity = capacity(&get(output::CAPACITY)?).ok_or(output::CAPACITY)?;
@@ -66,6 +69,7 @@ fn read(outputs: &HashMap<&str, &str>) -> Result<EnvironmentOutputs, &'static st
         options,
         table: get(output::TABLE)?,
         address: get(output::ADDRESS)?,
+        published_address: get(output::NETWORK_ADDRESS).ok(),
         hosted_zone: get(output::ZONE).unwrap_or_default(),
     })
 }

@@ -46,6 +46,8 @@ pub struct EnvironmentSpec {
     pub clients: Vec<String>,
     /// Whether the load balancer is reached from inside the network only.
     pub internal: bool,
+    /// The ports on which services may be published, on a Network Load Balancer, which is there if there are any.
+    pub published_ports: Vec<u16>,
     /// Whether instances may call each other, on every TCP port. If not, only the load balancer reaches them.
     pub traffic_between_instances: bool,
     /// How many days the lines that instances write are kept.
@@ -83,6 +85,7 @@ impl EnvironmentSpec {
             certificates: Vec::new(),
             clients: vec!["0.0.0.0/0".to_owned()],
             internal: false,
+            published_ports: Vec::new(),
             traffic_between_instances: false,
             log_retention_days: 30,
             keep_logs: true,
@@ -123,6 +126,13 @@ impl EnvironmentSpec {
     #[must_use]
     pub fn with_internal(mut self, internal: bool) -> Self {
         self.internal = internal;
+        self
+    }
+
+    /// Adds a Network Load Balancer, for services with published ports, and lets clients call it on these. Costs extra.
+    #[must_use]
+    pub fn with_published_ports(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
+        self.published_ports = ports.into_iter().collect();
         self
     }
 
@@ -241,6 +251,9 @@ impl EnvironmentSpec {
                 self.log_retention_days.to_string(),
             )
             .with_help("1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365 and 400 are some that it can"));
+        }
+        if self.published_ports.contains(&0) {
+            return Err(invalid("a port is from 1 to 65535", "published ports"));
         }
         if self.clients.is_empty() {
             return Err(invalid("nobody may call the load balancer", "clients"));
@@ -504,6 +517,7 @@ mod tests {
             good.clone().with_log_retention_days(0),
             good.clone().with_clients(["10.0.0.1/8"]),
             good.clone().with_clients(["anybody"]),
+            good.clone().with_published_ports([0]),
             good.clone().with_network(network("10.0.0.0/28", Nat::None)),
             good.clone().with_certificate("certificate"),
             good.clone().with_secret("arn:aws:s3:::bucket"),

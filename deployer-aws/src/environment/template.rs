@@ -19,6 +19,8 @@ pub(super) mod output {
     pub(in super::super) const LISTENER: &str = "Listener";
     pub(in super::super) const LOG_GROUP: &str = "LogGroup";
     pub(in super::super) const NAMESPACE: &str = "Namespace";
+    pub(in super::super) const NETWORK_ADDRESS: &str = "NetworkBalancerAddress";
+    pub(in super::super) const NETWORK_BALANCER: &str = "NetworkBalancer";
     pub(in super::super) const PUBLIC_ADDRESSES: &str = "PublicAddresses";
     pub(in super::super) const SECURITY_GROUPS: &str = "SecurityGroups";
     pub(in super::super) const SUBNETS: &str = "Subnets";
@@ -41,6 +43,9 @@ pub(super) fn of(spec: &EnvironmentSpec) -> Value {
     let place = network::write(&mut writer);
     security_groups(&mut writer, &place);
     balancer(&mut writer, &place);
+    if !spec.published_ports.is_empty() {
+        network_balancer(&mut writer, &place);
+    }
     logs(&mut writer);
     table(&mut writer);
     namespace(&mut writer, &place);
@@ -239,6 +244,56 @@ fn balancer(writer: &mut Writer<'_>, place: &network::Place) {
     writer.output(output::ADDRESS, "The load balancer's DNS name", attribute("LoadBalancer", "DNSName"));
     let zone = attribute("LoadBalancer", "CanonicalHostedZoneID");
     writer.output(output::ZONE, "The hosted zone of that name, for alias records", zone);
+}
+
+/// The load balancer of published ports. Its listeners come with the services that publish them.
+fn network_balancer(writer: &mut Writer<'_>, place: &network::Place) {
+    let spec = writer.spec;
+    let ingress: Vec<Value> = spec
+        .published_ports
+        .iter()
+        .flat_map(|port| spec.clients.iter().map(move |block| (port, block)))
+        .map(|(port, block)| json!({"IpProtocol": "tcp", "FromPort": port, "ToPort": port, "CidrIp": block}))
+        .collect();
+    writer.add_tagged(
+        "NetworkBalancerSecurityGroup",
+        "AWS::EC2::SecurityGroup",
+        json!({
+            "GroupDescription": "The load balancer of published ports: who may call it",
+            "VpcId": place.vpc,
+            "SecurityGroupIngress": ingress,
+        }),
+    );
+    writer.add(
+        "PublishedTraffic",
+        "AWS::EC2::SecurityGroupIngress",
+        json!({
+            "Description": "Published ports",
+            "GroupId": attribute("InstanceSecurityGroup", "GroupId"),
+            "IpProtocol": "tcp",
+            "FromPort": 0,
+            "ToPort": 65_535,
+            "SourceSecurityGroupId": attribute("NetworkBalancerSecurityGroup", "GroupId"),
+        }),
+    );
+    writer.add_tagged(
+        "NetworkBalancer",
+        "AWS::ElasticLoadBalancingV2::LoadBalancer",
+        json!({
+            "Type": "network",
+            "Scheme": if spec.internal { "internal" } else { "internet-facing" },
+            "Subnets": place.balancer_subnets,
+            "SecurityGroups": [attribute("NetworkBalancerSecurityGroup", "GroupId")],
+            // An instance in one zone must be reached through the addresses of both.
+            "LoadBalancerAttributes": [{"Key": "load_balancing.cross_zone.enabled", "Value": "true"}],
+        }),
+    );
+    if !place.before_balancer.is_empty() {
+        writer.set("NetworkBalancer", "DependsOn", json!(place.before_balancer));
+    }
+    writer.output(output::NETWORK_BALANCER, "The load balancer of published ports", reference("NetworkBalancer"));
+    let address = attribute("NetworkBalancer", "DNSName");
+    writer.output(output::NETWORK_ADDRESS, "The DNS name of the load balancer of published ports", address);
 }
 
 fn logs(writer: &mut Writer<'_>) {

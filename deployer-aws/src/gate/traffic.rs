@@ -115,7 +115,8 @@ impl TrafficGate {
             return Ok(Counted::default());
         };
         let balancer = balancer(self.site.listener()?);
-        let queries = slot.groups.iter().enumerate().flat_map(|(index, (arn, _))| queries(index, arn, &balancer));
+        let groups = slot.groups.iter().filter(|(arn, _)| self.site.takes_requests(arn));
+        let queries = groups.enumerate().flat_map(|(index, (arn, _))| queries(index, arn, &balancer));
         let queries: Vec<MetricDataQuery> = queries.collect();
         if queries.is_empty() {
             return Err(Error::new(

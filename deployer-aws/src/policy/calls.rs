@@ -30,7 +30,7 @@ const CFN: &str = "cloudformation";
 const CLOUDMAP: &str = "servicediscovery";
 
 /// What is called for deployments.
-pub(super) const DEPLOYING: [Operation; 64] = [
+pub(super) const DEPLOYING: [Operation; 67] = [
     call(
         AUTOSCALING,
         "deregister_scalable_target",
@@ -177,6 +177,13 @@ pub(super) const DEPLOYING: [Operation; 64] = [
         Scope::RulesAndTargetGroups,
         "to whom rules and target groups belong",
     ),
+    call(
+        ELB,
+        "create_listener",
+        &["elasticloadbalancing:CreateListener"],
+        Scope::NetworkBalancer,
+        "a new published port",
+    ),
     call(ELB, "create_rule", &["elasticloadbalancing:CreateRule"], Scope::Listener, "a new route"),
     call(
         ELB,
@@ -184,6 +191,13 @@ pub(super) const DEPLOYING: [Operation; 64] = [
         &["elasticloadbalancing:CreateTargetGroup"],
         Scope::TargetGroups,
         "a pool for a slot",
+    ),
+    call(
+        ELB,
+        "delete_listener",
+        &["elasticloadbalancing:DeleteListener"],
+        Scope::PublishedPorts,
+        "a published port that is gone",
     ),
     call(ELB, "delete_rule", &["elasticloadbalancing:DeleteRule"], Scope::Rules, "a route that is gone"),
     call(
@@ -205,7 +219,7 @@ pub(super) const DEPLOYING: [Operation; 64] = [
         "describe_listeners",
         &["elasticloadbalancing:DescribeListeners"],
         Scope::Everything,
-        "preflight: the listener",
+        "published ports; preflight: the listener",
     ),
     call(
         ELB,
@@ -229,6 +243,13 @@ pub(super) const DEPLOYING: [Operation; 64] = [
         &["elasticloadbalancing:DescribeTargetHealth"],
         Scope::Everything,
         "who is ready and who still drains",
+    ),
+    call(
+        ELB,
+        "modify_listener",
+        &["elasticloadbalancing:ModifyListener"],
+        Scope::PublishedPorts,
+        "weights of published ports",
     ),
     call(ELB, "modify_rule", &["elasticloadbalancing:ModifyRule"], Scope::Rules, "weights: moving the traffic"),
     call(ELB, "modify_target_group", &["elasticloadbalancing:ModifyTargetGroup"], Scope::TargetGroups, "health checks"),

@@ -25,6 +25,10 @@ pub(super) enum Scope {
     HandedRoles,
     Listener,
     Rules,
+    /// The Network Load Balancer, where there is one.
+    NetworkBalancer,
+    /// Its listeners.
+    PublishedPorts,
     TargetGroups,
     RulesAndTargetGroups,
     LogGroup,
@@ -82,6 +86,9 @@ pub(super) struct Facts {
     /// The roles that are handed to tasks.
     roles: Vec<String>,
     listener: Option<String>,
+    network_balancer: Option<String>,
+    /// Whether an environment has one.
+    publishes: bool,
     log_group: Option<String>,
     /// The namespace in which services have names, by ARN.
     namespace: Option<String>,
@@ -102,6 +109,8 @@ impl Facts {
             cluster: options.cluster.clone(),
             roles: std::iter::once(&options.execution_role).chain(&options.task_role).cloned().collect(),
             listener: options.listener.clone(),
+            network_balancer: options.network_balancer.clone(),
+            publishes: false,
             log_group: options.log_group.clone(),
             namespace: options.namespace.as_ref().map(|namespace| namespace.arn.clone()),
             table: program.table.map(str::to_owned),
@@ -119,6 +128,8 @@ impl Facts {
             cluster: spec.name.clone(),
             roles: Vec::new(),
             listener: None,
+            network_balancer: None,
+            publishes: !spec.published_ports.is_empty(),
             log_group: Some(spec.log_group()),
             namespace: None,
             table: Some(spec.name.clone()),
@@ -153,8 +164,8 @@ impl Facts {
         let Account { region, partition, .. } = &self.account;
         let ecs = |what: &str| self.arn("ecs", what);
         let elb = |what: &str| self.arn("elasticloadbalancing", what);
-        // Only with a listener is anything of a load balancer used.
-        let listener = self.listener.as_ref();
+        // Only with a listener or a Network Load Balancer is anything of a load balancer used.
+        let (listener, network) = (self.listener.as_ref(), &self.network_balancer);
         let rules = |listener: &String| format!("{}/*", listener.replacen(":listener/", ":listener-rule/", 1));
         let groups = elb("targetgroup/*");
         Some(match scope {
@@ -171,8 +182,16 @@ impl Facts {
             Scope::HandedRoles => json!(self.roles),
             Scope::Listener => json!(listener?),
             Scope::Rules => json!(rules(listener?)),
-            Scope::TargetGroups => listener.map(|_| json!(groups))?,
-            Scope::RulesAndTargetGroups => json!([rules(listener?), groups]),
+            Scope::NetworkBalancer => json!(network.as_ref()?),
+            Scope::PublishedPorts => {
+                json!(format!("{}/*", network.as_ref()?.replacen(":loadbalancer/", ":listener/", 1)))
+            }
+            Scope::TargetGroups => listener.or(network.as_ref()).map(|_| json!(groups))?,
+            Scope::RulesAndTargetGroups => match (listener, network) {
+                (Some(listener), _) => json!([rules(listener), groups]),
+                (None, Some(_)) => json!([groups]),
+                (None, None) => return None,
+            },
             Scope::LogGroup => {
                 let group = self.arn("logs", &format!("log-group:{}", self.log_group.as_ref()?));
                 json!([group, format!("{group}:*")])
@@ -209,7 +228,10 @@ impl Facts {
                 self.arn("cloudformation", "changeSet/deployer-*"),
             ]),
             // CloudFormation gives them names that keep little of the environment's.
-            Scope::Balancers => json!([elb("loadbalancer/app/*"), elb("listener/app/*")]),
+            Scope::Balancers => {
+                let network = self.publishes.then(|| elb("loadbalancer/net/*"));
+                json!([elb("loadbalancer/app/*"), elb("listener/app/*")].into_iter().chain(network).collect::<Vec<_>>())
+            }
             Scope::Roles => json!(self.iam(&format!("role/{name}-*"))),
             Scope::MachineRole => json!(self.iam(&format!("role/{name}-MachineRole-*"))),
             Scope::Profiles => json!(self.iam(&format!("instance-profile/{name}-*"))),

@@ -67,6 +67,7 @@ impl Target {
 #[derive(Clone, Debug)]
 pub(crate) struct Rule {
     pub(crate) arn: String,
+    /// 0 for a listener.
     pub(crate) priority: u32,
     /// Fields and values, as they were sent.
     pub(crate) conditions: Vec<(String, Vec<String>)>,
@@ -85,6 +86,12 @@ impl Rule {
         known.map(|(_, groups)| groups.as_slice()).unwrap_or_default()
     }
 
+    /// The port of a listener.
+    pub(crate) fn port(&self) -> Option<&str> {
+        let ports = self.conditions.iter().find(|(field, _)| field == "port");
+        ports.and_then(|(_, values)| values.first()).map(String::as_str)
+    }
+
     pub(crate) fn host(&self) -> Option<&str> {
         let hosts = self.conditions.iter().find(|(field, _)| field == "host-header");
         hosts.and_then(|(_, values)| values.first()).map(String::as_str)
@@ -98,7 +105,7 @@ impl Rule {
 
     pub(super) fn takes(&self, host: Option<&str>, path: &str) -> bool {
         self.conditions.iter().all(|(field, values)| match field.as_str() {
-            "host-header" => values.iter().any(|value| Some(value.as_str()) == host),
+            "host-header" | "port" => values.iter().any(|value| Some(value.as_str()) == host),
             _ => values.iter().any(|value| match value.strip_suffix('*') {
                 Some(prefix) => path.starts_with(prefix),
                 None => path == value,

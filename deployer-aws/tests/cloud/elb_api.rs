@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::balancer::{Group, Rule, State};
-use super::{Cloud, LISTENER, Refusal, Tags, arn};
+use super::{Cloud, LISTENER, NETWORK, Refusal, Tags, arn};
 
 type Answer = Result<String, Refusal>;
 
@@ -70,12 +70,24 @@ fn no_group(arn: &str) -> Refusal {
 }
 
 /// What of a request says how a target group is.
-const SETTINGS: [&str; 7] =
-    ["Protocol", "Port", "VpcId", "TargetType", "HealthCheckPath", "HealthCheckIntervalSeconds", "Matcher.HttpCode"];
+const SETTINGS: [&str; 8] = [
+    "Protocol",
+    "Port",
+    "VpcId",
+    "TargetType",
+    "HealthCheckProtocol",
+    "HealthCheckPath",
+    "HealthCheckIntervalSeconds",
+    "Matcher.HttpCode",
+];
 
 impl Cloud {
     pub(super) fn elb(&mut self, action: &str, form: &Form) -> Option<Answer> {
         Some(match action {
+            "DescribeListeners" => self.describe_listeners(form),
+            "CreateListener" => self.create_listener(form),
+            "ModifyListener" => self.modify_listener(form),
+            "DeleteListener" => self.delete_listener(form),
             "DescribeRules" => self.describe_rules(form),
             "CreateRule" => self.create_rule(form),
             "ModifyRule" => self.modify_rule(form),
@@ -100,10 +112,11 @@ impl Cloud {
         let from: usize = form.get("Marker").parse().unwrap_or_default();
         let most = form.get("PageSize").parse().unwrap_or(100).min(100);
         let mut text = "<Rules>".to_owned();
-        for rule in self.rules.values().skip(from).take(most) {
+        let rules: Vec<&Rule> = self.rules.values().filter(|rule| rule.priority > 0).collect();
+        for rule in rules.iter().skip(from).take(most) {
             text += &show_rule(rule);
         }
-        if from + most >= self.rules.len() {
+        if from + most >= rules.len() {
             let _infallible = write!(
                 text,
                 "<member><RuleArn>{LISTENER}/default</RuleArn><Priority>default</Priority><IsDefault>true</IsDefault>\
@@ -112,14 +125,64 @@ impl Cloud {
             );
         }
         text += "</Rules>";
-        if from + most < self.rules.len() {
+        if from + most < rules.len() {
             let _infallible = write!(text, "<NextMarker>{}</NextMarker>", from + most);
         }
         Ok(text)
     }
 
-    fn read_forward(&self, form: &Form) -> Result<Vec<(String, u32)>, Refusal> {
-        let actions = form.members("Actions");
+    fn describe_listeners(&self, form: &Form) -> Answer {
+        if form.get("LoadBalancerArn") != NETWORK {
+            return Err(Refusal::rude("LoadBalancerNotFound", "One or more load balancers not found"));
+        }
+        let listeners: String = self.rules.values().filter(|rule| rule.priority == 0).map(show_listener).collect();
+        Ok(format!("<Listeners>{listeners}</Listeners>"))
+    }
+
+    fn create_listener(&mut self, form: &Form) -> Answer {
+        if form.get("LoadBalancerArn") != NETWORK || form.get("Protocol") != "TCP" {
+            return Err(invalid("only listeners for TCP, on the Network Load Balancer, are known here"));
+        }
+        let port = form.get("Port").to_owned();
+        if !port.parse::<u16>().is_ok_and(|port| port > 0) {
+            return Err(invalid(format!("{port:?} is no port")));
+        }
+        let groups = self.read_forward(form, "DefaultActions", "TCP")?;
+        if self.rules.values().any(|rule| rule.port() == Some(&port)) {
+            let message = "A listener already exists on this port for this load balancer";
+            return Err(Refusal::fair("DuplicateListener", message));
+        }
+        let arn = format!("{}/{:04}", NETWORK.replace(":loadbalancer/", ":listener/"), self.next());
+        let conditions = vec![("port".to_owned(), vec![port])];
+        let listener = Rule { arn: arn.clone(), priority: 0, conditions, forwards: vec![(self.now, groups)] };
+        let shown = show_listener(&listener);
+        self.rules.insert(arn, listener);
+        Ok(format!("<Listeners>{shown}</Listeners>"))
+    }
+
+    fn modify_listener(&mut self, form: &Form) -> Answer {
+        let groups = self.read_forward(form, "DefaultActions", "TCP")?;
+        let now = self.now;
+        let listener = self.rules.get_mut(form.get("ListenerArn")).filter(|rule| rule.priority == 0);
+        let listener = listener.ok_or_else(no_listener)?;
+        let before = listener.forward().to_vec();
+        listener.forwards.push((now, groups.clone()));
+        let shown = show_listener(listener);
+        self.check_flip(&before, &groups);
+        Ok(format!("<Listeners>{shown}</Listeners>"))
+    }
+
+    fn delete_listener(&mut self, form: &Form) -> Answer {
+        let arn = form.get("ListenerArn");
+        if !self.rules.get(arn).is_some_and(|rule| rule.priority == 0) {
+            return Err(no_listener());
+        }
+        self.rules.remove(arn);
+        Ok(String::new())
+    }
+
+    fn read_forward(&self, form: &Form, list: &str, protocol: &str) -> Result<Vec<(String, u32)>, Refusal> {
+        let actions = form.members(list);
         let [action] = actions.as_slice() else { return Err(invalid("there must be one action")) };
         if form.get(&format!("{action}.Type")) != "forward" {
             return Err(invalid("only forward actions are known here"));
@@ -132,8 +195,9 @@ impl Cloud {
             if weight > 999 {
                 return Err(invalid("a weight is more than 999"));
             }
-            if !self.groups.contains_key(&group) {
-                return Err(no_group(&group));
+            let Some(known) = self.groups.get(&group) else { return Err(no_group(&group)) };
+            if known.settings.get("Protocol").map(String::as_str) != Some(protocol) {
+                return Err(Refusal::rude("InvalidConfigurationRequest", format!("{group} is not for {protocol}")));
             }
             if groups.iter().any(|(known, _)| *known == group) {
                 return Err(invalid("a target group is there twice"));
@@ -172,7 +236,7 @@ impl Cloud {
         if !(1..=5).contains(&count) {
             return Err(invalid("a rule has one to five values in its conditions"));
         }
-        let groups = self.read_forward(form)?;
+        let groups = self.read_forward(form, "Actions", "HTTP")?;
         if self.rules.values().any(|rule| rule.priority == priority) {
             return Err(Refusal::fair("PriorityInUse", format!("Priority '{priority}' is currently in use")));
         }
@@ -190,7 +254,7 @@ impl Cloud {
     }
 
     fn modify_rule(&mut self, form: &Form) -> Answer {
-        let groups = self.read_forward(form)?;
+        let groups = self.read_forward(form, "Actions", "HTTP")?;
         let now = self.now;
         let Some(rule) = self.rules.get_mut(form.get("RuleArn")) else { return Err(no_rule()) };
         let before = rule.forward().to_vec();
@@ -271,6 +335,10 @@ impl Cloud {
         let (interval, timeout) = (number("HealthCheckIntervalSeconds"), number("HealthCheckTimeoutSeconds"));
         if !(5..=300).contains(&interval) || !(2..=120).contains(&timeout) || timeout >= interval {
             return Err(invalid("Health check interval must be greater than the timeout."));
+        }
+        if form.get("HealthCheckProtocol") == "TCP" {
+            let asks = form.has("HealthCheckPath") || form.has("Matcher");
+            return if asks { Err(invalid("a check by TCP has no path and no codes")) } else { Ok(()) };
         }
         let path = form.get("HealthCheckPath");
         if !path.starts_with('/') || path.len() > 1_024 {
@@ -382,6 +450,31 @@ fn no_rule() -> Refusal {
     Refusal::fair("RuleNotFound", "One or more rules not found")
 }
 
+fn no_listener() -> Refusal {
+    Refusal::fair("ListenerNotFound", "One or more listeners not found")
+}
+
+fn show_listener(listener: &Rule) -> String {
+    format!(
+        "<member><ListenerArn>{}</ListenerArn><LoadBalancerArn>{NETWORK}</LoadBalancerArn><Port>{}</Port>\
+         <Protocol>TCP</Protocol><DefaultActions>{}</DefaultActions></member>",
+        listener.arn,
+        listener.port().unwrap_or_default(),
+        show_forward(listener)
+    )
+}
+
+fn show_forward(rule: &Rule) -> String {
+    let tuples = rule.forward().iter().map(|(arn, weight)| {
+        format!("<member><TargetGroupArn>{arn}</TargetGroupArn><Weight>{weight}</Weight></member>")
+    });
+    let tuples: String = tuples.collect();
+    format!(
+        "<member><Type>forward</Type><Order>1</Order><ForwardConfig><TargetGroups>{tuples}</TargetGroups></ForwardConfig>\
+         </member>"
+    )
+}
+
 fn show_rule(rule: &Rule) -> String {
     let mut text = format!(
         "<member><RuleArn>{}</RuleArn><Priority>{}</Priority><IsDefault>false</IsDefault><Conditions>",
@@ -395,12 +488,7 @@ fn show_rule(rule: &Rule) -> String {
             "<member><Field>{field}</Field><Values>{values}</Values><{config}><Values>{values}</Values></{config}></member>"
         );
     }
-    text += "</Conditions><Actions><member><Type>forward</Type><Order>1</Order><ForwardConfig><TargetGroups>";
-    for (arn, weight) in rule.forward() {
-        let _infallible =
-            write!(text, "<member><TargetGroupArn>{arn}</TargetGroupArn><Weight>{weight}</Weight></member>");
-    }
-    text + "</TargetGroups></ForwardConfig></member></Actions></member>"
+    text + "</Conditions><Actions>" + &show_forward(rule) + "</Actions></member>"
 }
 
 fn show_group(group: &Group) -> String {

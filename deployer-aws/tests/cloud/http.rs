@@ -26,7 +26,7 @@ use super::cbor;
 use super::elb_api::Form;
 use super::names_api::{NAMESPACE, ZONE};
 use super::strike::{Strike, Strikes};
-use super::{CLUSTER, Cloud, LISTENER, LOG_GROUP, Refusal, arn};
+use super::{CLUSTER, Cloud, LISTENER, LOG_GROUP, NETWORK, Profile, Refusal, arn};
 
 /// When the simulated AWS begins, in milliseconds since 1970.
 pub(crate) const EPOCH_MILLIS: u64 = 1_767_225_600_000;
@@ -245,7 +245,7 @@ impl Wire {
     }
 
     pub(crate) fn options(&self) -> AwsOptions {
-        let (propagation, named) = self.cloud(|cloud| (cloud.profile.propagation, cloud.profile.names));
+        let Profile { propagation, names, publishes, .. } = self.cloud(|cloud| cloud.profile.clone());
         let mut options = AwsOptions::new(CLUSTER, "vpc-1", "arn:aws:iam::123456789012:role/execution")
             .with_subnets(["subnet-1", "subnet-2"])
             .with_security_groups(["sg-1"])
@@ -253,7 +253,10 @@ impl Wire {
             .with_log_group(LOG_GROUP)
             .with_propagation(Duration::from_millis(propagation))
             .with_poll(Duration::from_secs(2));
-        if named {
+        if publishes {
+            options = options.with_network_balancer(NETWORK);
+        }
+        if names {
             let arn = arn("servicediscovery", &format!("namespace/{NAMESPACE}"));
             options = options.with_namespace(Namespace::new(arn, ZONE));
         }

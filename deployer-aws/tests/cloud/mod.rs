@@ -38,6 +38,7 @@ use traffic::Traffic;
 /// The one cluster.
 pub(crate) const CLUSTER: &str = "stage";
 /// The one listener.
+pub(crate) const NETWORK: &str = "arn:aws:elasticloadbalancing:nowhere:123456789012:loadbalancer/net/stage/1";
 pub(crate) const LISTENER: &str = "arn:aws:elasticloadbalancing:nowhere:123456789012:listener/app/stage/1/1";
 /// The one log group.
 pub(crate) const LOG_GROUP: &str = "/deployer/stage";
@@ -65,6 +66,8 @@ pub(crate) struct Profile {
     pub(crate) rates: bool,
     /// Whether services have names.
     pub(crate) names: bool,
+    /// Whether there is a Network Load Balancer.
+    pub(crate) publishes: bool,
 }
 
 impl Default for Profile {
@@ -80,6 +83,7 @@ impl Default for Profile {
             rush: 0,
             rates: false,
             names: false,
+            publishes: false,
         }
     }
 }
@@ -117,7 +121,7 @@ pub(crate) struct Cloud {
     pub(crate) definitions: BTreeMap<String, Vec<Definition>>,
     /// Target groups by ARN.
     pub(crate) groups: BTreeMap<String, Group>,
-    /// Rules by ARN.
+    /// Rules by ARN; and the listeners of the Network Load Balancer, which are like rules with a port for a condition.
     pub(crate) rules: BTreeMap<String, Rule>,
     /// What was asked for with a client token, and what came of it.
     tokens: BTreeMap<String, (String, String)>,

@@ -12,7 +12,7 @@ use deployer_testkit::{Shape, World, simulate};
 use super::Cloud;
 use super::check;
 use super::http::{Process, Request, Wire};
-use super::scenarios::{APP, Act, HOST, Scenario, neighbour};
+use super::scenarios::{APP, Act, HOST, PUBLISHED, Scenario, neighbour};
 use super::strike::Strikes;
 
 /// How long a lease holds in the runs.
@@ -156,6 +156,9 @@ impl Stage {
         let began = world.clock().elapsed();
         if self.scenario.traffic {
             wire.cloud(|cloud| cloud.start_traffic(HOST, 100));
+            if self.scenario.profile.publishes {
+                wire.cloud(|cloud| cloud.start_traffic(PUBLISHED, 100));
+            }
         }
         wire.cloud(Cloud::begin_rush);
         let known = self.records(&world).await.len();

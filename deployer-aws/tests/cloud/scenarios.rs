@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use deployer_core::{
-    AppSpec, CanaryStep, Hook, HookPoint, ReleaseNumber, Route, Scaling, ScalingSchedule, ScalingTarget, ServiceSpec,
-    Strategy,
+    AppSpec, CanaryStep, Hook, HookPoint, Port, ReleaseNumber, Route, Scaling, ScalingSchedule, ScalingTarget,
+    ServiceSpec, Strategy,
 };
 
 use super::Profile;
 
 pub(crate) const APP: &str = "shop";
 pub(crate) const HOST: &str = "shop.example";
+/// A published port.
+pub(crate) const PUBLISHED: &str = "5432";
 const SECOND: Duration = Duration::from_secs(1);
 
 /// What somebody does with an application.
@@ -66,6 +68,12 @@ impl Scenario {
         self
     }
 
+    /// Where there is a Network Load Balancer.
+    fn published(mut self) -> Self {
+        self.profile.publishes = true;
+        self
+    }
+
     fn where_draining_counts(mut self) -> Self {
         self.profile.draining_counts = true;
         self
@@ -105,6 +113,14 @@ fn scaled(version: &str, max: u32, strategy: &Strategy) -> ServiceSpec {
 
 fn broken(how: &str, strategy: &Strategy) -> AppSpec {
     app([("web", web("broken", strategy.clone()).with_env("BROKEN", how))])
+}
+
+/// The web service, with one of its ports published as well.
+fn both_ways(version: &str, strategy: &Strategy) -> AppSpec {
+    app([(
+        "web",
+        web(version, strategy.clone()).with_port(Port::published(8080, PUBLISHED.parse().unwrap_or_default())),
+    )])
 }
 
 fn deploy(spec: AppSpec) -> Act {
@@ -191,6 +207,24 @@ pub(crate) fn all() -> Vec<Scenario> {
             .serving(only("v1", &blue_green))
             .named()
             .ending("rolled-back"),
+        Scenario::new("published", deploy(both_ways("v2", &blue_green)))
+            .serving(both_ways("v1", &blue_green))
+            .published(),
+        Scenario::new("published/canary", deploy(both_ways("v2", &canary)))
+            .serving(both_ways("v1", &canary))
+            .published(),
+        Scenario::new("published/begins", deploy(both_ways("v2", &blue_green)))
+            .serving(only("v1", &blue_green))
+            .without_traffic()
+            .published(),
+        Scenario::new("published/rollback", Act::Rollback(None))
+            .serving(both_ways("v1", &warm))
+            .serving(both_ways("v2", &warm))
+            .published(),
+        Scenario::new("published/destroy", Act::Destroy)
+            .serving(both_ways("v1", &blue_green))
+            .without_traffic()
+            .published(),
         Scenario::new("named/destroy", Act::Destroy).serving(both("v1", "succeed")).without_traffic().named(),
         Scenario::new("destroy", Act::Destroy).serving(both("v1", "succeed")).without_traffic(),
     ]

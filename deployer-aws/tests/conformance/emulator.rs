@@ -47,7 +47,6 @@ impl Site for Emulator {
             .with_targets(TargetRegistration::Orchestrator)
             .draining()
             .lacking(Need::InternalNames, "calls between services do not pass the load balancer")
-            .lacking(Need::PublishedPorts, "an Application Load Balancer serves routes")
             .lacking(Need::Volumes, "volumes are kept on EFS, which is not the application's")
             .lacking(Need::Counters, "CloudWatch counts, and only after a minute")
             .known_gap(
@@ -91,7 +90,8 @@ impl Plot {
         make_table().await?;
         let stage = Stage::new(name).await?;
         let store = DynamoStore::new(&config(), TABLE);
-        let mut backend = stage.backend(&config(), stage.options(), Arc::new(store))?;
+        let options = stage.options().with_network_balancer(&stage.network);
+        let mut backend = stage.backend(&config(), options, Arc::new(store))?;
         backend.builder = Arc::new(DockerBuilder::new(Engine::connect().await?));
         Ok(Self { stage, backend, app: AppName::new(name)? })
     }
@@ -267,6 +267,7 @@ impl Scope for Plot {
         };
         let answer = match entrance {
             Entrance::Route(route) => get(self.stage.port, route.host.as_deref().unwrap_or("localhost"), path).await,
+            Entrance::Published(port) => get(*port, "localhost", path).await,
             other => Err(CaseFailure::new(format!("{other:?} is not known here"))),
         };
         answer.map_err(|failure| failure.to_string())

@@ -87,6 +87,16 @@ def _problem_with(actions):
     return None
 
 
+def _mismatch(actions, is_network):
+    """The refusal of target groups whose protocol is not one of the load balancer's."""
+    for entry in (entry for action in actions for entry in (action.get("ForwardConfig") or {}).get("TargetGroups", [])):
+        group = stock._tgs[entry["TargetGroupArn"]]
+        if is_network != (group.get("Protocol") in ("TCP", "UDP", "TCP_UDP", "TLS")):
+            message = f"The target group '{group['TargetGroupName']}' has a protocol that the listener cannot forward to"
+            return stock._error("InvalidConfigurationRequest", message)
+    return None
+
+
 async def _execute_actions(actions, *args, **options):
     """For requests that come in by ministack's own port: the weights decide on the target group."""
     chosen = []
@@ -179,7 +189,11 @@ def _set_rule_priorities(params):
 def _create_listener(params):
     load_balancer = value_of(params, "LoadBalancerArn")
     port = value_of(params, "Port")
-    refusal = _problem_with(_parse_actions(params))
+    is_network = stock._lbs.get(load_balancer, {}).get("Type") == "network"
+    if is_network != (value_of(params, "Protocol") in ("TCP", "UDP", "TCP_UDP", "TLS")):
+        message = f"Listener protocol '{value_of(params, 'Protocol')}' is not supported by the load balancer"
+        return stock._error("ValidationError", message)
+    refusal = _problem_with(_parse_actions(params)) or _mismatch(_parse_actions(params), is_network)
     if refusal:
         return refusal
     for listener in stock._listeners.values():
@@ -250,6 +264,9 @@ def _create_target_group(params):
     refusal = _health_check_problem(params)
     if refusal:
         return refusal
+    protocol = value_of(params, "Protocol")
+    if not value_of(params, "HealthCheckProtocol"):
+        params = {**params, "HealthCheckProtocol": ["TCP" if protocol in ("TCP", "TLS", "UDP") else "HTTP"]}
     for group in stock._tgs.values():
         if group["TargetGroupName"] != name:
             continue
@@ -462,6 +479,9 @@ def _describe_tags(params):
 # What AWS gives every account: https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-limits.html
 _LIMITS = {
     "application-load-balancers": 50,
+    "listeners-per-network-load-balancer": 50,
+    "network-load-balancers": 50,
+    "target-groups-per-network-load-balancer": 3000,
     "listeners-per-application-load-balancer": 50,
     "rules-per-application-load-balancer": 100,
     "target-groups": 3000,

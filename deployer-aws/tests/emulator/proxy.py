@@ -1,6 +1,7 @@
 """The data plane of the load balancers: a real TCP listener on 127.0.0.1 for every listener of every load balancer.
 
 A listener with a port of 1024 or more that is free answers there, any other at a free port; `addresses()` tells where.
+Those of Network Load Balancers pass each connection on to one target. Those of others speak
 HTTP/1.1 with keep-alive towards the client, a connection of its own to the target for every request, bodies passed on
 as they come. A request is sent once: only when a connection to a target cannot even be made is another one tried.
 """
@@ -70,9 +71,13 @@ class Listener:
         self.clients.add(writer)
         try:
             with scope_of(self.arn):
+                listener = stock._listeners.get(self.arn) or {}
+                if listener.get("Protocol") == "TCP":
+                    await _pass_on(listener, reader, writer)
+                    return
                 while await Exchange(self.arn, reader, writer).run():
                     pass
-        except (OSError, EOFError, asyncio.LimitOverrunError):
+        except (OSError, EOFError, asyncio.LimitOverrunError, TargetFailed):
             pass
         except Exception as error:
             print("lab: proxy:", repr(error), flush=True)
@@ -275,6 +280,25 @@ class Exchange:
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         for one in both:
             one.cancel()
+
+
+async def _pass_on(listener, reader, writer):
+    """Connects a client with a target until both have said all they have to say."""
+    group_arn = choose_group(listener["DefaultActions"][-1])
+    if group_arn is None:
+        return
+    target, target_reader, target_writer = await _connect(group_arn)
+    target.connections.add(target_writer)
+
+    async def pump(source, sink):
+        await _pump(source, sink)
+        sink.write_eof()
+
+    try:
+        await asyncio.gather(pump(reader, target_writer), pump(target_reader, writer))
+    finally:
+        target.connections.discard(target_writer)
+        target_writer.close()
 
 
 def choose_group(action):

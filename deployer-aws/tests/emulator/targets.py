@@ -248,6 +248,9 @@ async def _problem_of(target, group):
     """What is wrong with a target, as (reason, description), or None."""
     timeout = float(group.get("HealthCheckTimeoutSeconds", 5))
     try:
+        if group.get("HealthCheckProtocol") == "TCP":
+            await asyncio.wait_for(_connect(target, group), timeout)
+            return None
         code = await asyncio.wait_for(_request(target, group), timeout)
     except (TimeoutError, asyncio.TimeoutError):
         return "Target.Timeout", "Request timed out"
@@ -258,9 +261,18 @@ async def _problem_of(target, group):
     return "Target.ResponseCodeMismatch", f"Health checks failed with these codes: [{code}]"
 
 
-async def _request(target, group):
+def _probed_port(target, group):
     port = group.get("HealthCheckPort", "traffic-port")
-    port = target.port if port == "traffic-port" else int(port)
+    return target.port if port == "traffic-port" else int(port)
+
+
+async def _connect(target, group):
+    _, writer = await asyncio.open_connection(target.id, _probed_port(target, group))
+    writer.close()
+
+
+async def _request(target, group):
+    port = _probed_port(target, group)
     reader, writer = await asyncio.open_connection(target.id, port)
     try:
         head = (

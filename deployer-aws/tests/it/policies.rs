@@ -26,6 +26,7 @@ fn options() -> AwsOptions {
     AwsOptions::new("staging", "vpc-1", "arn:aws:iam::123456789012:role/staging-ExecutionRole-1")
         .with_task_role("arn:aws:iam::123456789012:role/staging-TaskRole-1")
         .with_listener(format!("{elb}:listener/app/stagi-LoadB-1/0123456789abcdef/fedcba9876543210"))
+        .with_network_balancer(format!("{elb}:loadbalancer/net/stagi-Netwo-1/0123456789abcdef"))
         .with_log_group("/deployer/staging")
         .with_namespace(Namespace::new("arn:aws:servicediscovery:eu-central-1:123456789012:namespace/ns-1", "staging"))
 }

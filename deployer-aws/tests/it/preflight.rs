@@ -6,7 +6,9 @@ use aws_sdk_elasticloadbalancingv2::types::{
     Action, ActionTypeEnum, FixedResponseActionConfig, HostHeaderConditionConfig, RuleCondition,
 };
 use deployer_aws::{AwsOptions, Capacity, CapacityProvider};
-use deployer_core::{AppSpec, DeployOptions, Deployer, DeploymentId, Error, ErrorKind, Problems, Route, ServiceSpec};
+use deployer_core::{
+    AppSpec, DeployOptions, Deployer, DeploymentId, Error, ErrorKind, Port, Problems, Route, ServiceSpec,
+};
 use deployer_testkit::MemoryStore;
 
 use crate::stage::{Stage, config};
@@ -60,6 +62,20 @@ async fn all_that_would_stop_an_application_is_told_at_once() {
     let error = error.unwrap_err();
     let expected = ["environment.cluster", "environment.listener", "environment.log-group", "environment.subnets"];
     assert_eq!(paths(&error), expected, "{error}");
+
+    // Published ports without a load balancer for them, and with one that is not there.
+    let mut publishing = spec(&stage, "ours.example");
+    for service in publishing.services.values_mut() {
+        service.workload.ports.push(Port::published(8080, 5432));
+    }
+    let error = fine.plan(&publishing, &DeployOptions::default()).await.unwrap_err();
+    assert_eq!(paths(&error), ["services.web.ports[0]"], "{error}");
+    let gone = stage.network.replace("/net/", "/net/gone-");
+    let wrong = stage.options().with_network_balancer(gone);
+    let error = deployer(&stage, wrong).plan(&publishing, &DeployOptions::default()).await.unwrap_err();
+    assert_eq!(paths(&error), ["environment.network-balancer"], "{error}");
+    let right = stage.options().with_network_balancer(&stage.network);
+    deployer(&stage, right).plan(&publishing, &DeployOptions::default()).await.unwrap();
 
     // Of another account, and with what the cluster does not have.
     let provider = CapacityProvider { name: "FARGATE_SPOT".to_owned(), weight: 1, base: 0 };

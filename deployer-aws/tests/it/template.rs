@@ -16,6 +16,7 @@ fn specs() -> Vec<(&'static str, EnvironmentSpec)> {
         .with_certificate(secret("acm", "certificate/two"))
         .with_clients(["10.0.0.0/8", "192.168.0.0/16"])
         .with_internal(true)
+        .with_published_ports([5432, 6379])
         .with_traffic_between_instances(true)
         .with_log_retention_days(7)
         .with_keep_logs(false)

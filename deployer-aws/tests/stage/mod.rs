@@ -11,7 +11,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
-use aws_sdk_elasticloadbalancingv2::types::{Action, ActionTypeEnum, FixedResponseActionConfig, ProtocolEnum};
+use aws_sdk_elasticloadbalancingv2::types::{
+    Action, ActionTypeEnum, FixedResponseActionConfig, LoadBalancerTypeEnum, ProtocolEnum,
+};
 use bollard::Docker;
 use bollard::auth::DockerCredentials;
 use bollard::query_parameters::{
@@ -63,6 +65,8 @@ pub(crate) struct Stage {
     /// The cluster's name, and that of everything else.
     pub(crate) name: String,
     balancer: String,
+    /// The ARN of a Network Load Balancer.
+    pub(crate) network: String,
     /// The listener's ARN.
     pub(crate) listener: String,
     /// The port of this machine on which the listener listens.
@@ -85,8 +89,12 @@ impl Stage {
         let made = made.map_err(broken("the load balancer"))?;
         let balancer = made.load_balancers().first().and_then(|one| one.load_balancer_arn()).unwrap_or_default();
         let (listener, port) = listen(&elb, balancer).await?;
-        let (balancer, image) = (balancer.to_owned(), format!("{REGISTRY}/{name}:shop"));
-        let stage = Self { docker, ecs, elb, ecr, name: name.to_owned(), balancer, listener, port, image };
+        let call = elb.create_load_balancer().name(format!("{name}-ports")).r#type(LoadBalancerTypeEnum::Network);
+        let network = call.subnets("subnet-1").subnets("subnet-2").send().await.map_err(broken("the load balancer"))?;
+        let network = network.load_balancers().first().and_then(|one| one.load_balancer_arn()).unwrap_or_default();
+        let (balancer, network) = (balancer.to_owned(), network.to_owned());
+        let (name, image) = (name.to_owned(), format!("{REGISTRY}/{name}:shop"));
+        let stage = Self { docker, ecs, elb, ecr, name, balancer, network, listener, port, image };
         if let Err(failure) = stage.push_image().await {
             stage.clear().await?;
             return Err(failure);
@@ -94,7 +102,7 @@ impl Stage {
         Ok(stage)
     }
 
-    /// How a backend uses it: as quick as the emulator is.
+    /// How a backend uses it, without the Network Load Balancer: as quick as the emulator is.
     pub(crate) fn options(&self) -> AwsOptions {
         AwsOptions::new(&self.name, VPC, "arn:aws:iam::123456789012:role/execution")
             .with_subnets(["subnet-1", "subnet-2"])
@@ -152,7 +160,9 @@ impl Stage {
             let _gone = self.ecs.stop_task().cluster(&self.name).task(task).send().await;
         }
         let _gone = self.elb.delete_listener().listener_arn(&self.listener).send().await;
-        let _gone = self.elb.delete_load_balancer().load_balancer_arn(&self.balancer).send().await;
+        for balancer in [&self.balancer, &self.network] {
+            let _gone = self.elb.delete_load_balancer().load_balancer_arn(balancer).send().await;
+        }
         for group in groups {
             let _gone = self.elb.delete_target_group().target_group_arn(group).send().await;
         }

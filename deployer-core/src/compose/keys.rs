@@ -186,7 +186,7 @@ pub(super) const SERVICE: Section = Section::compose(
         key("pid", Deployed).ecs(NOT_ON_ECS),
         key("pids_limit", Deployed).ecs(NOT_ON_ECS),
         key("platform", Deployed).ecs(Translated("it has to be that of the environment")),
-        key("ports", Deployed).ecs(Translated("routes instead of published ports")),
+        key("ports", Deployed).ecs(Translated("published on a Network Load Balancer, where there is one")),
         key("post_start", Refused("use a hook of `x-deployer` at the point post-deploy")),
         key("pre_start", Refused("use a hook of `x-deployer` at the point pre-deploy")),
         key("pre_stop", Refused("use a hook of `x-deployer` at the point pre-stop")),

@@ -182,6 +182,9 @@ pub(crate) struct EnvironmentChange {
     /// Serve clients inside the network only
     #[arg(long)]
     pub(crate) internal: bool,
+    /// Let services publish this port, on a load balancer of its own
+    #[arg(long = "publish", value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) published_ports: Vec<u16>,
     /// Let instances reach each other, as services must that call each other by name
     #[arg(long)]
     pub(crate) connected: bool,

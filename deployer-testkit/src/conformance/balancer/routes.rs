@@ -218,11 +218,22 @@ async fn hosts(ground: &Ground) -> CaseResult {
 
 async fn published(ground: &Ground) -> CaseResult {
     let port = ground.scope.free_port();
-    let mut service = ground.serves("a");
-    let target = service.routes.first().map_or(80, |route| route.port);
-    service.workload.ports = vec![Port::published(target, port)];
-    ground.serving(service, 1).await?;
-    ground.answered_by(&Entrance::Published(port), "a", 3).await
+    let publishing = |version: &str| {
+        let mut service = ground.serves(version);
+        let target = service.routes.first().map_or(80, |route| route.port);
+        service.workload.ports = vec![Port::published(target, port)];
+        service
+    };
+    let first = ground.serving(publishing("a"), 1).await?;
+    ground.answered_by(&Entrance::Published(port), "a", 3).await?;
+    let second = ground.prepared(publishing("b")).await?;
+    let running = ground.running(&second, 1).await?;
+    ground.register(&second, &running).await?;
+    ground.answered_by(&Entrance::Published(port), "a", 2).await?;
+    ground.weigh(&[(&first, 0), (&second, 100)]).await?;
+    // The same weights as the route.
+    ground.answered_by(&Ground::entrance(&second), "b", 2).await?;
+    ground.answered_by(&Entrance::Published(port), "b", 2).await
 }
 
 async fn internal(ground: &Ground) -> CaseResult {

@@ -51,6 +51,7 @@ pub(crate) async fn environment(global: &Global, command: EnvironmentCommand) ->
 fn spec(change: &EnvironmentChange) -> EnvironmentSpec {
     let spec = EnvironmentSpec::new(&change.name)
         .with_internal(change.internal)
+        .with_published_ports(change.published_ports.iter().copied())
         .with_traffic_between_instances(change.connected);
     let spec = change.secrets.iter().fold(spec, |spec, arn| spec.with_secret(arn));
     change.certificates.iter().fold(spec, |spec, arn| spec.with_certificate(arn))
@@ -64,6 +65,7 @@ fn tell(global: &Global, name: &str, before: &str, there: &EnvironmentOutputs) -
             "name": name,
             "cluster": there.options.cluster,
             "address": there.address,
+            "published": there.published_address,
             "listener": listener,
             "logs": logs,
             "table": there.table,
@@ -72,7 +74,7 @@ fn tell(global: &Global, name: &str, before: &str, there: &EnvironmentOutputs) -
     }
     let mut text = before.to_owned();
     let rows = [("address", there.address.as_str()), ("listener", listener), ("logs", logs), ("table", &there.table)];
-    for (what, value) in rows {
+    for (what, value) in rows.into_iter().chain(there.published_address.as_deref().map(|name| ("published", name))) {
         let _ = writeln!(text, "  {what:<9} {value}");
     }
     let _ = writeln!(text, "deploy to it with `--on aws:{name}`");

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use deployer_core::{
-    AppName, Error, ErrorKind, Outcome, Release, Result, RetainRoutes, RevisionId, Route, ServiceName, ServiceRelease,
+    AppName, Error, ErrorKind, Outcome, Release, Result, RetainRoutes, RevisionId, ServiceName, ServiceRelease,
 };
 use futures_util::future::{try_join, try_join_all, try_join3};
 
-use super::groups::{Purpose, ports};
+use super::groups::{Inlet, Purpose, inlets};
 use super::rules::{LiveRule, Match};
 use super::weights::of_letters;
 use crate::ecs::Slot;
@@ -24,11 +24,13 @@ const GROUPS: usize = 5;
 impl Site {
     pub(super) async fn ensure_routes(&self, release: &Release) -> Result<Outcome> {
         let routed: Vec<(&ServiceName, &ServiceRelease)> =
-            release.services.iter().filter(|(_, service)| !service.routes.is_empty()).collect();
+            release.services.iter().filter(|(_, service)| !inlets(service).is_empty()).collect();
         if routed.is_empty() {
             return Ok(Outcome::AlreadyThere);
         }
-        self.listener()?;
+        for (matches, _) in routed.iter().flat_map(|(_, service)| Match::all_of(service)) {
+            self.entrance(&matches)?;
+        }
         let (rules, slots) = try_join(self.rules(), self.slots(&release.app)).await?;
         if is_complete(&release.app, &routed, &rules, &slots) {
             return Ok(Outcome::AlreadyThere);
@@ -39,10 +41,11 @@ impl Site {
         let mut outcome = Outcome::AlreadyThere;
         for (name, service) in routed {
             let letters = letters(&slots, &service.revision(name));
-            let wanted = ports(service).into_iter().flat_map(|port| letters.iter().map(move |letter| (port, *letter)));
-            let groups = wanted.map(async |(port, letter)| {
-                let (arn, made) = self.ensure_group(&release.app, name, service, (port, letter)).await?;
-                Ok::<_, Error>((port, letter, arn, made))
+            let wanted =
+                inlets(service).into_iter().flat_map(|inlet| letters.iter().map(move |letter| (inlet, *letter)));
+            let groups = wanted.map(async |(inlet, letter)| {
+                let (arn, made) = self.ensure_group(&release.app, name, service, (inlet, letter)).await?;
+                Ok::<_, Error>((inlet, letter, arn, made))
             });
             let groups = try_join_all(groups).await?;
             if groups.iter().any(|(.., made)| *made) {
@@ -52,19 +55,19 @@ impl Site {
             let owned =
                 |rule: &&LiveRule| rule.owner().is_some_and(|owner| owner.app == release.app && owner.service == *name);
             let weights = of_letters(&rules.iter().filter(owned).collect::<Vec<_>>(), name);
-            for route in &service.routes {
-                let of_port = groups.iter().filter(|(port, ..)| *port == route.port);
-                let of_port: Vec<(String, i32)> = of_port
+            for (matches, inlet) in Match::all_of(service) {
+                let of_inlet = groups.iter().filter(|(of, ..)| *of == inlet);
+                let of_inlet: Vec<(String, i32)> = of_inlet
                     .map(|(_, letter, arn, _)| (arn.clone(), weights.get(letter).copied().map_or(0, i32::from)))
                     .collect();
-                outcome = outcome.and(self.ensure_rule(&rules, &Match::of(route), name, of_port, &mut taken).await?);
+                outcome = outcome.and(self.ensure_rule(&rules, &matches, name, of_inlet, &mut taken).await?);
             }
         }
         let had = rules.iter().any(|rule| rule.owner().is_some_and(|owner| owner.app == release.app));
         Ok(if had && outcome == Outcome::Created { Outcome::Changed } else { outcome })
     }
 
-    /// The rule for a route, with these target groups in it.
+    /// The rule for a route or a published port, with these target groups in it.
     async fn ensure_rule(
         &self,
         rules: &[LiveRule],
@@ -145,8 +148,8 @@ impl Surplus {
     ) -> Self {
         let wanted = |rule: &LiveRule| {
             rule.owner().is_some_and(|owner| {
-                let routes = kept.get(&owner.service).map(|service| service.routes.as_slice()).unwrap_or_default();
-                routes.iter().any(|route| rule.matches == Some(Match::of(route)) && route.port == owner.port)
+                let all = kept.get(&owner.service).map(|service| Match::all_of(service)).unwrap_or_default();
+                all.iter().any(|(matches, inlet)| rule.matches.as_ref() == Some(matches) && *inlet == owner.inlet)
             })
         };
         let ours = |rule: &&LiveRule| rule.owner().is_some_and(|owner| owner.app == *app);
@@ -156,7 +159,7 @@ impl Surplus {
         for rule in stay {
             let belongs = |arn: &String| {
                 let of = rule.ours.get(arn).zip(rule.owner());
-                of.is_some_and(|(one, owner)| one.service == owner.service && one.port == owner.port)
+                of.is_some_and(|(one, owner)| one.service == owner.service && one.inlet == owner.inlet)
             };
             let (stays, leaves): (Vec<_>, Vec<_>) = rule.groups.iter().partition(|(arn, _)| belongs(arn));
             referred.extend(stays.iter().map(|(arn, _)| arn));
@@ -173,35 +176,38 @@ impl Surplus {
     }
 }
 
-/// Whether every route has its rule, with a target group for each slot in it.
+/// Whether every route and published port has its rule, with a target group for each slot in it.
 fn is_complete(app: &AppName, routed: &[(&ServiceName, &ServiceRelease)], rules: &[LiveRule], slots: &[Slot]) -> bool {
     routed.iter().all(|(name, service)| {
         let letters = letters(slots, &service.revision(name));
-        let has = |rule: &LiveRule, letter: char, port: u16| {
-            let purpose = Purpose { app: app.clone(), service: (*name).clone(), letter, port };
+        let has = |rule: &LiveRule, letter: char, inlet: Inlet| {
+            let purpose = Purpose { app: app.clone(), service: (*name).clone(), letter, inlet };
             rule.owner().is_some_and(|owner| owner.app == *app) && rule.ours.values().any(|one| *one == purpose)
         };
-        service.routes.iter().all(|route| {
-            let rule = rules.iter().find(|rule| rule.matches == Some(Match::of(route)));
-            rule.is_some_and(|rule| letters.iter().all(|letter| has(rule, *letter, route.port)))
+        Match::all_of(service).into_iter().all(|(matches, inlet)| {
+            let rule = rules.iter().find(|rule| rule.matches.as_ref() == Some(&matches));
+            rule.is_some_and(|rule| letters.iter().all(|letter| has(rule, *letter, inlet)))
         })
     })
 }
 
-/// No other application has one of the routes.
+/// No other application has one of the routes and published ports.
 fn check_free(app: &AppName, routed: &[(&ServiceName, &ServiceRelease)], rules: &[LiveRule]) -> Result<()> {
-    for route in routed.iter().flat_map(|(_, service)| &service.routes) {
-        let Taken::By(who) = Taken::of(app, route, rules) else { continue };
-        let host = route.host.as_deref().unwrap_or("*");
-        return Err(Error::new(ErrorKind::AlreadyExists, "somebody else has the route")
-            .with_resource(format!("{host}{}", route.path))
+    for (matches, _) in routed.iter().flat_map(|(_, service)| Match::all_of(service)) {
+        let Taken::By(who) = Taken::of(app, &matches, rules) else { continue };
+        let kind = match matches {
+            Match::Requests { .. } => ErrorKind::AlreadyExists,
+            Match::Connections { .. } => ErrorKind::Exhausted,
+        };
+        return Err(Error::new(kind, format!("somebody else has the {}", matches.kind()))
+            .with_resource(matches.to_string())
             .with_context("taken by", who)
-            .with_help("choose another host or path, or remove the other one"));
+            .with_help(format!("choose another {}, or remove the other one", matches.choice())));
     }
     Ok(())
 }
 
-/// Who has a route.
+/// Who has a route or a published port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
     /// Nobody.
@@ -213,9 +219,9 @@ pub(crate) enum Taken {
 }
 
 impl Taken {
-    /// Who has a route of an application.
-    pub(crate) fn of(app: &AppName, route: &Route, rules: &[LiveRule]) -> Self {
-        let Some(rule) = rules.iter().find(|rule| rule.matches == Some(Match::of(route))) else { return Self::Free };
+    /// Who has a route or a published port of an application.
+    pub(crate) fn of(app: &AppName, matches: &Match, rules: &[LiveRule]) -> Self {
+        let Some(rule) = rules.iter().find(|rule| rule.matches.as_ref() == Some(matches)) else { return Self::Free };
         match rule.owner() {
             Some(owner) if owner.app == *app => Self::Ours,
             Some(owner) => Self::By(format!("{} of {}", owner.service, owner.app)),

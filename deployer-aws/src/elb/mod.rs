@@ -1,4 +1,4 @@
-//! Traffic through an Application Load Balancer.
+//! Traffic through an Application Load Balancer, and a Network Load Balancer for published ports.
 
 mod ensure;
 mod groups;
@@ -18,23 +18,24 @@ use futures_util::future::try_join;
 use tokio::sync::Mutex;
 
 pub(crate) use self::ensure::Taken;
-pub(crate) use self::groups::{KnownGroup, TargetHealth};
-pub(crate) use self::rules::LiveRule;
+pub(crate) use self::groups::{Inlet, KnownGroup, TargetHealth};
+pub(crate) use self::rules::{LiveRule, Match};
 use crate::ecs::Slot;
 use crate::site::Site;
 
 /// Brings traffic to instances through the rules of a listener of an Application Load Balancer: one rule for each route,
-/// with a target group for each slot of the service and the weights between them.
+/// with a target group for each slot of the service and the weights between them. A published port is a listener of a Network
+/// Load Balancer in the same way.
 ///
 /// ECS registers and deregisters the instances. Calls between services do not pass here.
 #[derive(Clone, Debug)]
-pub struct AlbBalancer {
+pub struct ElbBalancer {
     site: Arc<Site>,
     /// ELB has no way to change weights only if they are as expected: within one process, one at a time does.
     shifting: Arc<Mutex<()>>,
 }
 
-impl AlbBalancer {
+impl ElbBalancer {
     pub(crate) fn new(site: Arc<Site>) -> Self {
         Self { site, shifting: Arc::default() }
     }
@@ -64,7 +65,7 @@ fn by_service<'a>(app: &AppName, rules: &'a [LiveRule], slots: &'a [Slot]) -> BT
 }
 
 #[async_trait]
-impl LoadBalancer for AlbBalancer {
+impl LoadBalancer for ElbBalancer {
     fn capabilities(&self) -> BalancerCapabilities {
         BalancerCapabilities::new(TargetRegistration::Orchestrator)
             .with_propagation(self.site.options.propagation)

@@ -10,7 +10,7 @@ use super::rules::LiveRule;
 use crate::site::Site;
 
 /// The weights of the slots in the rules of a service, by letter: those of the first rule, which all others have as well
-/// but while they are being changed.
+/// but while they are being changed, and then before it.
 pub(super) fn of_letters(rules: &[&LiveRule], service: &ServiceName) -> BTreeMap<char, u8> {
     rules.first().map(|rule| of_rule(rule, service)).unwrap_or_default()
 }
@@ -65,7 +65,7 @@ impl Site {
                 .with_context("found", version(&of_letters(&traffic.rules, &request.service)).0)
                 .with_context("expected", request.expected.0.clone()));
         }
-        let changes = other.iter().chain(&claimed).map(async |rule| {
+        let change = async |rule: &LiveRule| {
             let weight = |arn: &String| {
                 let ours = rule.ours.get(arn).filter(|purpose| purpose.service == request.service);
                 ours.and_then(|purpose| wanted.get(&purpose.letter)).copied().unwrap_or_default()
@@ -73,9 +73,15 @@ impl Site {
             let groups: Vec<(String, i32)> =
                 rule.groups.iter().map(|(arn, _)| (arn.clone(), i32::from(weight(arn)))).collect();
             self.modify_rule(rule, &groups).await
-        });
-        let changed = try_join_all(changes).await?.len();
-        Ok(if changed == 0 { Outcome::AlreadyThere } else { Outcome::Changed })
+        };
+        // The first rule tells what the weights are, so it changes last: whoever comes after a half of it sees that it is to be
+        // done again.
+        let telling = traffic.rules.first().map(|rule| &rule.arn);
+        let (last, rest): (Vec<&LiveRule>, Vec<&LiveRule>) =
+            other.into_iter().chain(claimed).partition(|rule| Some(&rule.arn) == telling);
+        try_join_all(rest.iter().map(|rule| change(rule))).await?;
+        try_join_all(last.iter().map(|rule| change(rule))).await?;
+        Ok(if rest.is_empty() && last.is_empty() { Outcome::AlreadyThere } else { Outcome::Changed })
     }
 }
 

@@ -1,6 +1,7 @@
-//! Target groups: one for each port and slot of a service.
+//! Target groups: one for each inlet and slot of a service.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use aws_sdk_elasticloadbalancingv2::types::{
@@ -10,6 +11,7 @@ use aws_sdk_elasticloadbalancingv2::types::{
 use deployer_core::{AppName, Digest, Error, ErrorKind, Probe, Result, ServiceName, ServiceRelease};
 use futures_util::future::try_join_all;
 
+use super::rules::Match;
 use crate::failure::{failed, is};
 use crate::naming::{self, tag};
 use crate::site::Site;
@@ -40,7 +42,50 @@ pub(crate) struct Purpose {
     pub(crate) app: AppName,
     pub(crate) service: ServiceName,
     pub(crate) letter: char,
+    pub(crate) inlet: Inlet,
+}
+
+/// A port inside instances, and what a load balancer sends there. A target group belongs to one load balancer, so a port with
+/// routes that is published as well is two inlets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Inlet {
     pub(crate) port: u16,
+    pub(crate) protocol: Protocol,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Protocol {
+    /// Requests, from an Application Load Balancer.
+    Http,
+    /// Connections, from a Network Load Balancer.
+    Tcp,
+}
+
+impl Inlet {
+    pub(super) const fn http(port: u16) -> Self {
+        Self { port, protocol: Protocol::Http }
+    }
+
+    pub(super) const fn tcp(port: u16) -> Self {
+        Self { port, protocol: Protocol::Tcp }
+    }
+
+    /// Reads what [`Display`](fmt::Display) writes.
+    fn read(text: &str) -> Option<Self> {
+        match text.strip_suffix("/tcp") {
+            Some(port) => Some(Self::tcp(port.parse().ok()?)),
+            None => Some(Self::http(text.parse().ok()?)),
+        }
+    }
+}
+
+impl fmt::Display for Inlet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.protocol {
+            Protocol::Http => write!(f, "{}", self.port),
+            Protocol::Tcp => write!(f, "{}/tcp", self.port),
+        }
+    }
 }
 
 /// What the load balancer says of one target.
@@ -76,18 +121,30 @@ impl TargetHealth {
 
 /// How a target group's targets are asked and let go.
 struct Settings {
+    /// How they are asked.
+    check: ProtocolEnum,
+    /// For what, if that is HTTP.
     path: Option<String>,
+    /// Which answers are good.
+    codes: Option<Matcher>,
     interval: i32,
     timeout: i32,
     drain: u64,
 }
 
 impl Settings {
-    fn of(service: &ServiceRelease, port: u16) -> Self {
+    fn of(service: &ServiceRelease, inlet: Inlet) -> Self {
         let readiness = service.effective_readiness();
-        let path = match &readiness.probe {
-            Some(Probe::Http { path, port: asked }) if *asked == port => Some(path.clone()),
+        let probed = match &readiness.probe {
+            Some(Probe::Http { path, port }) if *port == inlet.port => Some(path.clone()),
             _ => None,
+        };
+        let codes = |codes: &str| Some(Matcher::builder().http_code(codes).build());
+        let (check, path, codes) = match (probed, inlet.protocol) {
+            (Some(path), _) => (ProtocolEnum::Http, Some(path), codes("200-399")),
+            // An Application Load Balancer asks no other way: every answer that it knows tells that somebody answers.
+            (None, Protocol::Http) => (ProtocolEnum::Http, Some("/".to_owned()), codes("200-499")),
+            (None, Protocol::Tcp) => (ProtocolEnum::Tcp, None, None),
         };
         let whole = |time: Duration| i32::try_from(time.as_secs() + u64::from(time.subsec_nanos() > 0)).unwrap_or(300);
         // ELB asks every 5 to 300 s and waits 2 to 120 s, less than until it asks again.
@@ -95,16 +152,13 @@ impl Settings {
         let timeout = whole(readiness.timeout).clamp(2, 120).min(interval - 1);
         let drain = service.effective_drain();
         let drain = (drain.as_secs() + u64::from(drain.subsec_nanos() > 0)).min(3_600);
-        Self { path, interval, timeout, drain }
-    }
-
-    /// What an HTTP check takes for an answer: everything that ELB knows, if it is only asked whether anybody answers.
-    fn codes(&self) -> Matcher {
-        Matcher::builder().http_code(if self.path.is_some() { "200-399" } else { "200-499" }).build()
+        Self { check, path, codes, interval, timeout, drain }
     }
 
     fn hash(&self) -> String {
-        let all = format!("{:?} {} {} {}", self.path, self.interval, self.timeout, self.drain);
+        let Self { check, path, codes, interval, timeout, drain } = self;
+        let codes = codes.as_ref().and_then(Matcher::http_code);
+        let all = format!("{check:?} {path:?} {codes:?} {interval} {timeout} {drain}");
         Digest::of(all.as_bytes()).short().to_owned()
     }
 }
@@ -132,6 +186,13 @@ impl Site {
             memory.groups.insert(arn.to_owned(), known(self.options.cluster_name(), tags));
         }
         Ok(arns.iter().filter_map(|arn| Some((arn.clone(), memory.groups.get(arn)?.clone()))).collect())
+    }
+
+    /// Whether a target group is one of an Application Load Balancer, unless it is known that it is not.
+    pub(crate) fn takes_requests(&self, arn: &str) -> bool {
+        let memory = self.memory();
+        let purpose = memory.groups.get(arn).and_then(|group| group.of.as_ref());
+        purpose.is_none_or(|purpose| purpose.inlet.protocol == Protocol::Http)
     }
 
     /// What the load balancer says of the targets of these groups, or has said a moment ago.
@@ -176,23 +237,23 @@ impl Site {
         release: &ServiceRelease,
         letter: char,
     ) -> Result<Vec<(String, u16)>> {
-        let groups = ports(release).into_iter().map(async |port| {
-            let arn = self.ensure_group(app, service, release, (port, letter)).await?.0;
-            self.apply_settings(&arn, &Settings::of(release, port)).await?;
-            Ok::<_, Error>((arn, port))
+        let groups = inlets(release).into_iter().map(async |inlet| {
+            let arn = self.ensure_group(app, service, release, (inlet, letter)).await?.0;
+            self.apply_settings(&arn, &Settings::of(release, inlet)).await?;
+            Ok::<_, Error>((arn, inlet.port))
         });
         try_join_all(groups).await
     }
 
-    /// The target group of a port and slot, made unless it is there; and whether it was made.
+    /// The target group of an inlet and slot, made unless it is there; and whether it was made.
     pub(super) async fn ensure_group(
         &self,
         app: &AppName,
         service: &ServiceName,
         release: &ServiceRelease,
-        (port, letter): (u16, char),
+        (inlet, letter): (Inlet, char),
     ) -> Result<(String, bool)> {
-        let purpose = Purpose { app: app.clone(), service: service.clone(), letter, port };
+        let purpose = Purpose { app: app.clone(), service: service.clone(), letter, inlet };
         let known = || {
             let memory = self.memory();
             let mut groups = memory.groups.iter();
@@ -202,7 +263,7 @@ impl Site {
             return Ok((arn, false));
         }
         let cluster = self.options.cluster_name();
-        let name = naming::target_group(cluster, app, service, port, letter);
+        let name = naming::target_group(cluster, app, service, &inlet.to_string(), letter);
         if let Some(arn) = self.find_group(&name).await? {
             self.known_groups(&BTreeSet::from([arn.clone()])).await?;
             return match known() {
@@ -211,27 +272,32 @@ impl Site {
                     .with_resource(name)),
             };
         }
-        let settings = Settings::of(release, port);
+        let settings = Settings::of(release, inlet);
+        let protocol = match inlet.protocol {
+            Protocol::Http => ProtocolEnum::Http,
+            Protocol::Tcp => ProtocolEnum::Tcp,
+        };
         let tag = |key: &str, value: String| Tag::builder().key(key).value(value).build();
         let call = self
             .elb
             .create_target_group()
             .name(&name)
-            .protocol(ProtocolEnum::Http)
-            .port(port.into())
+            .protocol(protocol)
+            .port(inlet.port.into())
             .vpc_id(&self.options.vpc)
             .target_type(TargetTypeEnum::Ip)
-            .health_check_path(settings.path.as_deref().unwrap_or("/"))
+            .health_check_protocol(settings.check)
+            .set_health_check_path(settings.path)
             .health_check_interval_seconds(settings.interval)
             .health_check_timeout_seconds(settings.timeout)
             .healthy_threshold_count(2)
             .unhealthy_threshold_count(2)
-            .matcher(settings.codes())
+            .set_matcher(settings.codes)
             .tags(tag(tag::CLUSTER, cluster.to_owned()))
             .tags(tag(tag::APP, app.to_string()))
             .tags(tag(tag::SERVICE, service.to_string()))
             .tags(tag(tag::SLOT, letter.to_string()))
-            .tags(tag(tag::PORT, port.to_string()));
+            .tags(tag(tag::PORT, inlet.to_string()));
         let answer = call.send().await;
         let answer = answer.map_err(|error| failed("elasticloadbalancing:CreateTargetGroup", name.as_str(), error))?;
         let arn = answer.target_groups().first().and_then(|group| group.target_group_arn()).unwrap_or_default();
@@ -285,10 +351,11 @@ impl Site {
             .elb
             .modify_target_group()
             .target_group_arn(arn)
-            .health_check_path(settings.path.as_deref().unwrap_or("/"))
+            .health_check_protocol(settings.check.clone())
+            .set_health_check_path(settings.path.clone())
             .health_check_interval_seconds(settings.interval)
             .health_check_timeout_seconds(settings.timeout)
-            .matcher(settings.codes());
+            .set_matcher(settings.codes.clone());
         let check = async {
             let answer = check.send().await;
             answer.map_err(|error| failed("elasticloadbalancing:ModifyTargetGroup", arn, error)).map(drop)
@@ -314,9 +381,9 @@ impl Site {
     }
 }
 
-/// The ports of a service that have routes.
-pub(super) fn ports(service: &ServiceRelease) -> BTreeSet<u16> {
-    service.routes.iter().map(|route| route.port).collect()
+/// The inlets of a service: ports with routes, and published ones.
+pub(super) fn inlets(service: &ServiceRelease) -> BTreeSet<Inlet> {
+    Match::all_of(service).into_iter().map(|(_, inlet)| inlet).collect()
 }
 
 fn known(cluster: &str, tags: &[Tag]) -> KnownGroup {
@@ -327,8 +394,41 @@ fn known(cluster: &str, tags: &[Tag]) -> KnownGroup {
             app: AppName::new(value(tag::APP)?).ok()?,
             service: ServiceName::new(value(tag::SERVICE)?).ok()?,
             letter: value(tag::SLOT)?.chars().next()?,
-            port: value(tag::PORT)?.parse().ok()?,
+            inlet: Inlet::read(value(tag::PORT)?)?,
         })
     };
     KnownGroup { of: purpose(), settings: value(tag::SETTINGS).map(str::to_owned) }
+}
+
+#[cfg(test)]
+mod tests {
+    use deployer_core::{Digest, PinnedImage, Port, Route, ServiceSpec};
+
+    use super::*;
+
+    fn release(service: ServiceSpec) -> ServiceRelease {
+        let digest = Digest::of(b"image");
+        service.with_image(PinnedImage::new("shop:v1", format!("shop@{digest}"), digest))
+    }
+
+    #[test]
+    fn a_port_with_routes_that_is_published_is_two_inlets() {
+        let service = ServiceSpec::image("shop:v1").with_route(Route::new(80)).with_port(Port::published(80, 8080));
+        let service = release(service.with_port(Port::published(5432, 5432)).with_port(Port::internal(9000)));
+        let found: Vec<Inlet> = inlets(&service).into_iter().collect();
+        assert_eq!(found, [Inlet::http(80), Inlet::tcp(80), Inlet::tcp(5432)]);
+        for inlet in found {
+            assert_eq!(Inlet::read(&inlet.to_string()), Some(inlet));
+        }
+        assert_eq!((Inlet::read("/tcp"), Inlet::read("http")), (None, None));
+    }
+
+    #[test]
+    fn a_published_port_is_asked_as_the_service_is_probed() {
+        let service = ServiceSpec::image("shop:v1").with_port(Port::published(80, 8080));
+        let plain = Settings::of(&release(service.clone()), Inlet::tcp(80));
+        assert_eq!((plain.check, plain.path, plain.codes), (ProtocolEnum::Tcp, None, None));
+        let probed = Settings::of(&release(service.with_http_probe("/healthz", 80)), Inlet::tcp(80));
+        assert_eq!((probed.check, probed.path), (ProtocolEnum::Http, Some("/healthz".to_owned())));
+    }
 }
