@@ -186,7 +186,7 @@ impl Proof {
             .with_env("BROKEN", broken)
             .with_replicas(2)
             .with_route(Route::new(8080).with_host(HOST))
-            .with_port(Port::published(8080, PUBLISHED))
+            .with_ports(Port::published(8080, PUBLISHED))
             .with_http_probe("/healthz", 8080)
             .with_ready_deadline(300 * SECOND)
             .with_drain(10 * SECOND)

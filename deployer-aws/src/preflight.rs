@@ -109,13 +109,12 @@ impl Site {
     /// What is wrong with the Network Load Balancer, and published ports that others have.
     async fn published_problems(&self, spec: &AppSpec) -> Result<Problems> {
         let mut problems = Problems::default();
-        let all = || {
-            spec.services
-                .iter()
-                .flat_map(|(name, service)| Match::all_of(service).into_iter().map(move |(one, _)| (name, one)))
-        };
-        let mut published = all().filter(|(_, one)| matches!(one, Match::Connections { .. })).peekable();
-        let Some(arn) = self.options.network_balancer.as_deref().filter(|_| published.peek().is_some()) else {
+        let mut published = Vec::new();
+        for (name, service) in &spec.services {
+            let all = Match::all_of(service).into_iter().map(|(one, _)| one);
+            published.extend(all.filter(|one| matches!(one, Match::Connections { .. })).map(|one| (name, one)));
+        }
+        let Some(arn) = self.options.network_balancer.as_deref().filter(|_| !published.is_empty()) else {
             return Ok(problems);
         };
         let path = "environment.network-balancer";

@@ -413,8 +413,8 @@ mod tests {
 
     #[test]
     fn a_port_with_routes_that_is_published_is_two_inlets() {
-        let service = ServiceSpec::image("shop:v1").with_route(Route::new(80)).with_port(Port::published(80, 8080));
-        let service = release(service.with_port(Port::published(5432, 5432)).with_port(Port::internal(9000)));
+        let service = ServiceSpec::image("shop:v1").with_route(Route::new(80)).with_ports(Port::published(80, 8080));
+        let service = release(service.with_ports(Port::published(5432, 5432)).with_port(9000));
         let found: Vec<Inlet> = inlets(&service).into_iter().collect();
         assert_eq!(found, [Inlet::http(80), Inlet::tcp(80), Inlet::tcp(5432)]);
         for inlet in found {
@@ -425,7 +425,7 @@ mod tests {
 
     #[test]
     fn a_published_port_is_asked_as_the_service_is_probed() {
-        let service = ServiceSpec::image("shop:v1").with_port(Port::published(80, 8080));
+        let service = ServiceSpec::image("shop:v1").with_ports(Port::published(80, 8080));
         let plain = Settings::of(&release(service.clone()), Inlet::tcp(80));
         assert_eq!((plain.check, plain.path, plain.codes), (ProtocolEnum::Tcp, None, None));
         let probed = Settings::of(&release(service.with_http_probe("/healthz", 80)), Inlet::tcp(80));

@@ -255,8 +255,14 @@ impl Site {
         let mut found: Vec<Listener> = Vec::new();
         let mut pages = self.elb.describe_listeners().load_balancer_arn(balancer).into_paginator().send();
         while let Some(page) = pages.next().await {
-            let page = page.map_err(|e| failed("elasticloadbalancing:DescribeListeners", balancer.as_str(), e))?;
-            found.extend(page.listeners.unwrap_or_default());
+            match page {
+                Ok(page) => found.extend(page.listeners.unwrap_or_default()),
+                // Whoever wants a port of it is told.
+                Err(error) if is(&error, &["LoadBalancerNotFound", "LoadBalancerNotFoundException"]) => break,
+                Err(error) => {
+                    return Err(failed("elasticloadbalancing:DescribeListeners", balancer.as_str(), error));
+                }
+            }
         }
         Ok(found)
     }

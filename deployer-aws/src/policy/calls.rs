@@ -170,13 +170,7 @@ pub(super) const DEPLOYING: [Operation; 67] = [
     call(ECS, "tag_resource", &["ecs:TagResource"], Scope::ScaledServices, "which slots are scaled"),
     call(ECS, "untag_resource", &["ecs:UntagResource"], Scope::ScaledServices, "which slots are scaled"),
     call(ECS, "update_service", &["ecs:UpdateService"], Scope::Services, "how many instances run, and of what"),
-    call(
-        ELB,
-        "add_tags",
-        &["elasticloadbalancing:AddTags"],
-        Scope::RulesAndTargetGroups,
-        "to whom rules and target groups belong",
-    ),
+    call(ELB, "add_tags", &["elasticloadbalancing:AddTags"], Scope::TargetGroups, "to whom target groups belong"),
     call(
         ELB,
         "create_listener",

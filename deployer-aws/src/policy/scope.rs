@@ -30,7 +30,6 @@ pub(super) enum Scope {
     /// Its listeners.
     PublishedPorts,
     TargetGroups,
-    RulesAndTargetGroups,
     LogGroup,
     /// CloudWatch's alarms and metrics, where gates ask for them: IAM cannot tell them apart.
     Metrics,
@@ -187,11 +186,6 @@ impl Facts {
                 json!(format!("{}/*", network.as_ref()?.replacen(":loadbalancer/", ":listener/", 1)))
             }
             Scope::TargetGroups => listener.or(network.as_ref()).map(|_| json!(groups))?,
-            Scope::RulesAndTargetGroups => match (listener, network) {
-                (Some(listener), _) => json!([rules(listener), groups]),
-                (None, Some(_)) => json!([groups]),
-                (None, None) => return None,
-            },
             Scope::LogGroup => {
                 let group = self.arn("logs", &format!("log-group:{}", self.log_group.as_ref()?));
                 json!([group, format!("{group}:*")])

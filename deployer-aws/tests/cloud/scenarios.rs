@@ -119,7 +119,7 @@ fn broken(how: &str, strategy: &Strategy) -> AppSpec {
 fn both_ways(version: &str, strategy: &Strategy) -> AppSpec {
     app([(
         "web",
-        web(version, strategy.clone()).with_port(Port::published(8080, PUBLISHED.parse().unwrap_or_default())),
+        web(version, strategy.clone()).with_ports(Port::published(8080, PUBLISHED.parse().unwrap_or_default())),
     )])
 }
 

@@ -70,7 +70,7 @@ async fn all_that_would_stop_an_application_is_told_at_once() {
     }
     let error = fine.plan(&publishing, &DeployOptions::default()).await.unwrap_err();
     assert_eq!(paths(&error), ["services.web.ports[0]"], "{error}");
-    let gone = stage.network.replace("/net/", "/net/gone-");
+    let gone = format!("{}0", stage.network);
     let wrong = stage.options().with_network_balancer(gone);
     let error = deployer(&stage, wrong).plan(&publishing, &DeployOptions::default()).await.unwrap_err();
     assert_eq!(paths(&error), ["environment.network-balancer"], "{error}");
