@@ -9,7 +9,7 @@ use futures_util::future::{try_join, try_join_all, try_join3};
 
 use super::groups::{Inlet, Purpose, inlets};
 use super::rules::{LiveRule, Match};
-use super::weights::of_letters;
+use super::weights::{mean, of_rules};
 use crate::ecs::Slot;
 use crate::naming;
 use crate::site::Site;
@@ -54,7 +54,7 @@ impl Site {
             // A further route of a service has its weights at once.
             let owned =
                 |rule: &&LiveRule| rule.owner().is_some_and(|owner| owner.app == release.app && owner.service == *name);
-            let weights = of_letters(&rules.iter().filter(owned).collect::<Vec<_>>(), name);
+            let weights = mean(&of_rules(&rules.iter().filter(owned).collect::<Vec<_>>(), name));
             for (matches, inlet) in Match::all_of(service) {
                 let of_inlet = groups.iter().filter(|(of, ..)| *of == inlet);
                 let of_inlet: Vec<(String, i32)> = of_inlet

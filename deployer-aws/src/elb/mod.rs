@@ -95,13 +95,20 @@ impl LoadBalancer for ElbBalancer {
         let addresses = self.site.addresses(app);
         let routings = services.into_iter().map(|(service, traffic)| {
             let routes: Vec<Route> = traffic.rules.iter().filter_map(|rule| rule.route()).collect();
-            let weights = weights::of_letters(&traffic.rules, &service);
-            let live = traffic.slots.iter().filter(|slot| !slot.is_idle());
-            let pools = live.map(|slot| {
+            let all = weights::of_rules(&traffic.rules, &service);
+            let weights = weights::mean(&all);
+            let live: Vec<&Slot> = traffic.slots.iter().copied().filter(|slot| !slot.is_idle()).collect();
+            let pools = live.iter().map(|slot| {
                 let weight = weights.get(&slot.letter).copied().unwrap_or_default();
                 ObservedPool::new(slot.revision.clone(), weight, targets(slot, &health, &addresses))
             });
-            ObservedRouting::new(service, weights::version(&weights), routes, pools.collect())
+            let pools = pools.collect();
+            let of_revisions = |weights: &BTreeMap<char, u8>| {
+                let live = live.iter().filter_map(|slot| Some((slot.revision.clone(), *weights.get(&slot.letter)?)));
+                live.collect::<BTreeMap<_, _>>()
+            };
+            let uneven = if all.len() > 1 { all.iter().map(of_revisions).collect() } else { Vec::new() };
+            ObservedRouting::new(service, weights::version(&all), routes, pools).with_uneven(uneven)
         });
         Ok(routings.collect())
     }

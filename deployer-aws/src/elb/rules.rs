@@ -230,7 +230,7 @@ impl Site {
             let groups = of_rule(rule);
             Some(LiveRule { arn, priority, matches: Match::read(rule.conditions()), ours: ours(&groups), groups })
         }));
-        found.sort_by(|one, other| (one.priority, &one.arn).cmp(&(other.priority, &other.arn)));
+        found.sort_by_key(|rule| rule.priority);
         Ok(found)
     }
 

@@ -1,6 +1,6 @@
 //! Weights between the slots of a service.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use deployer_core::{Error, ErrorKind, Outcome, PoolVersion, Result, Retry, ServiceName, SetWeights};
 use futures_util::future::{try_join, try_join_all};
@@ -9,10 +9,21 @@ use super::by_service;
 use super::rules::LiveRule;
 use crate::site::Site;
 
-/// The weights of the slots in the rules of a service, by letter: those of the first rule, which all others have as well
-/// but while they are being changed, and then before it.
-pub(super) fn of_letters(rules: &[&LiveRule], service: &ServiceName) -> BTreeMap<char, u8> {
-    rules.first().map(|rule| of_rule(rule, service)).unwrap_or_default()
+/// The different weights of the slots in the rules of a service, by letter: one, unless somebody is changing them or was
+/// stopped in the midst.
+pub(super) fn of_rules(rules: &[&LiveRule], service: &ServiceName) -> Vec<BTreeMap<char, u8>> {
+    let all: BTreeSet<BTreeMap<char, u8>> = rules.iter().map(|rule| of_rule(rule, service)).collect();
+    all.into_iter().collect()
+}
+
+/// What the slots get on the mean; whatever gets something gets 1 at least.
+pub(super) fn mean(all: &[BTreeMap<char, u8>]) -> BTreeMap<char, u8> {
+    let mut sums: BTreeMap<char, usize> = BTreeMap::new();
+    for (letter, weight) in all.iter().flatten() {
+        *sums.entry(*letter).or_default() += usize::from(*weight);
+    }
+    let mean = |sum: usize| u8::try_from((sum / all.len().max(1)).max(1)).unwrap_or(100);
+    sums.into_iter().map(|(letter, sum)| (letter, mean(sum))).collect()
 }
 
 /// The weights that a rule gives to the slots of a service, those that have any.
@@ -29,9 +40,12 @@ fn of_rule(rule: &LiveRule, service: &ServiceName) -> BTreeMap<char, u8> {
 }
 
 /// Changes with the weights. ELB has no version of its own: weights that were changed and changed back are the same.
-pub(super) fn version(weights: &BTreeMap<char, u8>) -> PoolVersion {
-    let parts: Vec<String> = weights.iter().map(|(letter, weight)| format!("{letter}{weight}")).collect();
-    PoolVersion(if parts.is_empty() { "none".to_owned() } else { parts.join("-") })
+pub(super) fn version(all: &[BTreeMap<char, u8>]) -> PoolVersion {
+    let one = |weights: &BTreeMap<char, u8>| {
+        let parts: Vec<String> = weights.iter().map(|(letter, weight)| format!("{letter}{weight}")).collect();
+        if parts.is_empty() { "none".to_owned() } else { parts.join("-") }
+    };
+    PoolVersion(all.iter().map(one).collect::<Vec<_>>().join("+"))
 }
 
 impl Site {
@@ -58,11 +72,12 @@ impl Site {
         let claimed: Vec<&LiveRule> = claimed.filter(|_| !wanted.is_empty()).collect();
         let other: Vec<&LiveRule> =
             traffic.rules.iter().copied().filter(|rule| of_rule(rule, &request.service) != wanted).collect();
-        let stale = other.iter().any(|rule| version(&of_rule(rule, &request.service)) != request.expected);
-        if stale {
+        let found = version(&of_rules(&traffic.rules, &request.service));
+        let stale = |rule: &&LiveRule| version(&[of_rule(rule, &request.service)]) != request.expected;
+        if found != request.expected && other.iter().any(stale) {
             return Err(Error::new(ErrorKind::Conflict, "the weights are not those that were seen before")
                 .with_resource(request.service.as_str())
-                .with_context("found", version(&of_letters(&traffic.rules, &request.service)).0)
+                .with_context("found", found.0)
                 .with_context("expected", request.expected.0.clone()));
         }
         let change = async |rule: &LiveRule| {
@@ -74,14 +89,8 @@ impl Site {
                 rule.groups.iter().map(|(arn, _)| (arn.clone(), i32::from(weight(arn)))).collect();
             self.modify_rule(rule, &groups).await
         };
-        // The first rule tells what the weights are, so it changes last: whoever comes after a half of it sees that it is to be
-        // done again.
-        let telling = traffic.rules.first().map(|rule| &rule.arn);
-        let (last, rest): (Vec<&LiveRule>, Vec<&LiveRule>) =
-            other.into_iter().chain(claimed).partition(|rule| Some(&rule.arn) == telling);
-        try_join_all(rest.iter().map(|rule| change(rule))).await?;
-        try_join_all(last.iter().map(|rule| change(rule))).await?;
-        Ok(if rest.is_empty() && last.is_empty() { Outcome::AlreadyThere } else { Outcome::Changed })
+        let changed = try_join_all(other.into_iter().chain(claimed).map(change)).await?.len();
+        Ok(if changed == 0 { Outcome::AlreadyThere } else { Outcome::Changed })
     }
 }
 

@@ -237,13 +237,24 @@ pub struct ObservedRouting {
     pub routes: Vec<Route>,
     /// Its pools.
     pub pools: Vec<ObservedPool>,
+    /// The different weights that its routes and ports have, if they do not all have the same: whoever changed them was stopped in
+    /// the midst, or somebody else has changed some. The pools have the mean then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uneven: Vec<BTreeMap<RevisionId, u8>>,
 }
 
 impl ObservedRouting {
     /// A service with an entry and no pools yet.
     #[must_use]
     pub fn new(service: ServiceName, version: PoolVersion, routes: Vec<Route>, pools: Vec<ObservedPool>) -> Self {
-        Self { service, version, routes, pools }
+        Self { service, version, routes, pools, uneven: Vec::new() }
+    }
+
+    /// Adds the different weights of its routes and ports.
+    #[must_use]
+    pub fn with_uneven(mut self, uneven: Vec<BTreeMap<RevisionId, u8>>) -> Self {
+        self.uneven = uneven;
+        self
     }
 
     /// The weights of the pools that have any.
