@@ -174,7 +174,7 @@ impl Cloud {
 
     fn delete_listener(&mut self, form: &Form) -> Answer {
         let arn = form.get("ListenerArn");
-        if !self.rules.get(arn).is_some_and(|rule| rule.priority == 0) {
+        if self.rules.get(arn).is_none_or(|rule| rule.priority > 0) {
             return Err(no_listener());
         }
         self.rules.remove(arn);
