@@ -154,18 +154,25 @@ fn security_groups(writer: &mut Writer<'_>, place: &network::Place) {
             "SecurityGroupIngress": ingress,
         }),
     );
+    let network = (!spec.published_ports.is_empty()).then_some("NetworkBalancerSecurityGroup");
+    let ingress: Vec<Value> = std::iter::once("BalancerSecurityGroup")
+        .chain(network)
+        .map(|group| {
+            json!({
+                "IpProtocol": "tcp",
+                "FromPort": 0,
+                "ToPort": 65_535,
+                "SourceSecurityGroupId": attribute(group, "GroupId"),
+            })
+        })
+        .collect();
     writer.add_tagged(
         "InstanceSecurityGroup",
         "AWS::EC2::SecurityGroup",
         json!({
             "GroupDescription": "Instances: reached by the load balancer",
             "VpcId": place.vpc,
-            "SecurityGroupIngress": [{
-                "IpProtocol": "tcp",
-                "FromPort": 0,
-                "ToPort": 65_535,
-                "SourceSecurityGroupId": attribute("BalancerSecurityGroup", "GroupId"),
-            }],
+            "SecurityGroupIngress": ingress,
         }),
     );
     if spec.traffic_between_instances {
@@ -262,18 +269,6 @@ fn network_balancer(writer: &mut Writer<'_>, place: &network::Place) {
             "GroupDescription": "The load balancer of published ports: who may call it",
             "VpcId": place.vpc,
             "SecurityGroupIngress": ingress,
-        }),
-    );
-    writer.add(
-        "PublishedTraffic",
-        "AWS::EC2::SecurityGroupIngress",
-        json!({
-            "Description": "Published ports",
-            "GroupId": attribute("InstanceSecurityGroup", "GroupId"),
-            "IpProtocol": "tcp",
-            "FromPort": 0,
-            "ToPort": 65_535,
-            "SourceSecurityGroupId": attribute("NetworkBalancerSecurityGroup", "GroupId"),
         }),
     );
     writer.add_tagged(
