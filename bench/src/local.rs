@@ -163,12 +163,12 @@ fn section(
     let heading = ["rollback", "first", "all", "command", "lost", "slowest", "processor"];
     let back: Vec<_> = tools.iter().map(|tool| row(tool, &rows[&tool.key()].1)).collect();
     text.push_str(&table(&heading, &back));
-    writeln!(
-        text,
-        "\nThe generator left out {unsent} requests and was at most {:.0} ms late. {headroom}",
-        lag.as_secs_f64() * 1000.0
-    )
-    .unwrap();
+    let left_out = match unsent {
+        0 => "no request".to_owned(),
+        unsent => format!("{unsent} requests, all of them while 512 others had no answer yet,"),
+    };
+    let late = lag.as_secs_f64() * 1000.0;
+    writeln!(text, "\nThe generator left out {left_out} and was at most {late:.0} ms late. {headroom}").unwrap();
     let rows_of: Vec<(String, &Picture)> = tools.iter().map(|tool| (tool.name(), &pictures[&tool.key()])).collect();
     let file = format!("benchmarks-{name}.svg");
     let svg = plot::over_time(&rows_of);
