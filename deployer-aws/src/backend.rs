@@ -48,7 +48,8 @@ impl AwsBackend {
     }
 
     /// The backend in an [`Environment`], with images in repositories `deployer/NAME/app/service` of the account's
-    /// [`EcrRegistry`] and releases in the environment's table. Images are pushed through the Docker Engine that `DOCKER_HOST` names, or the one on the default socket.
+    /// [`EcrRegistry`] and releases in the environment's table. Images are pushed through the Docker Engine that
+    /// `DOCKER_HOST` names, or the one on the default socket.
     ///
     /// # Errors
     /// [`NotFound`](deployer_core::ErrorKind::NotFound) if there is no such environment,

@@ -141,13 +141,7 @@ impl Site {
             match Taken::of(&spec.name, &port, &rules) {
                 Taken::Ours => {}
                 Taken::Free => new += 1,
-                Taken::By(who) => problems.push(
-                    Problem::error(
-                        format!("services.{service}.ports"),
-                        format!("somebody else has the published port {port}: {who}"),
-                    )
-                    .with_help("choose another port, or remove the other one"),
-                ),
+                Taken::By(who) => problems.push(taken(format!("services.{service}.ports"), &port, &who)),
             }
         }
         let there = rules.iter().filter(|rule| rule.is_listener()).count();
@@ -217,17 +211,13 @@ impl Site {
         let (rules, mut new) = (self.rules().await?, 0);
         for (name, service) in &spec.services {
             for (index, route) in service.routes.iter().enumerate() {
-                let (host, path) = (route.host.as_deref().unwrap_or("*"), &route.path);
-                match Taken::of(&spec.name, &Match::of(route), &rules) {
+                let route = Match::of(route);
+                match Taken::of(&spec.name, &route, &rules) {
                     Taken::Ours => {}
                     Taken::Free => new += 1,
-                    Taken::By(who) => problems.push(
-                        Problem::error(
-                            format!("services.{name}.routes[{index}]"),
-                            format!("somebody else has the route {host}{path}: {who}"),
-                        )
-                        .with_help("choose another host or path, or remove the other one"),
-                    ),
+                    Taken::By(who) => {
+                        problems.push(taken(format!("services.{name}.routes[{index}]"), &route, &who));
+                    }
                 }
             }
         }
@@ -295,4 +285,10 @@ impl Site {
         );
         Ok(problems)
     }
+}
+
+/// Somebody else has a route or a published port.
+fn taken(path: String, what: &Match, who: &str) -> Problem {
+    Problem::error(path, format!("somebody else has the {} {what}: {who}", what.kind()))
+        .with_help(format!("choose another {}, or remove the other one", what.choice()))
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aws_sdk_ecs::operation::describe_task_definition::DescribeTaskDefinitionOutput;
 use aws_sdk_ecs::operation::register_task_definition::builders::RegisterTaskDefinitionFluentBuilder;
 use aws_sdk_ecs::types::builders::ContainerDefinitionBuilder;
 use aws_sdk_ecs::types::{
@@ -78,15 +79,20 @@ impl Site {
         )
     }
 
+    /// What ECS has of a task definition by its family or ARN, with its tags.
+    pub(super) async fn describe_definition(&self, name: &str) -> Result<Option<DescribeTaskDefinitionOutput>> {
+        let call = self.ecs.describe_task_definition().task_definition(name).include(TaskDefinitionField::Tags);
+        match call.send().await {
+            Ok(answer) => Ok(Some(answer)),
+            // ECS has no name for it that says more.
+            Err(error) if is(&error, &["ClientException"]) => Ok(None),
+            Err(error) => Err(failed("ecs:DescribeTaskDefinition", name, error)),
+        }
+    }
+
     /// A task definition by its family or ARN.
     async fn find_definition(&self, family: &str) -> Result<Option<(String, KnownDefinition)>> {
-        let call = self.ecs.describe_task_definition().task_definition(family).include(TaskDefinitionField::Tags);
-        let answer = match call.send().await {
-            Ok(answer) => answer,
-            // ECS has no name for it that says more.
-            Err(error) if is(&error, &["ClientException"]) => return Ok(None),
-            Err(error) => return Err(failed("ecs:DescribeTaskDefinition", family, error)),
-        };
+        let Some(answer) = self.describe_definition(family).await? else { return Ok(None) };
         let Some(definition) = answer.task_definition() else { return Ok(None) };
         let arn = definition.task_definition_arn().unwrap_or_default().to_owned();
         let release = super::slots::value(answer.tags(), tag::RELEASE).and_then(|text| text.parse().ok());

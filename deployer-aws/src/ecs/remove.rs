@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use aws_sdk_ecs::types::{TaskDefinitionFamilyStatus, TaskDefinitionField};
+use aws_sdk_ecs::types::TaskDefinitionFamilyStatus;
 use deployer_core::{AppName, Error, ErrorKind, InstancePhase, ObserveApp, Outcome, RemoveApp, Result, RevisionId};
 
 use super::slots::value;
@@ -62,13 +62,7 @@ impl Site {
 
     /// The ARN of a family's task definition, if it is the application's in this cluster.
     async fn our_definition(&self, app: &AppName, family: &str) -> Result<Option<String>> {
-        let call = self.ecs.describe_task_definition().task_definition(family).include(TaskDefinitionField::Tags);
-        let answer = match call.send().await {
-            Ok(answer) => answer,
-            // It has gone meanwhile.
-            Err(error) if is(&error, &["ClientException"]) => return Ok(None),
-            Err(error) => return Err(failed("ecs:DescribeTaskDefinition", family, error)),
-        };
+        let Some(answer) = self.describe_definition(family).await? else { return Ok(None) };
         let has = |key: &str, wanted: &str| value(answer.tags(), key) == Some(wanted);
         let ours = has(tag::APP, app.as_str()) && has(tag::CLUSTER, self.options.cluster_name());
         let arn = answer.task_definition().and_then(|definition| definition.task_definition_arn());

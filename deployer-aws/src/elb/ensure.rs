@@ -225,7 +225,10 @@ impl Taken {
         match rule.owner() {
             Some(owner) if owner.app == *app => Self::Ours,
             Some(owner) => Self::By(format!("{} of {}", owner.service, owner.app)),
-            None => Self::By(format!("a rule that is not ours, {}", rule.arn)),
+            None => {
+                let what = if rule.is_listener() { "listener" } else { "rule" };
+                Self::By(format!("a {what} that is not ours, {}", rule.arn))
+            }
         }
     }
 }

@@ -100,3 +100,21 @@ fn is_claimed(rule: &LiveRule, service: &ServiceName) -> bool {
     let owned = rule.owner().is_some_and(|owner| owner.service != *service);
     owned && rule.ours.values().any(|purpose| purpose.service == *service)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn on_the_mean_nobody_is_left_out_who_gets_anything() {
+        let (old, new) = (BTreeMap::from([('a', 100)]), BTreeMap::from([('b', 100)]));
+        let few = BTreeMap::from([('a', 99), ('b', 1)]);
+        assert_eq!(mean(&[]), BTreeMap::new());
+        assert_eq!(mean(std::slice::from_ref(&old)), old);
+        assert_eq!(mean(&[old.clone(), new.clone()]), BTreeMap::from([('a', 50), ('b', 50)]));
+        assert_eq!(mean(&[old.clone(), few.clone()]), BTreeMap::from([('a', 99), ('b', 1)]));
+        let versions = [version(std::slice::from_ref(&old)), version(&[old.clone(), new]), version(&[old, few])];
+        assert_eq!(versions.map(|version| version.0), ["a100", "a100+b100", "a100+a99-b1"]);
+        assert_eq!(version(&[BTreeMap::new()]).0, "none");
+    }
+}
