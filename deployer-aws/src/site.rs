@@ -26,6 +26,8 @@ pub(crate) struct Site {
     pub(crate) cloudwatch: aws_sdk_cloudwatch::Client,
     pub(crate) autoscaling: aws_sdk_applicationautoscaling::Client,
     pub(crate) cloudmap: aws_sdk_servicediscovery::Client,
+    /// The Cloud Control API.
+    pub(crate) control: aws_sdk_cloudcontrol::Client,
     pub(crate) options: AwsOptions,
     /// The slots of applications.
     pub(crate) slots: Cache<Vec<Slot>>,
@@ -102,6 +104,7 @@ impl Site {
             cloudwatch: aws_sdk_cloudwatch::Client::new(&config),
             autoscaling: aws_sdk_applicationautoscaling::Client::new(&config),
             cloudmap: aws_sdk_servicediscovery::Client::new(&config),
+            control: aws_sdk_cloudcontrol::Client::new(&config),
             options,
             slots: Cache::default(),
             looked: Cache::default(),

@@ -18,7 +18,7 @@ use futures_util::future::try_join;
 use tokio::sync::Mutex;
 
 pub(crate) use self::ensure::Taken;
-pub(crate) use self::groups::{Inlet, KnownGroup, TargetHealth};
+pub(crate) use self::groups::{Inlet, KnownGroup, Protocol, TargetHealth};
 pub(crate) use self::rules::{LiveRule, Match};
 use crate::ecs::Slot;
 use crate::site::Site;

@@ -27,10 +27,11 @@ const CLOUDWATCH: &str = "cloudwatch";
 const SECRETS: &str = "secretsmanager";
 const SSM: &str = "ssm";
 const CFN: &str = "cloudformation";
+const CLOUDCONTROL: &str = "cloudcontrol";
 const CLOUDMAP: &str = "servicediscovery";
 
 /// What is called for deployments.
-pub(super) const DEPLOYING: [Operation; 67] = [
+pub(super) const DEPLOYING: [Operation; 68] = [
     call(
         AUTOSCALING,
         "deregister_scalable_target",
@@ -65,6 +66,13 @@ pub(super) const DEPLOYING: [Operation; 67] = [
         &["application-autoscaling:RegisterScalableTarget"],
         Scope::ScalableTargets,
         "the slot that serves, with its bounds",
+    ),
+    call(
+        CLOUDCONTROL,
+        "get_resource",
+        &["cloudformation:GetResource"],
+        Scope::Everything,
+        "preflight: roles, subnets and security groups",
     ),
     call(CLOUDWATCH, "describe_alarms", &["cloudwatch:DescribeAlarms"], Scope::Metrics, "alarms as gates"),
     call(CLOUDWATCH, "get_metric_data", &["cloudwatch:GetMetricData"], Scope::Metrics, "counters as gates"),
@@ -144,7 +152,7 @@ pub(super) const DEPLOYING: [Operation; 67] = [
         ECS,
         "describe_clusters",
         &["ecs:DescribeClusters"],
-        Scope::Cluster,
+        Scope::ClusterAndTasks,
         "preflight: the cluster and its capacity",
     ),
     call(
@@ -154,7 +162,7 @@ pub(super) const DEPLOYING: [Operation; 67] = [
         Scope::Everything,
         "whether a revision was registered before",
     ),
-    call(ECS, "describe_tasks", &["ecs:DescribeTasks"], Scope::Tasks, "instances and how they ended"),
+    call(ECS, "describe_tasks", &["ecs:DescribeTasks"], Scope::ClusterAndTasks, "instances and how they ended"),
     call(ECS, "list_services", &["ecs:ListServices"], Scope::InCluster, "the slots of an application"),
     call(
         ECS,
@@ -166,19 +174,13 @@ pub(super) const DEPLOYING: [Operation; 67] = [
     call(ECS, "list_tasks", &["ecs:ListTasks"], Scope::InCluster, "the instances of a slot"),
     call(ECS, "register_task_definition", &["ecs:RegisterTaskDefinition"], Scope::Definitions, "a revision"),
     call(ECS, "run_task", &["ecs:RunTask"], Scope::RunInCluster, "one-off tasks, such as migrations"),
-    call(ECS, "stop_task", &["ecs:StopTask"], Scope::Tasks, "one-off tasks that were given up"),
+    call(ECS, "stop_task", &["ecs:StopTask"], Scope::ClusterAndTasks, "one-off tasks that were given up"),
     call(ECS, "tag_resource", &["ecs:TagResource"], Scope::ScaledServices, "which slots are scaled"),
     call(ECS, "untag_resource", &["ecs:UntagResource"], Scope::ScaledServices, "which slots are scaled"),
     call(ECS, "update_service", &["ecs:UpdateService"], Scope::Services, "how many instances run, and of what"),
     call(ELB, "add_tags", &["elasticloadbalancing:AddTags"], Scope::TargetGroups, "to whom target groups belong"),
-    call(
-        ELB,
-        "create_listener",
-        &["elasticloadbalancing:CreateListener"],
-        Scope::NetworkBalancer,
-        "a new published port",
-    ),
-    call(ELB, "create_rule", &["elasticloadbalancing:CreateRule"], Scope::Listener, "a new route"),
+    call(ELB, "create_listener", &["elasticloadbalancing:CreateListener"], Scope::Inlets, "a new published port"),
+    call(ELB, "create_rule", &["elasticloadbalancing:CreateRule"], Scope::Inlets, "a new route"),
     call(
         ELB,
         "create_target_group",
@@ -190,10 +192,10 @@ pub(super) const DEPLOYING: [Operation; 67] = [
         ELB,
         "delete_listener",
         &["elasticloadbalancing:DeleteListener"],
-        Scope::PublishedPorts,
+        Scope::Ways,
         "a published port that is gone",
     ),
-    call(ELB, "delete_rule", &["elasticloadbalancing:DeleteRule"], Scope::Rules, "a route that is gone"),
+    call(ELB, "delete_rule", &["elasticloadbalancing:DeleteRule"], Scope::Ways, "a route that is gone"),
     call(
         ELB,
         "delete_target_group",
@@ -238,14 +240,8 @@ pub(super) const DEPLOYING: [Operation; 67] = [
         Scope::Everything,
         "who is ready and who still drains",
     ),
-    call(
-        ELB,
-        "modify_listener",
-        &["elasticloadbalancing:ModifyListener"],
-        Scope::PublishedPorts,
-        "weights of published ports",
-    ),
-    call(ELB, "modify_rule", &["elasticloadbalancing:ModifyRule"], Scope::Rules, "weights: moving the traffic"),
+    call(ELB, "modify_listener", &["elasticloadbalancing:ModifyListener"], Scope::Ways, "weights of published ports"),
+    call(ELB, "modify_rule", &["elasticloadbalancing:ModifyRule"], Scope::Ways, "weights: moving the traffic"),
     call(ELB, "modify_target_group", &["elasticloadbalancing:ModifyTargetGroup"], Scope::TargetGroups, "health checks"),
     call(
         ELB,
@@ -255,7 +251,7 @@ pub(super) const DEPLOYING: [Operation; 67] = [
         "how long targets drain",
     ),
     call(LOGS, "describe_log_groups", &["logs:DescribeLogGroups"], Scope::LogGroups, "preflight: the log group"),
-    call(LOGS, "filter_log_events", &["logs:FilterLogEvents"], Scope::LogGroup, "the last lines of what failed"),
+    call(LOGS, "filter_log_events", &["logs:FilterLogEvents"], Scope::LogEvents, "the last lines of what failed"),
     call(
         SECRETS,
         "describe_secret",
@@ -287,7 +283,17 @@ pub(super) const DEPLOYING: [Operation; 67] = [
 ];
 
 /// What else these take, though no call has its name.
-pub(super) const BEHIND_DEPLOYING: [(&[&str], Scope, &str); 5] = [
+pub(super) const BEHIND_DEPLOYING: [(&[&str], Scope, &str); 7] = [
+    (
+        &["ec2:DescribeNetworkAcls", "ec2:DescribeSecurityGroups", "ec2:DescribeSubnets"],
+        Scope::Everything,
+        "Cloud Control looks at subnets and security groups with the program's rights",
+    ),
+    (
+        &["iam:GetRole", "iam:GetRolePolicy", "iam:ListAttachedRolePolicies", "iam:ListRolePolicies"],
+        Scope::TaskRoles,
+        "and so at the two roles",
+    ),
     (&["iam:PassRole"], Scope::HandedRoles, "task definitions name the two roles, and no others may be handed on"),
     (
         &["cloudwatch:DeleteAlarms", "cloudwatch:DescribeAlarms", "cloudwatch:PutMetricAlarm"],

@@ -14,23 +14,26 @@ pub(super) enum Scope {
     InCluster,
     Cluster,
     Services,
-    Tasks,
+    /// The cluster, and the tasks in it: an action is for one of these kinds.
+    ClusterAndTasks,
     /// Task definitions of every family: they begin with applications' names.
     Definitions,
     /// Task definitions that are run in the cluster.
     RunInCluster,
-    /// What ECS makes, while it is made.
+    /// What ECS makes, while it is made: by a condition, because whoever may make it may give it tags.
     TaggedWhenMade,
     /// The roles of tasks, to be handed to ECS.
     HandedRoles,
-    Listener,
-    Rules,
-    /// The Network Load Balancer, where there is one.
-    NetworkBalancer,
-    /// Its listeners.
-    PublishedPorts,
+    /// The roles of tasks, to be looked at.
+    TaskRoles,
+    /// The listener and the Network Load Balancer, where there are such: an action is for one of these kinds.
+    Inlets,
+    /// The listener's rules and the Network Load Balancer's listeners: the same.
+    Ways,
     TargetGroups,
     LogGroup,
+    /// What is in the log group.
+    LogEvents,
     /// CloudWatch's alarms and metrics, where gates ask for them: IAM cannot tell them apart.
     Metrics,
     /// Everything that Application Auto Scaling tells, where services scale.
@@ -164,32 +167,24 @@ impl Facts {
         let ecs = |what: &str| self.arn("ecs", what);
         let elb = |what: &str| self.arn("elasticloadbalancing", what);
         // Only with a listener or a Network Load Balancer is anything of a load balancer used.
-        let (listener, network) = (self.listener.as_ref(), &self.network_balancer);
+        let (listener, network) = (self.listener.as_ref(), self.network_balancer.as_ref());
         let rules = |listener: &String| format!("{}/*", listener.replacen(":listener/", ":listener-rule/", 1));
+        let ports = |balancer: &String| format!("{}/*", balancer.replacen(":loadbalancer/", ":listener/", 1));
+        let some = |arns: Vec<String>| (!arns.is_empty()).then(|| json!(arns));
         let groups = elb("targetgroup/*");
+        let log_group = || Some(self.arn("logs", &format!("log-group:{}", self.log_group.as_ref()?)));
         Some(match scope {
-            Scope::Everything | Scope::InCluster => json!("*"),
+            Scope::Everything | Scope::InCluster | Scope::TaggedWhenMade => json!("*"),
             Scope::Cluster => json!(ecs(&format!("cluster/{cluster}"))),
             Scope::Services => json!(ecs(&format!("service/{cluster}/*"))),
-            Scope::Tasks => json!(ecs(&format!("task/{cluster}/*"))),
+            Scope::ClusterAndTasks => json!([ecs(&format!("cluster/{cluster}")), ecs(&format!("task/{cluster}/*"))]),
             Scope::Definitions | Scope::RunInCluster => json!(ecs("task-definition/*")),
-            Scope::TaggedWhenMade => json!([
-                ecs(&format!("service/{cluster}/*")),
-                ecs(&format!("task/{cluster}/*")),
-                ecs("task-definition/*"),
-            ]),
-            Scope::HandedRoles => json!(self.roles),
-            Scope::Listener => json!(listener?),
-            Scope::Rules => json!(rules(listener?)),
-            Scope::NetworkBalancer => json!(network.as_ref()?),
-            Scope::PublishedPorts => {
-                json!(format!("{}/*", network.as_ref()?.replacen(":loadbalancer/", ":listener/", 1)))
-            }
-            Scope::TargetGroups => listener.or(network.as_ref()).map(|_| json!(groups))?,
-            Scope::LogGroup => {
-                let group = self.arn("logs", &format!("log-group:{}", self.log_group.as_ref()?));
-                json!([group, format!("{group}:*")])
-            }
+            Scope::HandedRoles | Scope::TaskRoles => json!(self.roles),
+            Scope::Inlets => some(listener.into_iter().chain(network).cloned().collect())?,
+            Scope::Ways => some(listener.map(rules).into_iter().chain(network.map(ports)).collect())?,
+            Scope::TargetGroups => listener.or(network).map(|_| json!(groups))?,
+            Scope::LogGroup => json!([log_group()?, format!("{}:*", log_group()?)]),
+            Scope::LogEvents => json!(format!("{}:*", log_group()?)),
             Scope::Metrics => self.gates.then(|| json!("*"))?,
             Scope::Scaling => self.scaling.then(|| json!("*"))?,
             Scope::ScalableTargets => {

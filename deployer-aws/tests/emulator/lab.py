@@ -11,7 +11,7 @@ load balancers: load_balancers.py (the API), targets.py (health), proxy.py (traf
 - host-header conditions ignore case, and `*` and `?` are the only wildcards
 - priorities that are taken, groups in use, duplicates and numbers out of range are refused, as are unknown names
 - listings have pages and an order; texts are escaped
-- a load balancer is in the VPC of its subnets; quotas are told
+- a load balancer is in the VPC and in the zones of its subnets; quotas are told
 ECS: services.py, scheduler.py, tasks.py, runner.py, containers.py, task_definitions.py (ecs.py puts them together)
 - no API call waits for Docker, and tasks stop by and by: target groups, drain, stop signal, stopTimeout, SIGKILL
 - a deployment is IN_PROGRESS until its tasks are healthy and those of older ones have stopped, which go one by one as
@@ -25,6 +25,8 @@ ECS: services.py, scheduler.py, tasks.py, runner.py, containers.py, task_definit
 - `<account>.dkr.ecr.<region>.amazonaws.com/...` is pulled from the emulator's own registry
 ECR: registry.py
 - images that are unknown, that have several tags, or that are pushed again; sizes; pages
+Cloud Control: cloud_control.py
+- roles, subnets and security groups are told as IAM and EC2 have them
 CloudWatch Logs: log_events.py
 - FilterLogEvents has pages; ministack drops all after the first
 Cloud Map: names.py
@@ -49,6 +51,7 @@ import sys
 
 import ministack.app
 
+import cloud_control
 import ecs
 import load_balancers
 import log_events
@@ -77,7 +80,7 @@ async def _app(scope, receive, send):
 def main():
     # Many threads have little to do each: a short turn keeps answers quick while the load balancers are busy.
     sys.setswitchinterval(0.0005)
-    for part in (load_balancers, log_events, registry, names, step_functions, ecs):
+    for part in (load_balancers, cloud_control, log_events, registry, names, step_functions, ecs):
         part.install()
     proxy.start()
     ministack.app.app = _app

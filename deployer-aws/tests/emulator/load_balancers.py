@@ -401,7 +401,13 @@ def _describe_target_groups(params):
 
 def _load_balancer_xml(record):
     subnets = [ec2._subnets[name] for name in record.get("Subnets", []) if name in ec2._subnets]
-    return stock._lb_xml({**record, "VpcId": subnets[0]["VpcId"]} if subnets else record)
+    shown = stock._lb_xml({**record, "VpcId": subnets[0]["VpcId"]} if subnets else record)
+    # ministack has all of them in the first zone.
+    for subnet in subnets:
+        told = f"<SubnetId>{subnet['SubnetId']}</SubnetId>"
+        shown = re.sub(f"<ZoneName>[^<]*</ZoneName>{told}",
+                       f"<ZoneName>{subnet['AvailabilityZone']}</ZoneName>{told}", shown)
+    return shown
 
 
 def _describe_load_balancers(params):

@@ -31,8 +31,10 @@ pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>
 pub(crate) const REGISTRY: &str = "127.0.0.1:4566";
 /// What every stage pushes to its own repository.
 const IMAGE: &str = "deployer-aws/stage:shop";
-/// The VPC of load balancers whose subnets the emulator does not know.
-const VPC: &str = "vpc-00000001";
+/// The emulator's own network.
+pub(crate) const VPC: &str = "vpc-00000001";
+const SUBNETS: [&str; 2] = ["subnet-00000001", "subnet-00000002"];
+const SECURITY_GROUP: &str = "sg-00000001";
 const LOG_GROUP: &str = "/deployer/stage";
 
 /// The emulator's configuration.
@@ -85,12 +87,13 @@ impl Stage {
         let elb = aws_sdk_elasticloadbalancingv2::Client::new(&config);
         let ecr = aws_sdk_ecr::Client::new(&config);
         ecs.create_cluster().cluster_name(name).send().await.map_err(broken("the cluster"))?;
-        let made = elb.create_load_balancer().name(name).subnets("subnet-1").subnets("subnet-2").send().await;
+        let subnets = || Some(SUBNETS.map(str::to_owned).to_vec());
+        let made = elb.create_load_balancer().name(name).set_subnets(subnets()).send().await;
         let made = made.map_err(broken("the load balancer"))?;
         let balancer = made.load_balancers().first().and_then(|one| one.load_balancer_arn()).unwrap_or_default();
         let (listener, port) = listen(&elb, balancer).await?;
         let call = elb.create_load_balancer().name(format!("{name}-ports")).r#type(LoadBalancerTypeEnum::Network);
-        let network = call.subnets("subnet-1").subnets("subnet-2").send().await.map_err(broken("the load balancer"))?;
+        let network = call.set_subnets(subnets()).send().await.map_err(broken("the load balancer"))?;
         let network = network.load_balancers().first().and_then(|one| one.load_balancer_arn()).unwrap_or_default();
         let (balancer, network) = (balancer.to_owned(), network.to_owned());
         let (name, image) = (name.to_owned(), format!("{REGISTRY}/{name}:shop"));
@@ -105,8 +108,8 @@ impl Stage {
     /// How a backend uses it, without the Network Load Balancer: as quick as the emulator is.
     pub(crate) fn options(&self) -> AwsOptions {
         AwsOptions::new(&self.name, VPC, "arn:aws:iam::123456789012:role/execution")
-            .with_subnets(["subnet-1", "subnet-2"])
-            .with_security_groups(["sg-1"])
+            .with_subnets(SUBNETS)
+            .with_security_groups([SECURITY_GROUP])
             .with_listener(&self.listener)
             .with_log_group(LOG_GROUP)
             .with_propagation(Duration::ZERO)

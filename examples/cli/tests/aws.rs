@@ -178,6 +178,8 @@ async fn an_application_lives_on_aws_under_requests() {
 
     let plan = shop.ends_with(0, "v1", &["plan"]).await;
     assert!(plan.contains(&format!("cluster {name} in us-east-1 of account ")), "{plan}");
+    // Roles, subnets and security groups of an environment are as instances need them.
+    assert!(!plan.contains("warning: environment") && !plan.contains("load balancer"), "{plan}");
     shop.ends_with(0, "v1", &["deploy"]).await;
     // ECS would not heed the image's own check.
     let definition = task_definition(name).await;
