@@ -24,8 +24,8 @@ const PERIOD: Duration = Duration::from_secs(60);
 const HELD: Duration = Duration::from_secs(15);
 
 /// Asks CloudWatch how the requests end that the load balancer gives to the new revision: how many of them fail, by an
-/// answer with a status of 500 and above or because an instance cannot be reached, and how long the others take. Inconclusive
-/// with fewer requests than can tell anything.
+/// answer with a status of 500 and above or because an instance cannot be reached, how long the others take, and how many are
+/// in flight. Inconclusive with fewer requests than can tell anything.
 ///
 /// What was before the deployment never counts, nor what is older than the window. CloudWatch has the counters of a minute
 /// when that is over, and a minute or two late: a hold must be some minutes long to be of any use, and the gate need not be
@@ -45,6 +45,7 @@ pub struct TrafficGate {
 struct Limits {
     max_permille: Option<u16>,
     max_latency: Option<Duration>,
+    max_in_flight: Option<u32>,
     min_requests: u64,
 }
 
@@ -65,7 +66,7 @@ impl TrafficGate {
         Self {
             site: Arc::new(Site::new(config, options)),
             clock: Arc::new(SystemClock),
-            limits: Limits { max_permille: Some(10), max_latency: None, min_requests: 100 },
+            limits: Limits { max_permille: Some(10), max_latency: None, max_in_flight: None, min_requests: 100 },
             window: Duration::from_secs(300),
             answers: Arc::default(),
         }
@@ -82,6 +83,17 @@ impl TrafficGate {
     #[must_use]
     pub fn with_max_latency(mut self, latency: Duration) -> Self {
         self.limits.max_latency = Some(latency);
+        self
+    }
+
+    /// Sets how many requests may be in flight at the same time, on the mean of the minutes that count and in all instances of
+    /// the revision together.
+    ///
+    /// CloudWatch has no such counter for a target group. By Little's law it is the time that all answers of a minute took,
+    /// each until its first byte, divided by the minute.
+    #[must_use]
+    pub fn with_max_in_flight(mut self, requests: u32) -> Self {
+        self.limits.max_in_flight = Some(requests);
         self
     }
 
@@ -131,7 +143,7 @@ impl TrafficGate {
         while let Some(page) = pages.next().await {
             let page = page.map_err(|e| failed("cloudwatch:GetMetricData", question.revision.to_string(), e))?;
             for result in page.metric_data_results() {
-                counted.add(result.id().unwrap_or_default(), result.values().iter().sum());
+                counted.add(result.id().unwrap_or_default(), result.values());
             }
         }
         Ok(counted)
@@ -206,12 +218,19 @@ struct Counted {
     /// How many answers took how long, all together.
     answers: f64,
     seconds: f64,
+    /// In how many minutes there were any.
+    minutes: f64,
 }
 
 impl Counted {
-    fn add(&mut self, id: &str, value: f64) {
+    /// Adds what a counter has for each minute.
+    fn add(&mut self, id: &str, values: &[f64]) {
+        let value: f64 = values.iter().sum();
         match id.trim_end_matches(|c: char| c.is_ascii_digit()) {
-            "requests" => self.requests += value,
+            "requests" => {
+                self.requests += value;
+                self.minutes = self.minutes.max(values.len() as f64);
+            }
             "errors" | "unreachable" => self.errors += value,
             "answers" => self.answers += value,
             "seconds" => self.seconds += value,
@@ -222,7 +241,7 @@ impl Counted {
 
 impl Limits {
     fn judge(&self, counted: &Counted) -> GateAnswer {
-        let Counted { requests, errors, answers, seconds } = *counted;
+        let Counted { requests, errors, answers, seconds, minutes } = *counted;
         let mut detail = format!("{errors} of {requests} requests failed");
         if requests < self.min_requests as f64 {
             detail += &format!(", {} requests are needed to tell", self.min_requests);
@@ -238,6 +257,13 @@ impl Limits {
                 return GateAnswer::Fail { detail: format!("{detail}, at most {} allowed", Human(longest)) };
             }
         }
+        if let Some(most) = self.max_in_flight.filter(|_| minutes > 0.0) {
+            let mean = seconds / (minutes * PERIOD.as_secs_f64());
+            detail += &format!(", {mean:.1} are in flight on the mean");
+            if mean > f64::from(most) {
+                return GateAnswer::Fail { detail: format!("{detail}, at most {most} allowed") };
+            }
+        }
         GateAnswer::Pass { detail }
     }
 }
@@ -246,10 +272,10 @@ impl Limits {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { max_permille: Some(10), max_latency: None, min_requests: 100 };
+    const LIMITS: Limits = Limits { max_permille: Some(10), max_latency: None, max_in_flight: None, min_requests: 100 };
 
     fn judged(limits: Limits, requests: f64, errors: f64, seconds: f64) -> String {
-        limits.judge(&Counted { requests, errors, answers: requests - errors, seconds }).to_string()
+        limits.judge(&Counted { requests, errors, answers: requests - errors, seconds, minutes: 2.0 }).to_string()
     }
 
     #[test]
@@ -267,6 +293,20 @@ mod tests {
         assert_eq!(passed, "pass: 0 of 100 requests failed, they take 200ms on the mean");
         let failed = judged(limits, 100.0, 0.0, 30.0);
         assert_eq!(failed, "fail: 0 of 100 requests failed, they take 300ms on the mean, at most 200ms allowed");
+    }
+
+    #[test]
+    fn too_many_at_once_fail() {
+        let limits = Limits { max_in_flight: Some(5), ..LIMITS };
+        let passed = judged(limits, 100.0, 0.0, 600.0);
+        assert_eq!(passed, "pass: 0 of 100 requests failed, 5.0 are in flight on the mean");
+        let failed = judged(limits, 100.0, 0.0, 660.0);
+        assert_eq!(failed, "fail: 0 of 100 requests failed, 5.5 are in flight on the mean, at most 5 allowed");
+        // Minutes without requests are no minutes of little load.
+        let mut counted = Counted::default();
+        counted.add("requests0", &[60.0, 60.0]);
+        counted.add("requests1", &[30.0]);
+        assert_eq!((counted.requests, counted.minutes), (150.0, 2.0));
     }
 
     #[test]

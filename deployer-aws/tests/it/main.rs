@@ -5,6 +5,7 @@
 mod clusters;
 mod environments;
 mod fates;
+mod gates;
 mod names;
 mod platforms;
 mod policies;
