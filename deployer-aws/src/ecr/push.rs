@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bollard::errors::Error as DockerError;
 use bollard::models::{ImageConfig, ImageInspect};
-use bollard::query_parameters::{PushImageOptionsBuilder, TagImageOptionsBuilder};
+use bollard::query_parameters::{PushImageOptionsBuilder, RemoveImageOptions, TagImageOptionsBuilder};
 use deployer_core::{
     CheckCommand, ContainerCheck, Digest, Effect, Error, ErrorKind, PinnedImage, Progress, PublishImage, Result, Retry,
 };
@@ -58,7 +58,7 @@ impl EcrRegistry {
         let built = self.inspect(image.digest.as_str()).await?;
         let is_for = platform::name(built.os, built.architecture);
         platform::check(self.0.options.architecture, &image.reference, is_for.as_slice())?;
-        let config = built.config.unwrap_or_default();
+        let (config, names) = (built.config.unwrap_or_default(), built.repo_tags.unwrap_or_default());
         let (login, repository) = try_join(self.login(), self.ensure_repository(app, service)).await?;
         let (credentials, host) = login;
         let tag = tag_of(&image.digest);
@@ -97,6 +97,10 @@ impl EcrRegistry {
                 .with_operation(OPERATION)
                 .with_resource(format!("{name}:{tag}"))
         })?;
+        if names.iter().any(|other| *other != format!("{name}:{tag}")) {
+            // The engine needs this name no more, and keeps the image under its own. Nothing depends on it.
+            let _stays = self.0.docker.remove_image(&format!("{name}:{tag}"), None::<RemoveImageOptions>, None).await;
+        }
         self.check_scan(&Scanned { repository: &repository, digest: &digest }, &*request.progress).await?;
         Ok(pinned(digest))
     }

@@ -63,11 +63,23 @@ async fn images_for_other_processors_are_refused() {
     let built = load(&stage.docker, &format!("{name}:arm"), "arm64").await;
     let (app, service) = (AppName::new(&name).unwrap(), ServiceName::new("web").unwrap());
     let call = Call::new("platform", Timestamp::from_millis(i64::MAX));
-    let published = intel.publish(PublishImage::new(call, app, service, built, Arc::new(Silence))).await;
+    let publish = |registry: EcrRegistry| {
+        let request = PublishImage::new(call.clone(), app.clone(), service.clone(), built.clone(), Arc::new(Silence));
+        async move { registry.publish(request).await }
+    };
+    let published = publish(intel).await;
     let repositories = stage.ecr.describe_repositories().send().await.unwrap();
+    // The other one takes it, and the engine is left with the name that it had before.
+    let taken = publish(arm).await;
+    let names = stage.docker.inspect_image(&format!("{name}:arm")).await.unwrap().repo_tags.unwrap();
     let force = RemoveImageOptionsBuilder::default().force(true).build();
     stage.docker.remove_image(&format!("{name}:arm"), Some(force), None).await.unwrap();
     stage.clear().await.unwrap();
+    let repository = taken.unwrap().location;
+    let repository = repository.strip_prefix(&format!("{REGISTRY}/")).unwrap().split('@').next().unwrap();
+    stage.ecr.delete_repository().repository_name(repository).force(true).send().await.unwrap();
+    let of_registry = names.iter().find(|one| one.starts_with(&format!("{REGISTRY}/{repository}:")));
+    assert_eq!(of_registry, None, "{names:?}");
     refused(published.map(drop), "linux/arm64");
     let made = repositories.repositories().iter().filter_map(|one| one.repository_name());
     assert!(!made.into_iter().any(|repository| repository.contains(&format!("{name}/"))), "nothing was made");
