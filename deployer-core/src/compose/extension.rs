@@ -2,7 +2,7 @@
 
 use super::cursor::{Cursor, Fields};
 use super::report::Report;
-use super::{gates, keys, scaling, service, strategy};
+use super::{balancing, gates, keys, scaling, service, strategy};
 use crate::model::{EnvValue, Hook, HookPoint, Port, Probe, Readiness, Route, SecretRef, ServiceSpec, Transport};
 
 pub(super) fn read(report: &mut Report, cursor: &Cursor<'_>, model: &str, spec: &mut ServiceSpec) {
@@ -19,6 +19,10 @@ pub(super) fn read(report: &mut Report, cursor: &Cursor<'_>, model: &str, spec: 
         }
     }
     spec.drain = fields.duration(report, "drain");
+    if let Some(cursor) = fields.get("balancing") {
+        report.mark(format!("{model}.balancing"), &cursor);
+        spec.balancing = balancing::read(report, &cursor, model).unwrap_or_default();
+    }
     if let Some(cursor) = fields.get("scaling") {
         report.mark(format!("{model}.scaling"), &cursor);
         spec.scaling = scaling::read(report, &cursor, model);

@@ -87,6 +87,7 @@ pub(super) const SECTIONS: &[(&str, &Section)] = &[
 #[cfg(test)]
 pub(super) const EXTENSION: &[(&str, &Section)] = &[
     ("", &keys::DEPLOYER),
+    ("balancing", &keys::BALANCING),
     ("gates[]", &keys::GATE),
     ("gates[].approval", &keys::APPROVAL),
     ("gates[].callback", &keys::CALLBACK),

@@ -523,6 +523,7 @@ pub(super) const SECRET: Section = Section::compose(
 pub(super) const DEPLOYER: Section = Section::own(
     "`x-deployer`",
     &[
+        key("balancing", Deployed),
         key("drain", Deployed),
         key("gates", Deployed),
         key("health", Deployed),
@@ -532,6 +533,16 @@ pub(super) const DEPLOYER: Section = Section::own(
         key("scaling", Deployed),
         key("secrets", Deployed),
         key("strategy", Deployed),
+    ],
+);
+
+pub(super) const BALANCING: Section = Section::own(
+    "`balancing`",
+    &[
+        key("healthy-after", Deployed),
+        key("slow-start", Deployed),
+        key("sticky", Deployed),
+        key("unhealthy-after", Deployed),
     ],
 );
 

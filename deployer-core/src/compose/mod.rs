@@ -37,6 +37,7 @@
 //! [`write`] goes the other way: files of the same names in its directory write the topics that these read.
 
 mod app;
+mod balancing;
 mod budget;
 mod build;
 mod check;

@@ -17,6 +17,9 @@ use crate::plan::{Action, Observed, Step, StepId};
 
 /// How long instances may take to be gone once the platform was told to stop them.
 const STOP_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// From when on a revision that holds is looked at seldom.
+const BAKING: Duration = Duration::from_secs(30);
 /// How often a call is made at most that had nothing to do by what the platform answered, which may have been old.
 const MISTAKES: u32 = 5;
 /// How often in a row a gate may be impossible to ask.
@@ -655,14 +658,14 @@ impl Wait<'_> {
         decision.commands.push(Command::Finish { step: self.step.id, outcome, detail, output_of });
     }
 
-    /// Looks again as soon as that may help, and at `latest` at the latest: often at first, seldom later on.
+    /// Looks again as soon as that may help, and at `latest` at the latest. What is awaited is seen a sixteenth of the waiting
+    /// time late at most, or a look late where that is more; while a deployment holds, nothing is expected.
     fn look_again(&self, decision: &mut Decision, latest: Timestamp) {
         let elapsed = self.view.now.since(self.waiting.since);
-        let poll = match (&self.step.action, elapsed.as_millis()) {
-            (Action::Hold { .. }, _) => self.view.poll.max(Duration::from_millis(250)),
-            (_, 0..5_000) => self.view.poll,
-            (_, 5_000..30_000) => self.view.poll.saturating_mul(4),
-            _ => self.view.poll.saturating_mul(16),
+        let poll = match &self.step.action {
+            Action::Hold { .. } if elapsed < BAKING => self.view.poll.max(Duration::from_millis(250)),
+            Action::Hold { .. } => self.view.poll.max(Duration::from_millis(250)).saturating_mul(4),
+            _ => (elapsed / 16).clamp(self.view.poll, self.view.poll.saturating_mul(16)),
         };
         self.wake(decision, latest.min(self.view.now + poll));
     }

@@ -1,5 +1,6 @@
 //! What is deployed: specs as they come in, releases as they are kept, and the words they are made of.
 
+mod balancing;
 mod container;
 mod name;
 mod problem;
@@ -11,6 +12,7 @@ pub(crate) mod time;
 mod validate;
 mod workload;
 
+pub use balancing::Balancing;
 pub use container::{BlockIo, ContainerOptions, Device, DeviceRequest, File, FileContent, Logging, Ulimit};
 pub use name::{AppName, DeploymentId, Digest, InstanceId, ReleaseNumber, RevisionId, ServiceName};
 pub use problem::{Note, Place, Problem, Problems, Severity};

@@ -1,6 +1,6 @@
 //! A release: the complete, immutable snapshot that a rollback brings back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -56,11 +56,17 @@ impl PinnedImage {
 }
 
 impl ServiceRelease {
-    /// The revision that runs this service: equal for equal images and workloads, whatever the release.
+    /// The revision that runs this service: equal for equal images and workloads, and ports with routes, whatever the
+    /// release. A platform may have to make instances for the ports at which traffic comes.
     #[must_use]
     pub fn revision(&self, service: &ServiceName) -> RevisionId {
-        let workload = serde_json::to_vec(&(&self.image.digest, &self.workload)).unwrap_or_default();
-        RevisionId::new(service.clone(), &Digest::of(&workload))
+        let ports: BTreeSet<u16> = self.routes.iter().map(|route| route.port).collect();
+        let all = if ports.is_empty() {
+            serde_json::to_vec(&(&self.image.digest, &self.workload))
+        } else {
+            serde_json::to_vec(&(&self.image.digest, &self.workload, ports))
+        };
+        RevisionId::new(service.clone(), &Digest::of(&all.unwrap_or_default()))
     }
 
     /// The TCP ports that other services reach: declared ones, routed ones, and those the image says it listens on.
@@ -229,7 +235,7 @@ impl GitState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ServiceSpec;
+    use crate::model::{Route, ServiceSpec};
 
     fn check(line: &str) -> ContainerCheck {
         ContainerCheck::new(CheckCommand::Shell(line.to_owned()))
@@ -240,6 +246,21 @@ mod tests {
         let mut spec = ServiceSpec::image("web:v1");
         spec.workload.check = own;
         spec.with_image(image)
+    }
+
+    #[test]
+    fn a_route_at_another_port_is_another_revision_and_another_host_is_not() {
+        let web = "web".parse().unwrap();
+        let revision = |routes: &[Route]| {
+            let mut release = release(None, None);
+            release.routes = routes.to_vec();
+            release.revision(&web)
+        };
+        let plain = Route::new(8080);
+        let same = [plain.clone().with_host("shop.example"), plain.clone().with_path("/api")];
+        assert_eq!(revision(&same), revision(std::slice::from_ref(&plain)));
+        let others = [vec![], vec![Route::new(9090)], vec![plain.clone(), Route::new(9090)]].map(|all| revision(&all));
+        assert!(!others.contains(&revision(&[plain])) && others[1] != others[2], "{others:?}");
     }
 
     #[test]

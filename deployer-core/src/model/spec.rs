@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::balancing::Balancing;
 use super::container::is_default;
 use super::name::{AppName, ServiceName};
 use super::problem::Problems;
@@ -134,6 +135,9 @@ pub struct Service<I> {
     /// service begins with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaling: Option<Scaling>,
+    /// How the load balancer treats its instances.
+    #[serde(default, skip_serializing_if = "Balancing::is_default")]
+    pub balancing: Balancing,
 }
 
 impl ServiceSpec {
@@ -150,6 +154,7 @@ impl ServiceSpec {
             hooks: Vec::new(),
             drain: None,
             scaling: None,
+            balancing: Balancing::default(),
         }
     }
 
@@ -181,6 +186,7 @@ impl<I> Service<I> {
             hooks: self.hooks,
             drain: self.drain,
             scaling: self.scaling,
+            balancing: self.balancing,
         }
     }
 
@@ -300,6 +306,13 @@ impl<I> Service<I> {
     #[must_use]
     pub fn with_drain(mut self, drain: Duration) -> Self {
         self.drain = Some(drain);
+        self
+    }
+
+    /// Sets how the load balancer treats its instances.
+    #[must_use]
+    pub fn with_balancing(mut self, balancing: Balancing) -> Self {
+        self.balancing = balancing;
         self
     }
 

@@ -53,6 +53,7 @@ impl Checker<'_> {
         self.strategy();
         self.gates();
         self.hooks();
+        self.balancing();
         self.scaling();
     }
 
@@ -289,6 +290,14 @@ impl Checker<'_> {
             if hook.timeout.is_zero() {
                 self.error(&path, "a hook needs some time to run");
             }
+        }
+    }
+
+    fn balancing(&mut self) {
+        let balancing = &self.service.balancing;
+        let thresholds = [("healthy_after", balancing.healthy_after), ("unhealthy_after", balancing.unhealthy_after)];
+        for (key, _) in thresholds.into_iter().filter(|(_, probes)| *probes == Some(0)) {
+            self.error(format!("balancing.{key}"), "it takes one probe at least");
         }
     }
 

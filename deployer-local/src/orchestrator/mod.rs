@@ -24,9 +24,9 @@ use bollard::errors::Error as DockerError;
 use bollard::models::ContainerSummary;
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use deployer_core::{
-    AppSpec, EnsureApp, Launch, LogQuery, LogStream, ObserveApp, ObservedApp, Orchestrator, OrchestratorCapabilities,
-    Outcome, Problem, Problems, Reduce, RemoveApp, RemoveTask, Result, Secrets, SetInherited, SmokeAnswer,
-    SmokeRequest, StartTask,
+    AppSpec, Balancing, EnsureApp, Launch, LogQuery, LogStream, ObserveApp, ObservedApp, Orchestrator,
+    OrchestratorCapabilities, Outcome, Problem, Problems, Reduce, RemoveApp, RemoveTask, Result, Secrets, SetInherited,
+    SmokeAnswer, SmokeRequest, StartTask,
 };
 
 use crate::engine::{Engine, classify};
@@ -169,6 +169,11 @@ impl Orchestrator for DockerOrchestrator {
         for (name, _) in spec.services.iter().filter(|(_, service)| service.scaling.is_some()) {
             let message = "nothing scales instances on one host: this has no effect, and the replicas stay as they are";
             problems.push(Problem::warning(format!("services.{name}.scaling"), message));
+        }
+        for (name, _) in spec.services.iter().filter(|(_, service)| service.balancing != Balancing::default()) {
+            let message =
+                "the proxies of one host ask every instance all the time and treat all alike: this has no effect";
+            problems.push(Problem::warning(format!("services.{name}.balancing"), message));
         }
         Ok(problems)
     }

@@ -113,7 +113,7 @@ fn unknown_keys_are_refused_with_the_nearest_name() {
         (
             "x-deployer: {x-mine: 1}",
             "services.web.x-deployer.x-mine",
-            "`x-deployer` may have `drain`, `gates`, `health`, `hooks`, `route`, `routes`, `scaling`, `secrets`, `strategy`",
+            "`x-deployer` may have `balancing`, `drain`, `gates`, `health`, `hooks`, `route`, `routes`, `scaling`, `secrets`, `strategy`",
         ),
         ("deploy: {replica: 2}", "services.web.deploy.replica", "did you mean `replicas`?"),
     ] {

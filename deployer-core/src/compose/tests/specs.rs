@@ -10,11 +10,12 @@ use proptest::prelude::*;
 
 use crate::compose::app::task_hook;
 use crate::model::{
-    AppProtocol, AppSpec, BlockIo, BuildSpec, CanaryStep, CheckCommand, Condition, ContainerCheck, ContainerOptions,
-    Device, DeviceRequest, EnvValue, File, FileContent, GateCheck, GatePoint, GateSpec, Hook, HookPoint, ImageSource,
-    Ipam, IpamPool, Logging, Mount, MountSource, NetworkAttachment, NetworkSpec, OnInconclusive, Port, Probe,
-    Published, Readiness, Resources, Restart, Route, Scaling, ScalingSchedule, ScalingTarget, SecretRef, Service,
-    ServiceName, ServiceSpec, Stop, Strategy as Rollout, Transport, Ulimit, VolumeSpec, Workload,
+    AppProtocol, AppSpec, Balancing, BlockIo, BuildSpec, CanaryStep, CheckCommand, Condition, ContainerCheck,
+    ContainerOptions, Device, DeviceRequest, EnvValue, File, FileContent, GateCheck, GatePoint, GateSpec, Hook,
+    HookPoint, ImageSource, Ipam, IpamPool, Logging, Mount, MountSource, NetworkAttachment, NetworkSpec,
+    OnInconclusive, Port, Probe, Published, Readiness, Resources, Restart, Route, Scaling, ScalingSchedule,
+    ScalingTarget, SecretRef, Service, ServiceName, ServiceSpec, Stop, Strategy as Rollout, Transport, Ulimit,
+    VolumeSpec, Workload,
 };
 
 /// Texts that are something else without quotes, or need care within them.
@@ -291,6 +292,12 @@ impl Choices {
             hooks: self.hooks(),
             drain: self.of(|on| on.duration(0)),
             scaling,
+            balancing: self.or(Balancing::default(), |on| Balancing {
+                slow_start: on.duration(0),
+                sticky: on.of(|on| on.duration(1)),
+                healthy_after: on.of(|on| u8::try_from(on.below(10)).unwrap_or_default() + 1),
+                unhealthy_after: on.of(|on| u8::try_from(on.below(10)).unwrap_or_default() + 1),
+            }),
         }
     }
 

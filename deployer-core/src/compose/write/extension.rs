@@ -1,7 +1,9 @@
 //! `x-deployer`: what a deployment needs to know and Compose has no words for.
 
+use std::time::Duration;
+
 use super::yaml::Map;
-use crate::model::{Hook, HookPoint, Probe, Readiness, Route};
+use crate::model::{Balancing, Hook, HookPoint, Probe, Readiness, Route};
 
 pub(super) fn route(Route { host, path, port }: &Route) -> Map {
     let mut map = Map::default();
@@ -31,6 +33,15 @@ pub(super) fn health(readiness: &Readiness) -> Map {
     map.put_unless("deadline", *deadline, default.deadline);
     map.put_some("progress-deadline", *progress_deadline);
     map.put_unless("crashes-allowed", *crashes_allowed, default.crashes_allowed);
+    map
+}
+
+pub(super) fn balancing(Balancing { slow_start, sticky, healthy_after, unhealthy_after }: &Balancing) -> Map {
+    let mut map = Map::default();
+    map.put_unless("slow-start", *slow_start, Duration::ZERO);
+    map.put_some("sticky", *sticky);
+    map.put_some("healthy-after", healthy_after.map(u32::from));
+    map.put_some("unhealthy-after", unhealthy_after.map(u32::from));
     map
 }
 

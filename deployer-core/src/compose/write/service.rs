@@ -11,8 +11,20 @@ use crate::model::{
 };
 
 pub(super) fn service(app: &AppSpec, names: &Names<'_>, name: &ServiceName, spec: &ServiceSpec) -> Map {
-    let Service { image, workload, replicas, depends_on, routes, readiness, strategy, gates, hooks, drain, scaling } =
-        spec;
+    let Service {
+        image,
+        workload,
+        replicas,
+        depends_on,
+        routes,
+        readiness,
+        strategy,
+        gates,
+        hooks,
+        drain,
+        scaling,
+        balancing,
+    } = spec;
     let Workload {
         entrypoint,
         command,
@@ -75,6 +87,7 @@ pub(super) fn service(app: &AppSpec, names: &Names<'_>, name: &ServiceName, spec
     own.put_filled("health", extension::health(readiness));
     own.put_filled("strategy", super::strategy::strategy(strategy));
     own.put_some("drain", *drain);
+    own.put_filled("balancing", extension::balancing(balancing));
     own.put_some("scaling", scaling.as_ref().map(super::scaling::scaling));
     own.put_filled("gates", gates.iter().map(super::gates::gate).collect::<Vec<_>>());
     own.put_filled("hooks", hooks.iter().map(extension::hook).collect::<Vec<_>>());

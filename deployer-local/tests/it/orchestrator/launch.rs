@@ -1,8 +1,8 @@
 use std::time::Duration;
 
-use bollard::models::ContainerCreateBody;
+use bollard::models::{ContainerCreateBody, NetworkDisconnectRequest};
 use bollard::query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptions};
-use deployer_core::{ErrorKind, InstancePhase, ObservedInstance, Outcome, Retry, Route};
+use deployer_core::{ErrorKind, InstancePhase, ObservedInstance, Outcome, Retry};
 
 use crate::engine::{TestApp, revision};
 
@@ -66,16 +66,16 @@ async fn what_was_stopped_or_removed_is_repaired() {
 }
 
 #[tokio::test]
-async fn a_leftover_made_of_other_things_is_made_anew() {
+async fn a_leftover_that_is_not_as_it_was_made_is_made_anew() {
     let app = TestApp::new("leftover").await;
     let release = app.release([("web", app.idle())]);
     app.run(&release, "web", 1).await;
     let before = app.instances().await.remove(0);
     app.docker.stop_container(before.id.as_str(), None::<StopContainerOptions>).await.unwrap();
-    // With a route it listens and is found by its proxy: the same revision, another set of names.
-    let routed = app.release([("web", app.idle().with_route(Route::new(8080)))]);
-    assert_eq!(revision(&release, "web"), revision(&routed, "web"));
-    assert_eq!(app.launch(&routed, "web", 1).await.unwrap(), Outcome::Changed);
+    // Somebody has taken it from its network: nobody would find it any more.
+    let cut = NetworkDisconnectRequest { container: before.id.to_string(), force: Some(true) };
+    app.docker.disconnect_network(&format!("{}_default", app.name), cut).await.unwrap();
+    assert_eq!(app.launch(&release, "web", 1).await.unwrap(), Outcome::Changed);
     let after = app.instances().await.remove(0);
     assert_eq!(after.name, before.name);
     assert_ne!(after.id, before.id);
