@@ -111,7 +111,11 @@ pub(crate) fn family_of(arn: &str) -> &str {
     name.split_once(':').map_or(name, |(family, _)| family)
 }
 
-/// What makes a request have its effect once: at most 64 characters.
+/// How long the tokens of requests are: `CreateService` takes 36 characters at most, others 64.
+const TOKEN: usize = 32;
+
+/// What makes a request have its effect once.
 pub(crate) fn token(parts: &[&str]) -> String {
-    Digest::of(parts.join("\0").as_bytes()).as_str().trim_start_matches("sha256:").to_owned()
+    let digest = Digest::of(parts.join("\0").as_bytes());
+    digest.as_str().trim_start_matches("sha256:").chars().take(TOKEN).collect()
 }

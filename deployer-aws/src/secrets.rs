@@ -65,16 +65,21 @@ impl<'a> Place<'a> {
 }
 
 /// Where ECS finds a secret when an instance starts. An ARN of Secrets Manager takes key and version behind colons:
-/// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/secrets-envvar-secrets-manager.html>; a parameter its version
-/// behind one: <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/secrets-envvar-ssm-paramstore.html>.
+/// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/secrets-envvar-secrets-manager.html>. Of a parameter ECS always
+/// takes the newest version, and refuses names with one
+/// (<https://docs.aws.amazon.com/AmazonECS/latest/developerguide/secrets-envvar-ssm-paramstore.html>).
 pub(crate) fn value_from(secret: &SecretRef) -> String {
     match (Place::of(&secret.name), &secret.version) {
-        (Place::Secret(name, None), None) | (Place::Parameter(name), None) => name.to_owned(),
+        (Place::Secret(name, None), None) | (Place::Parameter(name), _) => name.to_owned(),
         (Place::Secret(name, key), version) => {
             format!("{name}:{}::{}", key.unwrap_or_default(), version.as_deref().unwrap_or_default())
         }
-        (Place::Parameter(name), Some(version)) => format!("{name}:{version}"),
     }
+}
+
+/// Whether ECS takes the newest value of a secret, whatever version a release has pinned.
+pub(crate) fn is_unversioned(secret: &SecretRef) -> bool {
+    matches!(Place::of(&secret.name), Place::Parameter(_))
 }
 
 impl AwsSecrets {
@@ -214,7 +219,8 @@ mod tests {
         assert_eq!(place(&format!("{arn}#password"), Some("v-1")), format!("{arn}:password::v-1"));
         let parameter = "arn:aws:ssm:eu-central-1:123456789012:parameter/shop/db";
         assert_eq!(place(parameter, None), parameter);
-        assert_eq!(place("ssm:/shop/db", Some("3")), "/shop/db:3");
+        // ECS refuses the name of a parameter with a version.
+        assert_eq!(place("ssm:/shop/db", Some("3")), "/shop/db");
     }
 
     #[test]

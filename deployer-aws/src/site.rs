@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_config::SdkConfig;
-use aws_config::retry::RetryConfig;
+use aws_config::retry::{RetryConfig, RetryMode};
 use deployer_core::AppName;
 use tokio::time::Instant;
 
@@ -136,13 +136,18 @@ impl Site {
     }
 }
 
-/// The configuration with a few retries, unless it says how many there shall be.
+/// The configuration with adaptive retries, unless a program has chosen others: all deployments of a process slow down
+/// together when AWS throttles. How many there are is left as it is.
 ///
-/// Retries are the engine's, because it journals them; these few are for what passes within a moment. Adaptive: all
-/// deployments of a process slow down together when AWS throttles.
+/// Retries are the engine's, because it journals them; the SDK's few are for what passes within a moment.
 pub(crate) fn patient(config: &SdkConfig) -> SdkConfig {
-    let retry = config.retry_config().cloned().unwrap_or_else(|| RetryConfig::adaptive().with_max_attempts(3));
-    config.clone().into_builder().retry_config(retry).build()
+    // Whatever loads a configuration fills in the SDK's own retries; only what somebody has chosen has an origin. One that is
+    // unknown is not even equal to itself.
+    if config.get_origin("retry_config").to_string() != "unknown" {
+        return config.clone();
+    }
+    let retry = config.retry_config().cloned().unwrap_or_else(RetryConfig::standard);
+    config.clone().into_builder().retry_config(retry.with_retry_mode(RetryMode::Adaptive)).build()
 }
 
 impl Memory {
@@ -156,5 +161,27 @@ impl Memory {
     pub(crate) fn marked(&self, app: &AppName, name: &str) -> Option<Option<Scaled>> {
         let (at, scaled) = self.scaled.get(app)?.get(name)?;
         (at.elapsed() < LISTED).then(|| scaled.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_config::BehaviorVersion;
+
+    use super::*;
+
+    fn retries(config: &SdkConfig) -> (RetryMode, u32) {
+        let patient = patient(config);
+        let retry = patient.retry_config().unwrap_or_else(|| panic!("no retries"));
+        (retry.mode(), retry.max_attempts())
+    }
+
+    #[tokio::test]
+    async fn retries_are_adaptive_unless_a_program_has_chosen_others() {
+        let loaded = || aws_config::defaults(BehaviorVersion::v2026_01_12()).empty_test_environment();
+        assert_eq!(retries(&loaded().load().await), (RetryMode::Adaptive, 3));
+        let chosen = loaded().retry_config(RetryConfig::standard().with_max_attempts(7));
+        assert_eq!(retries(&chosen.load().await), (RetryMode::Standard, 7));
+        assert_eq!(retries(&SdkConfig::builder().build()), (RetryMode::Adaptive, 3));
     }
 }

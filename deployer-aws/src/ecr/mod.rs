@@ -25,6 +25,7 @@ pub use self::scan::Severity;
 use self::token::Token;
 use crate::failure::{failed, is};
 use crate::options::Architecture;
+use crate::site::patient;
 
 /// How many images ECR takes in one call:
 /// <https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_BatchGetImage.html>.
@@ -128,7 +129,7 @@ impl EcrRegistry {
     #[must_use]
     pub fn with_engine(config: &SdkConfig, options: EcrOptions, docker: Docker) -> Self {
         let (repositories, token, seen) = (Mutex::default(), tokio::sync::Mutex::default(), Mutex::default());
-        Self(Arc::new(Inner { client: Client::new(config), docker, options, repositories, token, seen }))
+        Self(Arc::new(Inner { client: Client::new(&patient(config)), docker, options, repositories, token, seen }))
     }
 
     /// What a tag or digest names, without pulling the image.

@@ -39,17 +39,28 @@ impl EcrRegistry {
             .image_tag_mutability(ImageTagMutability::Immutable)
             .image_scanning_configuration(ImageScanningConfiguration::builder().scan_on_push(true).build())
             .set_tags(Some(tags));
-        match call.send().await {
-            Ok(_) => {
-                let policy = self.0.client.put_lifecycle_policy().repository_name(&name);
-                let policy = policy.lifecycle_policy_text(LIFECYCLE).send().await;
-                policy.map_err(|error| failed("ecr:PutLifecyclePolicy", name.as_str(), error))?;
-            }
-            Err(error) if is(&error, &["RepositoryAlreadyExistsException"]) => {}
+        let is_complete = match call.send().await {
+            Ok(_) => false,
+            // Whoever has made it may have been stopped before it was complete.
+            Err(error) if is(&error, &["RepositoryAlreadyExistsException"]) => self.has_policy(&name).await?,
             Err(error) => return Err(failed("ecr:CreateRepository", name.as_str(), error)),
+        };
+        if !is_complete {
+            let policy = self.0.client.put_lifecycle_policy().repository_name(&name);
+            let policy = policy.lifecycle_policy_text(LIFECYCLE).send().await;
+            policy.map_err(|error| failed("ecr:PutLifecyclePolicy", name.as_str(), error))?;
         }
         self.remember(&name);
         Ok(name)
+    }
+
+    /// Whether a repository has a lifecycle policy, whichever it is.
+    async fn has_policy(&self, name: &str) -> Result<bool> {
+        match self.0.client.get_lifecycle_policy().repository_name(name).send().await {
+            Ok(_) => Ok(true),
+            Err(error) if is(&error, &["LifecyclePolicyNotFoundException"]) => Ok(false),
+            Err(error) => Err(failed("ecr:GetLifecyclePolicy", name, error)),
+        }
     }
 
     fn is_known(&self, name: &str) -> bool {

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use deployer_core::{
-    ContainerOptions, Error, ErrorKind, MountSource, Probe, Problem, Problems, Release, Restart, Result, Service,
-    Transport, VolumeSpec,
+    Balancing, ContainerOptions, EnvValue, Error, ErrorKind, MountSource, Probe, Problem, Problems, Release, Restart,
+    Result, Service, Transport, VolumeSpec,
 };
 
-use super::definition::{LONGEST_STOP, file_system, plain, size};
+use super::definition::{EPHEMERAL_STORAGE, LONGEST_STOP, file_system, plain, size};
 use crate::elb::{Inlet, Match};
+use crate::secrets::is_unversioned;
 use crate::site::Site;
 
 /// How many target groups an ECS service may have:
@@ -57,6 +58,14 @@ impl Site {
                 _ => {}
             }
         }
+        if let Some(text) = workload.labels.get(EPHEMERAL_STORAGE)
+            && !(fargate && text.parse().is_ok_and(|gibibytes| (21..=200).contains(&gibibytes)))
+        {
+            let message =
+                format!("{text:?} is not what Fargate gives, which is 21 to 200 GiB; EC2 gives what machines have");
+            problems.push(Problem::error(format!("{path}.labels.{EPHEMERAL_STORAGE}"), message));
+        }
+        balancing(path, service, &mut problems);
         self.published_ports(path, service, &mut problems);
         if !service.routes.is_empty() && self.options.listener.is_none() {
             problems.push(
@@ -145,6 +154,13 @@ impl Site {
     fn no_effect<I>(&self, path: &str, service: &Service<I>, problems: &mut Problems) {
         let workload = &service.workload;
         let mut warn = |key: &str, message: &str| problems.push(Problem::warning(format!("{path}.{key}"), message));
+        for (name, value) in &workload.env {
+            if matches!(value, EnvValue::Secret(secret) if is_unversioned(secret)) {
+                let message = "ECS gives instances the newest value of a parameter, also those that it starts later or that a \
+                               rollback brings back; Secrets Manager keeps versions apart";
+                warn(&format!("environment.{name}"), message);
+            }
+        }
         if workload.hostname.is_some() {
             warn("hostname", "instances on ECS have the names that AWS gives them");
         }
@@ -184,5 +200,24 @@ impl Site {
                 .with_source(problems));
         }
         Ok(())
+    }
+}
+
+/// What the load balancer takes:
+/// <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-target-group-attributes.html>.
+fn balancing<I>(path: &str, service: &Service<I>, problems: &mut Problems) {
+    let Balancing { slow_start, sticky, healthy_after, unhealthy_after, .. } = &service.balancing;
+    let mut refuse =
+        |key: &str, message: &str| problems.push(Problem::error(format!("{path}.balancing.{key}"), message));
+    if !slow_start.is_zero() && !(30..=900).contains(&slow_start.as_secs()) {
+        refuse("slow_start", "the load balancer takes 30 s to 15 min for it");
+    }
+    if sticky.is_some_and(|sticky| !(1..=604_800).contains(&sticky.as_secs())) {
+        refuse("sticky", "the load balancer takes 1 s to 7 days for it");
+    }
+    for (key, probes) in [("healthy_after", healthy_after), ("unhealthy_after", unhealthy_after)] {
+        if probes.is_some_and(|probes| !(2..=10).contains(&probes)) {
+            refuse(key, "the load balancer takes 2 to 10 probes");
+        }
     }
 }

@@ -32,6 +32,10 @@ const MEMORY: u64 = 512 * MIB;
 /// The longest time to stop that Fargate gives.
 pub(super) const LONGEST_STOP: Duration = Duration::from_secs(120);
 
+/// The shortest time to stop that ECS takes, in seconds:
+/// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ContainerDefinition.html>.
+const SHORTEST_STOP: i32 = 2;
+
 /// What must be known of a task definition.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KnownDefinition {
@@ -181,7 +185,7 @@ impl Site {
             .set_user(workload.user.clone())
             .set_working_directory(workload.working_dir.clone())
             .readonly_root_filesystem(workload.read_only)
-            .stop_timeout(seconds(workload.stop.grace.min(LONGEST_STOP)));
+            .stop_timeout(seconds(workload.stop.grace).max(SHORTEST_STOP));
         for (name, value) in &workload.env {
             container = match value {
                 EnvValue::Plain(value) => {
@@ -223,7 +227,10 @@ impl Site {
         }
         if !self.options.capacity.is_fargate() {
             let resources = &workload.resources;
-            let (limit, reserved) = (resources.memory_bytes, resources.reserved_memory_bytes);
+            // ECS wants the limit to be more than what is reserved.
+            let limit = resources.memory_bytes;
+            let reserved =
+                resources.reserved_memory_bytes.filter(|reserved| limit.is_none_or(|limit| limit > *reserved));
             let mebibytes = |bytes: u64| i32::try_from(bytes.div_ceil(MIB)).unwrap_or(i32::MAX);
             let units = resources.reserved_cpu_millis.or(resources.cpu_millis).map(|millis| millis * 1_024 / 1_000);
             container = container
@@ -251,8 +258,9 @@ pub(super) fn log_prefix(app: &deployer_core::AppName, service: &deployer_core::
     format!("{app}/{service}")
 }
 
-/// The label that asks for more than Fargate's 20 GiB of ephemeral storage.
-const EPHEMERAL_STORAGE: &str = "deployer.aws.ephemeral-storage-gib";
+/// The label that asks for more than Fargate's 20 GiB of ephemeral storage:
+/// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-task-storage.html>.
+pub(super) const EPHEMERAL_STORAGE: &str = "deployer.aws.ephemeral-storage-gib";
 
 fn seconds(time: Duration) -> i32 {
     let whole = time.as_secs() + u64::from(time.subsec_nanos() > 0);

@@ -3,8 +3,9 @@
 use aws_sdk_ecs::error::ProvideErrorMetadata;
 use aws_sdk_ecs::operation::update_service::builders::UpdateServiceFluentBuilder;
 use aws_sdk_ecs::types::{
-    AssignPublicIp, AwsVpcConfiguration, CapacityProviderStrategyItem, DeploymentCircuitBreaker,
-    DeploymentConfiguration, LaunchType, LoadBalancer, NetworkConfiguration, PropagateTags, ServiceRegistry, Tag,
+    AssignPublicIp, AvailabilityZoneRebalancing, AwsVpcConfiguration, CapacityProviderStrategyItem,
+    DeploymentCircuitBreaker, DeploymentConfiguration, LaunchType, LoadBalancer, NetworkConfiguration, PropagateTags,
+    ServiceRegistry, Tag,
 };
 use deployer_core::{AppName, Error, ErrorKind, Launch, Outcome, Reduce, Result, ServiceRelease, Strategy};
 use futures_util::future::{try_join_all, try_join3};
@@ -13,7 +14,7 @@ use super::scaling::serving;
 use super::slots::Slot;
 use crate::failure::{failed, incomplete, is};
 use crate::naming::{self, tag};
-use crate::options::Capacity;
+use crate::options::{Capacity, CapacityProvider};
 use crate::site::Site;
 
 /// What a revision takes its place with.
@@ -110,8 +111,15 @@ impl Site {
         if slot.groups != place.groups {
             call = call.set_load_balancers(Some(load_balancers(request, &place.groups)));
         }
+        if let Capacity::Providers(providers) = &self.options.capacity {
+            // The slot may be older than they are.
+            call = call.set_capacity_provider_strategy(Some(strategy(providers)?));
+        }
         if slot.registry != place.registry {
             call = call.set_service_registries(Some(place.registries()));
+        }
+        if !place.groups.is_empty() {
+            call = call.health_check_grace_period_seconds(grace_seconds(request));
         }
         match call.send().await {
             Ok(answer) => Ok(slot.after(answer.service())),
@@ -140,30 +148,20 @@ impl Site {
             .deployment_configuration(deployment_configuration()?)
             .set_load_balancers(Some(load_balancers(request, &place.groups)))
             .set_service_registries(Some(place.registries()))
+            // Instances that are moved between zones while a revision has to prove itself would be failures of it.
+            .availability_zone_rebalancing(AvailabilityZoneRebalancing::Disabled)
             .propagate_tags(PropagateTags::Service)
             .enable_ecs_managed_tags(true)
             .tags(tag(tag::APP, app.to_string()))
             .tags(tag(tag::SERVICE, request.service.to_string()))
             .tags(tag(tag::SLOT, letter.to_string()));
-        if !place.groups.is_empty() && request.service_release().is_some_and(has_grace) {
+        if !place.groups.is_empty() {
             call = call.health_check_grace_period_seconds(grace_seconds(request));
         }
         call = match &self.options.capacity {
             Capacity::Fargate => call.launch_type(LaunchType::Fargate),
             Capacity::Ec2 => call.launch_type(LaunchType::Ec2),
-            Capacity::Providers(providers) => {
-                let items: Result<Vec<_>, _> = providers
-                    .iter()
-                    .map(|provider| {
-                        CapacityProviderStrategyItem::builder()
-                            .capacity_provider(&provider.name)
-                            .weight(provider.weight.into())
-                            .base(count(provider.base))
-                            .build()
-                    })
-                    .collect();
-                call.set_capacity_provider_strategy(Some(items.map_err(incomplete)?))
-            }
+            Capacity::Providers(providers) => call.set_capacity_provider_strategy(Some(strategy(providers)?)),
         };
         // Before it is there: nobody may hear of it, should the reply be lost.
         self.remember_slot(app, &name);
@@ -232,6 +230,18 @@ fn deployment_configuration() -> Result<DeploymentConfiguration> {
     Ok(configuration.build())
 }
 
+fn strategy(providers: &[CapacityProvider]) -> Result<Vec<CapacityProviderStrategyItem>> {
+    let item = |provider: &CapacityProvider| {
+        CapacityProviderStrategyItem::builder()
+            .capacity_provider(&provider.name)
+            .weight(provider.weight.into())
+            .base(count(provider.base))
+            .build()
+            .map_err(incomplete)
+    };
+    providers.iter().map(item).collect()
+}
+
 fn load_balancers(request: &Launch, groups: &[(String, u16)]) -> Vec<LoadBalancer> {
     let of = |(arn, port): &(String, u16)| {
         LoadBalancer::builder()
@@ -244,10 +254,6 @@ fn load_balancers(request: &Launch, groups: &[(String, u16)]) -> Vec<LoadBalance
 }
 
 /// ECS stops what the load balancer finds unhealthy; it must not before the engine has lost patience with it.
-fn has_grace(service: &ServiceRelease) -> bool {
-    !service.effective_readiness().deadline.is_zero()
-}
-
 fn grace_seconds(request: &Launch) -> i32 {
     let readiness = request.service_release().map(ServiceRelease::effective_readiness).unwrap_or_default();
     i32::try_from(readiness.deadline.as_secs()).unwrap_or(i32::MAX)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use deployer_core::{LogLine, LogQuery, LogStream, OutputStream, Result, ServiceName, Timestamp};
 use futures_util::stream;
 
+use super::definition::log_prefix;
 use crate::failure::{failed, is};
 use crate::naming;
 use crate::site::Site;
@@ -43,13 +44,15 @@ impl Site {
     /// Everything that was written from a time on, oldest first.
     async fn log_events(&self, query: &LogQuery, from: Option<i64>) -> Result<Vec<Event>> {
         let Some(group) = &self.options.log_group else { return Ok(Vec::new()) };
-        let call = self
-            .logs
-            .filter_log_events()
-            .log_group_name(group)
-            .log_stream_name_prefix(format!("{}/", query.app))
-            .set_start_time(from)
-            .limit(PAGE);
+        let call = self.logs.filter_log_events().log_group_name(group).limit(PAGE);
+        // CloudWatch goes through all streams that it is asked for, a page at a time: not more of them than it must be.
+        let call = match (self.stream_of(query), query.services.as_slice()) {
+            (Some((stream, begun)), _) => call.log_stream_names(stream).start_time(from.unwrap_or_default().max(begun)),
+            (None, [service]) => {
+                call.log_stream_name_prefix(format!("{}/", log_prefix(&query.app, service))).set_start_time(from)
+            }
+            (None, _) => call.log_stream_name_prefix(format!("{}/", query.app)).set_start_time(from),
+        };
         let mut events = Vec::new();
         let mut pages = call.into_paginator().send();
         while let Some(page) = pages.next().await {
@@ -72,6 +75,16 @@ impl Site {
         }
         events.sort_by(|one, other| (one.at, &one.id).cmp(&(other.at, &other.id)));
         Ok(events)
+    }
+
+    /// The stream of the one instance that is asked for and when that was made, if it is known.
+    fn stream_of(&self, query: &LogQuery) -> Option<(String, i64)> {
+        let instance = query.instance.as_ref()?;
+        let memory = self.memory();
+        let task = memory.tasks.get(&query.app)?.values().find(|task| task.id == instance.as_str())?;
+        let service = task.service.as_ref()?;
+        let stream = format!("{}/{}/{}", log_prefix(&query.app, service), naming::container(service), task.id);
+        Some((stream, task.created.as_millis()))
     }
 
     /// Whether an instance or task has ended.

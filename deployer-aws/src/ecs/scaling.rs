@@ -288,7 +288,7 @@ impl Site {
 
     /// The slot, as Application Auto Scaling calls it.
     fn resource(&self, slot: &Slot) -> String {
-        format!("service/{}/{}", self.options.cluster, slot.name)
+        format!("service/{}/{}", self.options.cluster_name(), slot.name)
     }
 }
 

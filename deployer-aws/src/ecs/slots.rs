@@ -54,6 +54,29 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    #[cfg(test)]
+    pub(crate) fn of(revision: RevisionId, letter: char, groups: Vec<(String, u16)>) -> Self {
+        Self {
+            arn: String::new(),
+            name: String::new(),
+            service: revision.service().clone(),
+            letter,
+            definition: String::new(),
+            revision,
+            deployment: String::new(),
+            given_up: None,
+            desired: 1,
+            running: 1,
+            pending: 0,
+            groups,
+            registry: None,
+            event: None,
+            failures: 0,
+            scaled: None,
+            print: String::new(),
+        }
+    }
+
     /// Whether nothing runs in it and nothing shall.
     pub(crate) fn is_idle(&self) -> bool {
         self.desired == 0 && self.running == 0 && self.pending == 0

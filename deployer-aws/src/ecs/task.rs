@@ -2,7 +2,7 @@
 
 use aws_sdk_ecs::primitives::DateTime;
 use aws_sdk_ecs::types::{Connectivity, Container, DesiredStatus, HealthStatus, Task, TaskField, TaskStopCode};
-use deployer_core::{AppName, Digest, ExitDetail, Result, Timestamp};
+use deployer_core::{AppName, Digest, ExitDetail, Result, ServiceName, Timestamp};
 use futures_util::future::try_join_all;
 
 use crate::discovery;
@@ -26,6 +26,8 @@ pub(crate) struct KnownTask {
     pub(crate) deployment: String,
     /// The application, as the tags say.
     pub(crate) app: Option<String>,
+    /// The service, as the tags say.
+    pub(crate) service: Option<ServiceName>,
     /// The one-off task's id.
     pub(crate) task: Option<String>,
     pub(crate) status: Status,
@@ -144,6 +146,7 @@ fn known(task: &Task) -> Option<KnownTask> {
         slot,
         deployment: task.started_by().unwrap_or_default().to_owned(),
         app: super::slots::value(task.tags(), tag::APP).map(str::to_owned),
+        service: super::slots::value(task.tags(), tag::SERVICE).and_then(|name| ServiceName::new(name).ok()),
         task: super::slots::value(task.tags(), tag::TASK).map(str::to_owned),
         status,
         health: task.health_status().cloned(),
@@ -178,23 +181,45 @@ fn end(task: &Task) -> (ExitDetail, bool) {
     exit.at = time(task.stopped_at()).or(time(task.stopping_at()));
     let essential = |words: &&str| !words.starts_with("Essential container in task exited");
     exit.error = Some(words.into_iter().filter(essential).collect::<Vec<_>>().join(": ")).filter(|it| !it.is_empty());
-    let asked = task.stop_code() == Some(&TaskStopCode::ServiceSchedulerInitiated) && is_scaling(stopped);
-    (exit, !asked)
+    (exit, !is_taken(task.stop_code(), stopped))
 }
 
-/// Whether ECS stopped it because there should be fewer tasks or others.
-fn is_scaling(stopped: &str) -> bool {
-    stopped.is_empty() || stopped.contains("Scaling activity") || stopped.contains("deployment ecs-svc/")
+/// Whether a task was taken away, by ECS because there should be fewer tasks or others, by AWS because it needs the machine, or by
+/// an operator: none of these tells anything of what runs in it.
+fn is_taken(code: Option<&TaskStopCode>, stopped: &str) -> bool {
+    let fails = ["unhealthy", "health check"].iter().any(|words| stopped.contains(words));
+    match code {
+        Some(TaskStopCode::ServiceSchedulerInitiated) => !fails,
+        Some(
+            TaskStopCode::InfrastructureHealth
+            | TaskStopCode::SpotInterruption
+            | TaskStopCode::TerminationNotice
+            | TaskStopCode::UserInitiated,
+        ) => true,
+        _ => stopped.starts_with("Host EC2 "),
+    }
 }
 
 /// Whether starting it again can only end the same way.
 fn is_hopeless(words: &str) -> bool {
     let pulls = words.contains("CannotPullContainer") || words.contains("CannotPullImage");
-    let missing = ["not found", "manifest unknown", "does not exist", "denied", "no basic auth", "does not match the"];
+    let missing = [
+        "not found",
+        "manifest unknown",
+        "does not exist",
+        "denied",
+        "no basic auth",
+        "does not match the",
+        "matching platform",
+        "no matching manifest",
+    ];
     let unreachable = ["i/o timeout", "connection refused", "Timeout exceeded", "no such host"];
-    let secret = words.contains("ResourceInitializationError") && words.contains("unable to pull secrets");
+    let prepared = words.contains("ResourceInitializationError");
+    let secret = prepared && words.contains("unable to pull secrets");
+    let log_group = prepared && words.contains("log group does not exist");
     (pulls && missing.iter().any(|part| words.contains(part)) && !unreachable.iter().any(|part| words.contains(part)))
         || (words.contains("CannotStartContainer") && cannot_run(words))
+        || log_group
         || (secret && !unreachable.iter().any(|part| words.contains(part)))
 }
 
@@ -217,5 +242,64 @@ mod tests {
             assert_eq!(time(Some(&DateTime::from_secs_f64(seconds))), Some(Timestamp::from_millis(millis)));
         }
         assert_eq!(time(None), None);
+    }
+
+    #[test]
+    fn what_was_taken_away_has_not_crashed() {
+        let scheduler = Some(TaskStopCode::ServiceSchedulerInitiated);
+        for (code, reason, taken) in [
+            (scheduler.clone(), "Scaling activity initiated by (deployment ecs-svc/1234)", true),
+            (scheduler.clone(), "", true),
+            (scheduler.clone(), "Task failed container health checks", false),
+            (scheduler.clone(), "Task failed ELB health checks in (target-group arn)", false),
+            (
+                scheduler,
+                "(service web) (port 80) is unhealthy in (target-group arn) due to (reason Health checks failed)",
+                false,
+            ),
+            (Some(TaskStopCode::SpotInterruption), "Your Spot Task was interrupted.", true),
+            (Some(TaskStopCode::TerminationNotice), "", true),
+            (Some(TaskStopCode::UserInitiated), "Task stopped by user", true),
+            (Some(TaskStopCode::EssentialContainerExited), "Essential container in task exited", false),
+            (Some(TaskStopCode::TaskFailedToStart), "CannotPullContainerError: denied", false),
+            (None, "Host EC2 (instance i-1) terminated.", true),
+        ] {
+            assert_eq!(is_taken(code.as_ref(), reason), taken, "{code:?} {reason}");
+        }
+    }
+
+    /// Words of AWS: <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-error-codes.html>.
+    #[test]
+    fn what_can_only_fail_again_is_known_by_the_words_of_ecs() {
+        for (words, hopeless) in [
+            (
+                "CannotPullContainerError: pull image manifest has been retried 1 time(s): failed to resolve ref shop:v1: shop:v1: not found",
+                true,
+            ),
+            (
+                "CannotPullContainerError: image Manifest does not contain descriptor matching platform 'linux/arm64'",
+                true,
+            ),
+            ("CannotPullContainerError: no matching manifest for linux/arm64/v8 in the manifest list entries", true),
+            (
+                "CannotPullContainerError: pull access denied, repository does not exist or may require authorization",
+                true,
+            ),
+            ("CannotPullContainerError: dial tcp 10.0.0.1:443: i/o timeout", false),
+            ("CannotPullContainerError: toomanyrequests: Rate exceeded", false),
+            (
+                "ResourceInitializationError: failed to validate logger args: create stream has been retried 1 times: failed to create Cloudwatch log stream: ResourceNotFoundException: The specified log group does not exist.",
+                true,
+            ),
+            (
+                "ResourceInitializationError: unable to pull secrets or registry auth: AccessDeniedException: not authorized",
+                true,
+            ),
+            ("ResourceInitializationError: unable to pull secrets or registry auth: dial tcp: i/o timeout", false),
+            ("CannotStartContainerError: exec: \"/shp\": no such file or directory", true),
+            ("OutOfMemoryError: Container killed due to memory usage", false),
+        ] {
+            assert_eq!(is_hopeless(words), hopeless, "{words}");
+        }
     }
 }

@@ -6,8 +6,9 @@ use deployer_core::{
     AppName, Error, ErrorKind, Outcome, Release, Result, RetainRoutes, RevisionId, ServiceName, ServiceRelease,
 };
 use futures_util::future::{try_join, try_join_all, try_join3};
+use tokio::sync::Mutex;
 
-use super::groups::{Inlet, Purpose, inlets};
+use super::groups::{Inlet, Purpose, Settings, inlets};
 use super::rules::{LiveRule, Match};
 use super::weights::{mean, of_rules};
 use crate::ecs::Slot;
@@ -22,7 +23,7 @@ const READY: usize = 2;
 const GROUPS: usize = 5;
 
 impl Site {
-    pub(super) async fn ensure_routes(&self, release: &Release) -> Result<Outcome> {
+    pub(super) async fn ensure_routes(&self, release: &Release, changing: &Mutex<()>) -> Result<Outcome> {
         let routed: Vec<(&ServiceName, &ServiceRelease)> =
             release.services.iter().filter(|(_, service)| !inlets(service).is_empty()).collect();
         if routed.is_empty() {
@@ -32,9 +33,11 @@ impl Site {
             self.entrance(&matches)?;
         }
         let (rules, slots) = try_join(self.rules(), self.slots(&release.app)).await?;
-        if is_complete(&release.app, &routed, &rules, &slots) {
+        let settled = routed.iter().all(|(name, service)| self.unsettled(name, service, &slots).is_empty());
+        if settled && is_complete(&release.app, &routed, &rules, &slots) {
             return Ok(Outcome::AlreadyThere);
         }
+        let _changing = changing.lock().await;
         let rules = self.rules_now().await?;
         check_free(&release.app, &routed, &rules)?;
         let mut taken: BTreeSet<u32> = rules.iter().map(|rule| rule.priority).collect();
@@ -60,28 +63,49 @@ impl Site {
                 let of_inlet: Vec<(String, i32)> = of_inlet
                     .map(|(_, letter, arn, _)| (arn.clone(), weights.get(letter).copied().map_or(0, i32::from)))
                     .collect();
-                outcome = outcome.and(self.ensure_rule(&rules, &matches, name, of_inlet, &mut taken).await?);
+                let rule = (&matches, service.balancing.sticky.is_some());
+                outcome = outcome.and(self.ensure_rule(&rules, rule, name, of_inlet, &mut taken).await?);
+            }
+            let unsettled = self.unsettled(name, service, &slots);
+            try_join_all(unsettled.iter().map(|(arn, settings)| self.apply_settings(arn, settings))).await?;
+            if !unsettled.is_empty() {
+                outcome = outcome.and(Outcome::Changed);
             }
         }
         let had = rules.iter().any(|rule| rule.owner().is_some_and(|owner| owner.app == release.app));
         Ok(if had && outcome == Outcome::Created { Outcome::Changed } else { outcome })
     }
 
-    /// The rule for a route or a published port, with these target groups in it.
+    /// The target groups of what runs of a service whose settings are not those of the release.
+    fn unsettled(&self, name: &ServiceName, service: &ServiceRelease, slots: &[Slot]) -> Vec<(String, Settings)> {
+        let revision = service.revision(name);
+        let groups = slots.iter().filter(|slot| slot.holds(&revision)).flat_map(|slot| &slot.groups);
+        let memory = self.memory();
+        let unsettled = groups.filter_map(|(arn, _)| {
+            let known = memory.groups.get(arn)?;
+            let settings = Settings::of(service, known.of.as_ref()?.inlet);
+            (known.settings.as_ref() != Some(&settings.hash())).then(|| (arn.clone(), settings))
+        });
+        unsettled.collect()
+    }
+
+    /// The rule for a route or a published port, with these target groups in it. Where callers stay with an instance, they stay
+    /// with its target group for a second: ELB wants it so, and no longer, because weights would not move them.
     async fn ensure_rule(
         &self,
         rules: &[LiveRule],
-        matches: &Match,
+        (matches, sticky): (&Match, bool),
         service: &ServiceName,
         groups: Vec<(String, i32)>,
         taken: &mut BTreeSet<u32>,
     ) -> Result<Outcome> {
-        let Some(rule) = rules.iter().find(|rule| rule.matches.as_ref() == Some(matches)) else {
-            self.create_rule(matches, &groups, taken).await?;
+        let Some(known) = rules.iter().find(|rule| rule.matches.as_ref() == Some(matches)) else {
+            self.create_rule((matches, sticky), &groups, taken).await?;
             return Ok(Outcome::Created);
         };
-        let has = |arn: &String| rule.groups.iter().any(|(known, _)| known == arn);
-        if groups.iter().all(|(arn, _)| has(arn)) {
+        let has = |arn: &String| known.groups.iter().any(|(known, _)| known == arn);
+        let rule = if sticky { known.made_sticky() } else { known.clone() };
+        if groups.iter().all(|(arn, _)| has(arn)) && rule == *known {
             return Ok(Outcome::AlreadyThere);
         }
         // Where the port of a route changes, its old target groups have the traffic until the new ones get it.
@@ -98,19 +122,23 @@ impl Site {
             };
             all.remove(index);
         }
-        self.modify_rule(rule, &all).await?;
+        self.modify_rule(&rule, &all).await?;
         Ok(Outcome::Changed)
     }
 
-    pub(super) async fn retain(&self, request: &RetainRoutes) -> Result<Outcome> {
+    pub(super) async fn retain(&self, request: &RetainRoutes, changing: &Mutex<()>) -> Result<Outcome> {
         let found = try_join3(self.rules(), self.slots(&request.app), self.groups_of_app(&request.app));
         let (rules, slots, groups) = found.await?;
         let kept: BTreeMap<&ServiceName, &ServiceRelease> =
             request.release.iter().flat_map(|release| &release.services).collect();
-        let mut surplus = Surplus::of(&request.app, &kept, &rules, &groups);
+        // What runs of a service that stays keeps its way in, whichever port it has: a rollback may bring it back.
+        let busy = slots.iter().filter(|slot| !slot.is_idle() && kept.contains_key(&slot.service));
+        let busy: BTreeSet<&String> = busy.flat_map(|slot| &slot.groups).map(|(arn, _)| arn).collect();
+        let mut surplus = Surplus::of(&request.app, &kept, &rules, (&groups, &busy));
         let mut changed = false;
         if !surplus.is_empty() {
-            surplus = Surplus::of(&request.app, &kept, &self.rules_now().await?, &groups);
+            let _changing = changing.lock().await;
+            surplus = Surplus::of(&request.app, &kept, &self.rules_now().await?, (&groups, &busy));
             changed = !surplus.strip.is_empty() || !surplus.go.is_empty();
             let stripping = try_join_all(surplus.strip.iter().map(|(rule, groups)| self.modify_rule(rule, groups)));
             let deleting = try_join_all(surplus.go.iter().map(|rule| self.delete_rule(rule)));
@@ -144,7 +172,7 @@ impl Surplus {
         app: &AppName,
         kept: &BTreeMap<&ServiceName, &ServiceRelease>,
         rules: &[LiveRule],
-        groups: &BTreeSet<String>,
+        (groups, busy): (&BTreeSet<String>, &BTreeSet<&String>),
     ) -> Self {
         let wanted = |rule: &LiveRule| {
             rule.owner().is_some_and(|owner| {
@@ -159,7 +187,9 @@ impl Surplus {
         for rule in stay {
             let belongs = |arn: &String| {
                 let of = rule.ours.get(arn).zip(rule.owner());
-                of.is_some_and(|(one, owner)| one.service == owner.service && one.inlet == owner.inlet)
+                of.is_some_and(|(one, owner)| {
+                    one.service == owner.service && (one.inlet == owner.inlet || busy.contains(arn))
+                })
             };
             let (stays, leaves): (Vec<_>, Vec<_>) = rule.groups.iter().partition(|(arn, _)| belongs(arn));
             referred.extend(stays.iter().map(|(arn, _)| arn));
@@ -167,7 +197,7 @@ impl Surplus {
                 strip.push((rule.clone(), stays.into_iter().cloned().collect()));
             }
         }
-        let orphans = groups.iter().filter(|arn| !referred.contains(arn)).cloned().collect();
+        let orphans = groups.iter().filter(|arn| !referred.contains(arn) && !busy.contains(arn)).cloned().collect();
         Self { strip, go: go.into_iter().cloned().collect(), orphans }
     }
 
@@ -186,7 +216,8 @@ fn is_complete(app: &AppName, routed: &[(&ServiceName, &ServiceRelease)], rules:
         };
         Match::all_of(service).into_iter().all(|(matches, inlet)| {
             let rule = rules.iter().find(|rule| rule.matches.as_ref() == Some(&matches));
-            rule.is_some_and(|rule| letters.iter().all(|letter| has(rule, *letter, inlet)))
+            let sticky = |rule: &LiveRule| service.balancing.sticky.is_none() || *rule == rule.made_sticky();
+            rule.is_some_and(|rule| sticky(rule) && letters.iter().all(|letter| has(rule, *letter, inlet)))
         })
     })
 }

@@ -120,7 +120,7 @@ impl TargetHealth {
 }
 
 /// How a target group's targets are asked and let go.
-struct Settings {
+pub(super) struct Settings {
     /// How they are asked.
     check: ProtocolEnum,
     /// For what, if that is HTTP.
@@ -129,11 +129,14 @@ struct Settings {
     codes: Option<Matcher>,
     interval: i32,
     timeout: i32,
-    drain: u64,
+    /// How many probes in a row change what is thought of a target.
+    thresholds: (i32, i32),
+    /// By AWS's names, those that are as they are by themselves included: a rollback may bring them back.
+    attributes: Vec<(&'static str, String)>,
 }
 
 impl Settings {
-    fn of(service: &ServiceRelease, inlet: Inlet) -> Self {
+    pub(super) fn of(service: &ServiceRelease, inlet: Inlet) -> Self {
         let readiness = service.effective_readiness();
         let probed = match &readiness.probe {
             Some(Probe::Http { path, port }) if *port == inlet.port => Some(path.clone()),
@@ -150,15 +153,31 @@ impl Settings {
         // ELB asks every 5 to 300 s and waits 2 to 120 s, less than until it asks again.
         let interval = whole(readiness.interval).clamp(5, 300);
         let timeout = whole(readiness.timeout).clamp(2, 120).min(interval - 1);
-        let drain = service.effective_drain();
-        let drain = (drain.as_secs() + u64::from(drain.subsec_nanos() > 0)).min(3_600);
-        Self { check, path, codes, interval, timeout, drain }
+        let seconds = |time: Duration| time.as_secs() + u64::from(time.subsec_nanos() > 0);
+        let balancing = &service.balancing;
+        let mut attributes =
+            vec![("deregistration_delay.timeout_seconds", seconds(service.effective_drain()).min(3_600).to_string())];
+        attributes.push(("stickiness.enabled", balancing.sticky.is_some().to_string()));
+        match inlet.protocol {
+            Protocol::Http => {
+                attributes.push(("slow_start.duration_seconds", seconds(balancing.slow_start).to_string()));
+                if let Some(sticky) = balancing.sticky {
+                    attributes.push(("stickiness.type", "lb_cookie".to_owned()));
+                    attributes.push(("stickiness.lb_cookie.duration_seconds", seconds(sticky).to_string()));
+                }
+            }
+            Protocol::Tcp if balancing.sticky.is_some() => attributes.push(("stickiness.type", "source_ip".to_owned())),
+            Protocol::Tcp => {}
+        }
+        let threshold = |probes: Option<u8>| i32::from(probes.unwrap_or(2)).clamp(2, 10);
+        let thresholds = (threshold(balancing.healthy_after), threshold(balancing.unhealthy_after));
+        Self { check, path, codes, interval, timeout, thresholds, attributes }
     }
 
-    fn hash(&self) -> String {
-        let Self { check, path, codes, interval, timeout, drain } = self;
+    pub(super) fn hash(&self) -> String {
+        let Self { check, path, codes, interval, timeout, thresholds, attributes } = self;
         let codes = codes.as_ref().and_then(Matcher::http_code);
-        let all = format!("{check:?} {path:?} {codes:?} {interval} {timeout} {drain}");
+        let all = format!("{check:?} {path:?} {codes:?} {interval} {timeout} {thresholds:?} {attributes:?}");
         Digest::of(all.as_bytes()).short().to_owned()
     }
 }
@@ -290,8 +309,8 @@ impl Site {
             .set_health_check_path(settings.path)
             .health_check_interval_seconds(settings.interval)
             .health_check_timeout_seconds(settings.timeout)
-            .healthy_threshold_count(2)
-            .unhealthy_threshold_count(2)
+            .healthy_threshold_count(settings.thresholds.0)
+            .unhealthy_threshold_count(settings.thresholds.1)
             .set_matcher(settings.codes)
             .tags(tag(tag::CLUSTER, cluster.to_owned()))
             .tags(tag(tag::APP, app.to_string()))
@@ -332,17 +351,16 @@ impl Site {
     }
 
     /// Gives a target group the settings of a release, unless it has them. A tag says which it has, written last.
-    async fn apply_settings(&self, arn: &str, settings: &Settings) -> Result<()> {
+    pub(super) async fn apply_settings(&self, arn: &str, settings: &Settings) -> Result<()> {
         let hash = settings.hash();
         let has = self.memory().groups.get(arn).and_then(|group| group.settings.clone());
         if has.as_ref() == Some(&hash) {
             return Ok(());
         }
-        let attribute = TargetGroupAttribute::builder()
-            .key("deregistration_delay.timeout_seconds")
-            .value(settings.drain.to_string())
-            .build();
-        let attributes = self.elb.modify_target_group_attributes().target_group_arn(arn).attributes(attribute);
+        let attribute = |(key, value): &(&str, String)| TargetGroupAttribute::builder().key(*key).value(value).build();
+        let attributes = settings.attributes.iter().map(attribute).collect();
+        let call = self.elb.modify_target_group_attributes().target_group_arn(arn);
+        let attributes = call.set_attributes(Some(attributes));
         let attributes = async {
             let answer = attributes.send().await;
             answer.map_err(|error| failed("elasticloadbalancing:ModifyTargetGroupAttributes", arn, error)).map(drop)
@@ -355,6 +373,8 @@ impl Site {
             .set_health_check_path(settings.path.clone())
             .health_check_interval_seconds(settings.interval)
             .health_check_timeout_seconds(settings.timeout)
+            .healthy_threshold_count(settings.thresholds.0)
+            .unhealthy_threshold_count(settings.thresholds.1)
             .set_matcher(settings.codes.clone());
         let check = async {
             let answer = check.send().await;

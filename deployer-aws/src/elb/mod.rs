@@ -31,13 +31,14 @@ use crate::site::Site;
 #[derive(Clone, Debug)]
 pub struct ElbBalancer {
     site: Arc<Site>,
-    /// ELB has no way to change weights only if they are as expected: within one process, one at a time does.
-    shifting: Arc<Mutex<()>>,
+    /// ELB has no way to change a rule only if it is as expected: within one process, one at a time does, from its look at
+    /// the rules on.
+    changing: Arc<Mutex<()>>,
 }
 
 impl ElbBalancer {
     pub(crate) fn new(site: Arc<Site>) -> Self {
-        Self { site, shifting: Arc::default() }
+        Self { site, changing: Arc::default() }
     }
 }
 
@@ -73,7 +74,7 @@ impl LoadBalancer for ElbBalancer {
     }
 
     async fn ensure(&self, request: EnsureRoutes) -> Result<Outcome> {
-        self.site.ensure_routes(&request.release).await
+        self.site.ensure_routes(&request.release, &self.changing).await
     }
 
     async fn observe(&self, app: &AppName) -> Result<Vec<ObservedRouting>> {
@@ -119,12 +120,12 @@ impl LoadBalancer for ElbBalancer {
     }
 
     async fn set_weights(&self, request: SetWeights) -> Result<Outcome> {
-        let _shifting = self.shifting.lock().await;
+        let _changing = self.changing.lock().await;
         self.site.shift(&request).await
     }
 
     async fn retain(&self, request: RetainRoutes) -> Result<Outcome> {
-        self.site.retain(&request).await
+        self.site.retain(&request, &self.changing).await
     }
 }
 

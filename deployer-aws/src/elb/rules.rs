@@ -5,7 +5,7 @@ use std::fmt;
 
 use aws_sdk_elasticloadbalancingv2::types::{
     Action, ActionTypeEnum, ForwardActionConfig, HostHeaderConditionConfig, Listener, PathPatternConditionConfig,
-    ProtocolEnum, Rule, RuleCondition, TargetGroupTuple,
+    ProtocolEnum, Rule, RuleCondition, TargetGroupStickinessConfig, TargetGroupTuple,
 };
 use deployer_core::{Error, ErrorKind, Result, Route, Service, Transport};
 use futures_util::future::try_join;
@@ -15,7 +15,7 @@ use crate::failure::{failed, is};
 use crate::site::Site;
 
 /// A rule of the listener, or a listener of the Network Load Balancer, as it is now.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct LiveRule {
     pub(super) arn: String,
     /// A rule's; 0 for a listener, which has no other beside it.
@@ -26,6 +26,66 @@ pub(crate) struct LiveRule {
     pub(super) groups: Vec<(String, i32)>,
     /// Those of them that are ours, by ARN.
     pub(super) ours: BTreeMap<String, Purpose>,
+    /// What else it does, which others have chosen and which stays.
+    beside: Beside,
+}
+
+/// What a rule does beside forwarding by weights.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Beside {
+    /// What comes before, such as a login.
+    before: Vec<Action>,
+    /// When the forwarding comes, if there is anything else.
+    order: Option<i32>,
+    /// Whether callers stay with a target group.
+    sticky: Option<TargetGroupStickinessConfig>,
+}
+
+/// A login with the secret that it has: ELB does not tell it, and takes nothing for it but the word that it stays.
+fn with_its_secret(mut action: Action) -> Action {
+    if let Some(login) = &mut action.authenticate_oidc_config {
+        (login.client_secret, login.use_existing_client_secret) = (None, Some(true));
+    }
+    action
+}
+
+/// The shortest time for which callers stay with a target group.
+fn moment() -> TargetGroupStickinessConfig {
+    TargetGroupStickinessConfig::builder().enabled(true).duration_seconds(1).build()
+}
+
+impl Beside {
+    /// What a rule of ours does.
+    fn new(sticky: bool) -> Self {
+        Self { sticky: sticky.then(moment), ..Self::default() }
+    }
+
+    fn read(actions: &[Action]) -> Self {
+        let forwards = |action: &&Action| action.r#type() == Some(&ActionTypeEnum::Forward);
+        let forward = actions.iter().find(forwards);
+        Self {
+            before: actions.iter().filter(|action| !forwards(action)).cloned().map(with_its_secret).collect(),
+            order: forward.and_then(Action::order),
+            sticky: forward
+                .and_then(|action| action.forward_config()?.target_group_stickiness_config())
+                .filter(|sticky| sticky.enabled() == Some(true))
+                .cloned(),
+        }
+    }
+
+    /// The actions of the rule with these weights.
+    fn actions(&self, groups: &[(String, i32)]) -> Vec<Action> {
+        let tuples = groups
+            .iter()
+            .map(|(arn, weight)| TargetGroupTuple::builder().target_group_arn(arn).weight(*weight).build());
+        let config = ForwardActionConfig::builder()
+            .set_target_groups(Some(tuples.collect()))
+            .set_target_group_stickiness_config(self.sticky.clone())
+            .build();
+        let forward = Action::builder().r#type(ActionTypeEnum::Forward).forward_config(config);
+        let order = self.order.filter(|_| !self.before.is_empty());
+        self.before.iter().cloned().chain([forward.set_order(order).build()]).collect()
+    }
 }
 
 /// What a rule or a listener takes.
@@ -140,11 +200,33 @@ const BANDS: u32 = 128;
 const BAND: u32 = 190;
 
 impl LiveRule {
+    #[cfg(test)]
+    pub(super) fn of(groups: Vec<(String, i32)>, ours: BTreeMap<String, Purpose>) -> Self {
+        Self { arn: "rule".to_owned(), priority: 1, matches: None, groups, ours, beside: Beside::default() }
+    }
+
     /// What the rule's first target group of ours is for.
     pub(super) fn owner(&self) -> Option<&Purpose> {
         let weighted = self.groups.iter().find(|(arn, weight)| *weight > 0 && self.ours.contains_key(arn));
         let first = || self.groups.iter().find(|(arn, _)| self.ours.contains_key(arn));
         weighted.or_else(first).and_then(|(arn, _)| self.ours.get(arn))
+    }
+
+    /// A target group that gets something and is not ours.
+    pub(super) fn stranger(&self) -> Option<&str> {
+        let mut groups = self.groups.iter();
+        let strange = groups.find(|(arn, weight)| *weight > 0 && !self.ours.contains_key(arn));
+        strange.map(|(arn, _)| arn.as_str())
+    }
+
+    /// The same, with callers who stay with a target group for a moment: for targets to which they stay, ELB wants that of a
+    /// rule. A Network Load Balancer keeps whole connections.
+    pub(super) fn made_sticky(&self) -> Self {
+        let mut rule = self.clone();
+        if !self.is_listener() {
+            rule.beside.sticky.get_or_insert_with(moment);
+        }
+        rule
     }
 
     /// Whether it is a listener of the Network Load Balancer.
@@ -222,13 +304,15 @@ impl Site {
                 let (arn, port) = (listener.listener_arn()?.to_owned(), u16::try_from(listener.port()?).ok()?);
                 let (groups, udp) = (of_listener(listener), listener.protocol() == Some(&ProtocolEnum::Udp));
                 let matches = (!udp).then_some(Match::Connections { port });
-                Some(LiveRule { arn, priority: 0, matches, ours: ours(&groups), groups })
+                let beside = Beside::read(listener.default_actions());
+                Some(LiveRule { arn, priority: 0, matches, ours: ours(&groups), groups, beside })
             })
             .collect();
         found.extend(rules.iter().filter_map(|rule| {
             let (arn, priority) = (rule.rule_arn()?.to_owned(), rule.priority()?.parse().ok()?);
             let groups = of_rule(rule);
-            Some(LiveRule { arn, priority, matches: Match::read(rule.conditions()), ours: ours(&groups), groups })
+            let (matches, beside) = (Match::read(rule.conditions()), Beside::read(rule.actions()));
+            Some(LiveRule { arn, priority, matches, ours: ours(&groups), groups, beside })
         }));
         found.sort_by_key(|rule| rule.priority);
         Ok(found)
@@ -269,7 +353,7 @@ impl Site {
 
     pub(super) async fn create_rule(
         &self,
-        matches: &Match,
+        (matches, sticky): (&Match, bool),
         groups: &[(String, i32)],
         taken: &mut BTreeSet<u32>,
     ) -> Result<()> {
@@ -293,7 +377,7 @@ impl Site {
                 .listener_arn(listener)
                 .priority(i32::try_from(priority).unwrap_or(i32::MAX))
                 .set_conditions(Some(conditions(host, path)))
-                .actions(forward(groups));
+                .set_actions(Some(Beside::new(sticky).actions(groups)));
             match call.send().await {
                 Ok(_) => return Ok(()),
                 // Somebody else was faster, or it was made by an attempt of which nobody has heard.
@@ -310,7 +394,7 @@ impl Site {
     async fn create_listener(&self, matches: &Match, port: u16, groups: &[(String, i32)]) -> Result<()> {
         let balancer = self.network_balancer()?;
         let call = self.elb.create_listener().load_balancer_arn(balancer).protocol(ProtocolEnum::Tcp).port(port.into());
-        match call.default_actions(forward(groups)).send().await {
+        match call.set_default_actions(Some(Beside::default().actions(groups))).send().await {
             Ok(_) => Ok(()),
             Err(error) if is(&error, &["DuplicateListener", "DuplicateListenerException"]) => {
                 if self.has_come(matches, groups).await? {
@@ -334,12 +418,13 @@ impl Site {
 
     pub(super) async fn modify_rule(&self, rule: &LiveRule, groups: &[(String, i32)]) -> Result<()> {
         let changing = self.rules.changing("");
+        let actions = rule.beside.actions(groups);
         if rule.is_listener() {
-            let call = self.elb.modify_listener().listener_arn(&rule.arn).default_actions(forward(groups));
+            let call = self.elb.modify_listener().listener_arn(&rule.arn).set_default_actions(Some(actions));
             let answer = call.send().await;
             answer.map_err(|error| failed("elasticloadbalancing:ModifyListener", rule.arn.as_str(), error))?;
         } else {
-            let call = self.elb.modify_rule().rule_arn(&rule.arn).actions(forward(groups));
+            let call = self.elb.modify_rule().rule_arn(&rule.arn).set_actions(Some(actions));
             let answer = call.send().await;
             answer.map_err(|error| failed("elasticloadbalancing:ModifyRule", rule.arn.as_str(), error))?;
         }
@@ -350,7 +435,7 @@ impl Site {
         };
         changing.made(|rules| {
             let Some(known) = rules.iter_mut().find(|known| known.arn == rule.arn) else { return false };
-            (known.groups, known.ours) = (groups.to_vec(), ours);
+            (known.groups, known.ours, known.beside) = (groups.to_vec(), ours, rule.beside.clone());
             true
         });
         Ok(())
@@ -390,15 +475,10 @@ fn weights(action: &Action) -> Vec<(String, i32)> {
     action.target_group_arn().map(|arn| (arn.to_owned(), 1)).into_iter().collect()
 }
 
-fn forward(groups: &[(String, i32)]) -> Action {
-    let tuples =
-        groups.iter().map(|(arn, weight)| TargetGroupTuple::builder().target_group_arn(arn).weight(*weight).build());
-    let config = ForwardActionConfig::builder().set_target_groups(Some(tuples.collect())).build();
-    Action::builder().r#type(ActionTypeEnum::Forward).forward_config(config).build()
-}
-
 #[cfg(test)]
 mod tests {
+    use aws_sdk_elasticloadbalancingv2::types::AuthenticateOidcActionConfig;
+
     use super::*;
 
     #[test]
@@ -409,6 +489,28 @@ mod tests {
             let matches = Match::Requests { host: host.map(str::to_owned), path: path.to_owned() };
             assert_eq!(Match::read(&conditions(host, path)), Some(matches));
         }
+    }
+
+    #[test]
+    fn what_a_rule_does_beside_forwarding_stays() {
+        let oidc = AuthenticateOidcActionConfig::builder().issuer("https://id.example").client_id("shop").build();
+        let login = Action::builder().r#type(ActionTypeEnum::AuthenticateOidc).order(1).authenticate_oidc_config(oidc);
+        let login = login.build();
+        let sticky = TargetGroupStickinessConfig::builder().enabled(true).duration_seconds(60).build();
+        let config = ForwardActionConfig::builder().target_group_stickiness_config(sticky.clone());
+        let config = config.target_groups(TargetGroupTuple::builder().target_group_arn("a").weight(1).build()).build();
+        let forward = Action::builder().r#type(ActionTypeEnum::Forward).order(2).forward_config(config).build();
+        let groups = [("a".to_owned(), 30), ("b".to_owned(), 70)];
+        let actions = Beside::read(&[login, forward]).actions(&groups);
+        assert_eq!((actions.len(), actions[0].order(), actions[1].order()), (2, Some(1), Some(2)));
+        let kept = actions[0].authenticate_oidc_config().unwrap();
+        assert_eq!((kept.client_id(), kept.use_existing_client_secret()), (Some("shop"), Some(true)));
+        assert_eq!(actions[1].forward_config().unwrap().target_group_stickiness_config(), Some(&sticky));
+        assert_eq!(weights(&actions[1]), groups);
+        // A rule of ours alone has neither order nor stickiness.
+        let [plain] = Beside::default().actions(&groups).try_into().unwrap();
+        assert_eq!((plain.order(), plain.forward_config().unwrap().target_group_stickiness_config()), (None, None));
+        assert_eq!(Beside::read(&[plain]), Beside::default());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use futures_util::future::{try_join, try_join_all};
 
 use super::by_service;
 use super::rules::LiveRule;
+use crate::ecs::Slot;
 use crate::site::Site;
 
 /// The different weights of the slots in the rules of a service, by letter: one, unless somebody is changing them or was
@@ -26,14 +27,16 @@ pub(super) fn mean(all: &[BTreeMap<char, u8>]) -> BTreeMap<char, u8> {
     sums.into_iter().map(|(letter, sum)| (letter, mean(sum))).collect()
 }
 
-/// The weights that a rule gives to the slots of a service, those that have any.
+/// The weights that a rule gives to the slots of a service, those that have any. What somebody else's target group gets is
+/// missing from them.
 fn of_rule(rule: &LiveRule, service: &ServiceName) -> BTreeMap<char, u8> {
     let weighted = rule.groups.iter().filter(|(_, weight)| *weight > 0).filter_map(|(arn, weight)| {
         let purpose = rule.ours.get(arn).filter(|purpose| purpose.service == *service)?;
         Some((purpose.letter, *weight))
     });
     let weighted: Vec<(char, i32)> = weighted.collect();
-    let sum: i32 = weighted.iter().map(|(_, weight)| weight).sum();
+    let strange = rule.groups.iter().filter(|(arn, _)| !rule.ours.contains_key(arn)).map(|(_, weight)| weight);
+    let sum: i32 = weighted.iter().map(|(_, weight)| weight).chain(strange).sum();
     // Somebody may have given weights that are no percentages.
     let share = |weight: i32| u8::try_from((weight * 100 + sum / 2) / sum.max(1)).unwrap_or(100);
     weighted.into_iter().map(|(letter, weight)| (letter, share(weight))).collect()
@@ -80,18 +83,49 @@ impl Site {
                 .with_context("found", found.0)
                 .with_context("expected", request.expected.0.clone()));
         }
-        let change = async |rule: &LiveRule| {
-            let weight = |arn: &String| {
-                let ours = rule.ours.get(arn).filter(|purpose| purpose.service == request.service);
-                ours.and_then(|purpose| wanted.get(&purpose.letter)).copied().unwrap_or_default()
-            };
-            let groups: Vec<(String, i32)> =
-                rule.groups.iter().map(|(arn, _)| (arn.clone(), i32::from(weight(arn)))).collect();
-            self.modify_rule(rule, &groups).await
-        };
-        let changed = try_join_all(other.into_iter().chain(claimed).map(change)).await?.len();
-        Ok(if changed == 0 { Outcome::AlreadyThere } else { Outcome::Changed })
+        let changes: Result<Vec<_>> = other
+            .into_iter()
+            .chain(claimed)
+            .map(|rule| {
+                if let Some(stranger) = rule.stranger() {
+                    return Err(Error::new(
+                        ErrorKind::Conflict,
+                        "somebody else's target group gets traffic of the service",
+                    )
+                    .with_resource(stranger)
+                    .with_context("rule", rule.arn.clone())
+                    .with_help("take it out of the rule, or give it no weight"));
+                }
+                let mut groups: Vec<(String, i32)> = rule.groups.iter().map(|(arn, _)| (arn.clone(), 0)).collect();
+                for (letter, weight) in &wanted {
+                    let slot = traffic.slots.iter().find(|slot| slot.letter == *letter);
+                    let entrance = slot.and_then(|slot| entrance(rule, &request.service, slot));
+                    groups.iter_mut().filter(|(arn, _)| Some(arn.as_str()) == entrance).for_each(|(_, of)| {
+                        *of = i32::from(*weight);
+                    });
+                }
+                Ok((rule, groups))
+            })
+            .collect();
+        let changes = changes?;
+        try_join_all(changes.iter().map(|(rule, groups)| self.modify_rule(rule, groups))).await?;
+        Ok(if changes.is_empty() { Outcome::AlreadyThere } else { Outcome::Changed })
     }
+}
+
+/// The target group by which a rule brings traffic to a slot: one that ECS registers its tasks with, if there is such. Where the
+/// port of a route changes, a rule has those of both ports for a while; one slot comes with the new port while another still
+/// has the old. A route that only the other revision has gets its weights as well: it goes with that one.
+fn entrance<'a>(rule: &'a LiveRule, service: &ServiceName, slot: &Slot) -> Option<&'a str> {
+    let owner = rule.owner();
+    let serves = owner.is_some_and(|owner| owner.service == *service && owner.letter == slot.letter);
+    let of_slot = rule.groups.iter().filter_map(|(arn, _)| {
+        let purpose = rule.ours.get(arn).filter(|of| of.service == *service && of.letter == slot.letter)?;
+        let registered = slot.groups.iter().any(|(known, _)| known == arn);
+        let same = owner.is_some_and(|owner| owner.inlet == purpose.inlet);
+        Some((!registered, same != serves, arn.as_str()))
+    });
+    of_slot.min().map(|(.., arn)| arn)
 }
 
 /// Whether a rule waits for a service to take it over from another one of its application: the service's target groups
@@ -103,7 +137,55 @@ fn is_claimed(rule: &LiveRule, service: &ServiceName) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use deployer_core::RevisionId;
+
+    use super::super::groups::{Inlet, Purpose};
     use super::*;
+
+    /// A rule of the service `web` with these target groups: the slot's letter, the port, and the weight; no letter for somebody
+    /// else's.
+    fn rule(groups: &[(Option<char>, u16, i32)]) -> LiveRule {
+        let arn = |letter: &Option<char>, port: &u16| format!("{}-{port}", letter.unwrap_or('?'));
+        let purpose = |letter: char, port: u16| Purpose {
+            app: "shop".parse().unwrap(),
+            service: "web".parse().unwrap(),
+            letter,
+            inlet: Inlet::http(port),
+        };
+        let ours = groups.iter().filter_map(|(letter, port, _)| Some((arn(letter, port), purpose((*letter)?, *port))));
+        let weights = groups.iter().map(|(letter, port, weight)| (arn(letter, port), *weight));
+        LiveRule::of(weights.collect(), ours.collect())
+    }
+
+    #[test]
+    fn what_somebody_else_gets_is_missing() {
+        let web = "web".parse().unwrap();
+        let fair = rule(&[(Some('a'), 80, 0), (Some('b'), 80, 3)]);
+        assert_eq!((of_rule(&fair, &web), fair.stranger()), (BTreeMap::from([('b', 100)]), None));
+        let strange = rule(&[(Some('a'), 80, 0), (Some('b'), 80, 75), (None, 1, 25)]);
+        assert_eq!((of_rule(&strange, &web), strange.stranger()), (BTreeMap::from([('b', 75)]), Some("?-1")));
+        assert_eq!(rule(&[(Some('b'), 80, 1), (None, 1, 0)]).stranger(), None);
+    }
+
+    #[test]
+    fn traffic_enters_where_instances_are_registered() {
+        let web = "web".parse().unwrap();
+        let slot = |letter: char, ports: &[u16]| {
+            let groups = ports.iter().map(|port| (format!("{letter}-{port}"), *port)).collect();
+            Slot::of("web@0123456789ab".parse::<RevisionId>().unwrap(), letter, groups)
+        };
+        let both = rule(&[(Some('a'), 80, 100), (Some('b'), 80, 0), (Some('a'), 90, 0), (Some('b'), 90, 0)]);
+        let entrances = [slot('a', &[80]), slot('b', &[90]), slot('b', &[80, 90]), slot('a', &[80, 90])]
+            .map(|slot| entrance(&both, &web, &slot).map(str::to_owned));
+        // What serves stays where it is, what comes takes the new port.
+        assert_eq!(
+            entrances.each_ref().map(Option::as_deref),
+            [Some("a-80"), Some("b-90"), Some("b-90"), Some("a-80")]
+        );
+        assert_eq!(entrance(&rule(&[(Some('a'), 80, 1)]), &web, &slot('b', &[80])), None);
+        // A route that the revision does not have.
+        assert_eq!(entrance(&rule(&[(Some('a'), 90, 0), (Some('b'), 90, 1)]), &web, &slot('a', &[80])), Some("a-90"));
+    }
 
     #[test]
     fn on_the_mean_nobody_is_left_out_who_gets_anything() {

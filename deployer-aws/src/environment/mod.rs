@@ -13,7 +13,6 @@ mod template;
 mod watch;
 
 use aws_config::SdkConfig;
-use aws_config::retry::RetryConfig;
 use aws_sdk_cloudformation::Client;
 
 pub use changes::{EnvironmentPlan, Replacement, ResourceAction, ResourceChange};
@@ -21,6 +20,8 @@ pub use delete::KeptResource;
 pub use drift::{DriftedProperty, DriftedResource, EnvironmentDrift};
 pub use outputs::EnvironmentOutputs;
 pub use spec::{EnvironmentNetwork, EnvironmentSpec, Grant, Machines, Nat};
+
+use crate::site::patient;
 
 /// Makes, changes, examines and deletes environments in the account and region of a configuration.
 ///
@@ -38,8 +39,6 @@ impl Environment {
     /// Environments in the account and region of a host program's configuration.
     #[must_use]
     pub fn new(config: &SdkConfig) -> Self {
-        let retry = config.retry_config().cloned().unwrap_or_else(|| RetryConfig::adaptive().with_max_attempts(5));
-        let config = config.clone().into_builder().retry_config(retry).build();
-        Self { client: Client::new(&config) }
+        Self { client: Client::new(&patient(config)) }
     }
 }

@@ -31,7 +31,7 @@ const CLOUDCONTROL: &str = "cloudcontrol";
 const CLOUDMAP: &str = "servicediscovery";
 
 /// What is called for deployments.
-pub(super) const DEPLOYING: [Operation; 68] = [
+pub(super) const DEPLOYING: [Operation; 69] = [
     call(
         AUTOSCALING,
         "deregister_scalable_target",
@@ -136,6 +136,13 @@ pub(super) const DEPLOYING: [Operation; 68] = [
     ),
     call(ECR, "describe_repositories", &["ecr:DescribeRepositories"], Scope::AllRepositories, "where images are"),
     call(ECR, "get_authorization_token", &["ecr:GetAuthorizationToken"], Scope::Everything, "pushing images"),
+    call(
+        ECR,
+        "get_lifecycle_policy",
+        &["ecr:GetLifecyclePolicy"],
+        Scope::Repositories,
+        "whether a repository was made to its end",
+    ),
     call(ECR, "list_images", &["ecr:ListImages"], Scope::Repositories, "images of no release"),
     call(ECR, "put_lifecycle_policy", &["ecr:PutLifecyclePolicy"], Scope::Repositories, "images without a tag"),
     call(ECS, "create_service", &["ecs:CreateService"], Scope::Services, "a slot for a revision"),

@@ -108,7 +108,7 @@ impl Facts {
         Self {
             account: program.account.clone(),
             name: String::new(),
-            cluster: options.cluster.clone(),
+            cluster: options.cluster_name().to_owned(),
             roles: std::iter::once(&options.execution_role).chain(&options.task_role).cloned().collect(),
             listener: options.listener.clone(),
             network_balancer: options.network_balancer.clone(),

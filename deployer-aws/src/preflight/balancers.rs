@@ -1,10 +1,10 @@
 //! Load balancers: whether they are there, and have room for what is new.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_elasticloadbalancingv2::types::{Limit, LoadBalancer, LoadBalancerStateEnum, LoadBalancerTypeEnum};
-use deployer_core::{AppSpec, Problem, Problems, Result, ServiceSpec};
-use futures_util::future::{try_join, try_join3};
+use deployer_core::{AppSpec, Error, Problem, Problems, Result, ServiceSpec};
+use futures_util::future::{try_join, try_join_all, try_join3};
 
 use super::SLOTS;
 use crate::elb::{Match, Taken};
@@ -137,7 +137,9 @@ impl Site {
             }
         };
         let (rules, groups, ports) = try_join3(rules, groups, ports).await?;
-        Ok(Problems(rules.0.into_iter().chain(groups.0).chain(ports.0).collect()))
+        let most = most("targets-per-application-load-balancer");
+        let targets = balancers.routes.as_ref().and_then(|balancer| self.target_problem(spec, balancer, most));
+        Ok(Problems(rules.0.into_iter().chain(groups.0).chain(ports.0).chain(targets).collect()))
     }
 
     /// Published ports that others have, and whether there is room for those that are new.
@@ -180,7 +182,7 @@ impl Site {
                 }
             }
         }
-        let there = rules.iter().filter(|rule| !rule.is_listener()).count();
+        let there = rules.iter().filter(|rule| !rule.is_listener()).count() + self.other_rules(balancer).await?;
         if most.is_some_and(|most| there + new > most) {
             let message = format!("the load balancer {name:?} has {there} rules, and no room for {new} more");
             problems.push(Problem::error(LISTENER, message).with_help("ask AWS to raise the quota"));
@@ -188,18 +190,40 @@ impl Site {
         Ok(problems)
     }
 
+    /// How many rules the load balancer's other listeners have: the quota is for all together.
+    async fn other_rules(&self, balancer: &LoadBalancer) -> Result<usize> {
+        let arn = balancer.load_balancer_arn().unwrap_or_default();
+        let listeners = self.elb.describe_listeners().load_balancer_arn(arn).send().await;
+        let listeners = listeners.map_err(|error| failed("elasticloadbalancing:DescribeListeners", arn, error))?;
+        let others = listeners.listeners().iter().filter_map(|listener| listener.listener_arn());
+        let others = others.filter(|listener| Some(*listener) != self.options.listener.as_deref());
+        let counts = others.map(async |listener| {
+            let rules = self.elb.describe_rules().listener_arn(listener).send().await;
+            let rules = rules.map_err(|error| failed("elasticloadbalancing:DescribeRules", listener, error))?;
+            Ok::<_, Error>(rules.rules().iter().filter(|rule| rule.is_default() != Some(true)).count())
+        });
+        Ok(try_join_all(counts).await?.into_iter().sum())
+    }
+
+    /// Whether all instances can be targets, while both revisions of a service run.
+    fn target_problem(&self, spec: &AppSpec, balancer: &LoadBalancer, most: Option<usize>) -> Option<Problem> {
+        let of_service = |service: &ServiceSpec| {
+            let most = service.scaling.as_ref().map_or(service.replicas, |scaling| scaling.max);
+            usize::try_from(most).unwrap_or(usize::MAX).saturating_mul(routed_ports(service) * SLOTS)
+        };
+        let needed = spec.services.values().map(of_service).fold(0_usize, usize::saturating_add);
+        let (name, most) = (balancer.load_balancer_name().unwrap_or_default(), most?);
+        let message =
+            || format!("the load balancer {name:?} has room for {most} targets, and a deployment needs {needed}");
+        (needed > most).then(|| Problem::error(LISTENER, message()).with_help("ask AWS to raise the quota"))
+    }
+
     /// Whether there is room for the target groups that are new.
     async fn group_problems(&self, spec: &AppSpec, balancer: &LoadBalancer, most: Option<usize>) -> Result<Problems> {
         let mut problems = Problems::default();
         let name = balancer.load_balancer_name().unwrap_or_default();
         let arn = balancer.load_balancer_arn().unwrap_or_default();
-        let ports = |service: &ServiceSpec| {
-            let mut ports: Vec<u16> = service.routes.iter().map(|route| route.port).collect();
-            ports.sort_unstable();
-            ports.dedup();
-            ports.len() * SLOTS
-        };
-        let needed: usize = spec.services.values().map(ports).sum();
+        let needed: usize = spec.services.values().map(|service| routed_ports(service) * SLOTS).sum();
         let (mut used, mut ours) = (0, 0);
         let prefix = naming::target_group_prefix(&spec.name);
         let mut pages = self.elb.describe_target_groups().load_balancer_arn(arn).into_paginator().send();
@@ -228,6 +252,11 @@ impl Site {
         let limit = |limit: &Limit| Some((limit.name()?.to_owned(), limit.max()?.parse().ok()?));
         Ok(answer.limits().iter().filter_map(limit).collect())
     }
+}
+
+/// How many ports of a service have routes.
+fn routed_ports(service: &ServiceSpec) -> usize {
+    service.routes.iter().map(|route| route.port).collect::<BTreeSet<_>>().len()
 }
 
 /// Somebody else has a route or a published port.

@@ -8,6 +8,7 @@ use deployer_core::{Digest, Error, ErrorKind, Result};
 use super::DynamoStore;
 use super::failure::{complete, failed};
 use super::item::{Item, Key, number, numbered, text, text_of};
+use super::releases::pause;
 
 /// What is longer than so many bytes is kept in parts of that size. An item has room for this and its other attributes
 /// (400 KB, see "Item size" under "Quotas in Amazon DynamoDB").
@@ -73,12 +74,17 @@ impl DynamoStore {
     /// Writes and removes items, in no order and not as one.
     pub(super) async fn write_all(&self, requests: Vec<WriteRequest>) -> Result<()> {
         for batch in requests.chunks(BATCH) {
-            let mut left = batch.to_vec();
+            let (mut left, mut pauses) = (batch.to_vec(), 0);
             while !left.is_empty() {
+                let sent = left.len();
                 let written = self.client.batch_write_item().request_items(&self.table, left).send().await;
                 let written = written.map_err(|error| failed("dynamodb:BatchWriteItem", &self.table, error))?;
-                // What was throttled comes back; the client has paused by its own rules before the call is made again.
+                // What was throttled comes back, and is no error that the client would pause for.
                 left = written.unprocessed_items.and_then(|mut left| left.remove(&self.table)).unwrap_or_default();
+                pauses = if left.len() < sent { 0 } else { pauses + 1 };
+                if !left.is_empty() {
+                    pause(pauses).await;
+                }
             }
         }
         Ok(())

@@ -17,11 +17,21 @@ pub(crate) struct Group {
     pub(crate) settings: BTreeMap<String, String>,
     /// Milliseconds.
     pub(crate) drain: u64,
+    /// Other attributes, by AWS's names.
+    pub(crate) attributes: Tags,
     pub(crate) interval: u64,
     /// When somebody at a console has killed one of its instances.
     pub(crate) killed: Option<u64>,
     /// By address and port.
     pub(crate) targets: BTreeMap<(String, u16), Target>,
+}
+
+impl Group {
+    /// Whether callers stay with a target.
+    pub(super) fn is_sticky(&self) -> bool {
+        self.attributes.get("stickiness.enabled").is_some_and(|value| value == "true")
+            && self.settings.get("Protocol").is_some_and(|protocol| protocol == "HTTP")
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -73,6 +83,8 @@ pub(crate) struct Rule {
     pub(crate) conditions: Vec<(String, Vec<String>)>,
     /// Target groups with weights, and since when; the newest last.
     pub(crate) forwards: Vec<(u64, Vec<(String, u32)>)>,
+    /// How long callers stay with a target group, in seconds.
+    pub(crate) sticky: Option<u32>,
 }
 
 impl Rule {

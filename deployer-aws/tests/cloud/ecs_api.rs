@@ -229,7 +229,7 @@ impl Cloud {
         let name = text(request, "serviceName").to_owned();
         check_name(&name, 255)?;
         let token = text(request, "clientToken").to_owned();
-        if token.len() > 64 {
+        if token.len() > 36 {
             return Err(invalid("Client token too long"));
         }
         let definition = self.check_service(request)?.ok_or_else(|| invalid("TaskDefinition can not be blank."))?;
@@ -317,6 +317,16 @@ impl Cloud {
         if let Some(service) = self.services.get_mut(&name).filter(|_| request["serviceRegistries"].is_array()) {
             anew |= service.registry != registry;
             service.registry = registry;
+        }
+        if let (Some(service), Some(grace)) =
+            (self.services.get_mut(&name), request["healthCheckGracePeriodSeconds"].as_u64())
+        {
+            if service.groups.is_empty() {
+                return Err(invalid(
+                    "Health check grace period is only valid for services configured to use load balancers",
+                ));
+            }
+            service.grace = grace * 1_000;
         }
         if let (Some(service), Some(count)) = (self.services.get_mut(&name), request["desiredCount"].as_u64()) {
             service.desired = u32::try_from(count).unwrap_or_default();

@@ -70,7 +70,7 @@ fn no_group(arn: &str) -> Refusal {
 }
 
 /// What of a request says how a target group is.
-const SETTINGS: [&str; 8] = [
+const SETTINGS: [&str; 10] = [
     "Protocol",
     "Port",
     "VpcId",
@@ -79,6 +79,8 @@ const SETTINGS: [&str; 8] = [
     "HealthCheckPath",
     "HealthCheckIntervalSeconds",
     "Matcher.HttpCode",
+    "HealthyThresholdCount",
+    "UnhealthyThresholdCount",
 ];
 
 impl Cloud {
@@ -154,7 +156,8 @@ impl Cloud {
         }
         let arn = format!("{}/{:04}", NETWORK.replace(":loadbalancer/", ":listener/"), self.next());
         let conditions = vec![("port".to_owned(), vec![port])];
-        let listener = Rule { arn: arn.clone(), priority: 0, conditions, forwards: vec![(self.now, groups)] };
+        let listener =
+            Rule { arn: arn.clone(), priority: 0, conditions, forwards: vec![(self.now, groups)], sticky: None };
         let shown = show_listener(&listener);
         self.rules.insert(arn, listener);
         Ok(format!("<Listeners>{shown}</Listeners>"))
@@ -211,6 +214,16 @@ impl Cloud {
         }
     }
 
+    /// A rule with several target groups must keep callers with them if one of those keeps them with its targets.
+    fn check_sticky(&self, groups: &[(String, u32)], sticky: Option<u32>) -> Result<(), Refusal> {
+        let keeps = |(arn, _): &(String, u32)| self.groups.get(arn).is_some_and(Group::is_sticky);
+        if sticky.is_none() && groups.len() > 1 && groups.iter().any(keeps) {
+            let message = "You must enable group stickiness on a rule if you enabled target stickiness on one of its target groups";
+            return Err(Refusal::rude("InvalidLoadBalancerAction", message));
+        }
+        Ok(())
+    }
+
     fn create_rule(&mut self, form: &Form) -> Answer {
         if form.get("ListenerArn") != LISTENER {
             return Err(Refusal::rude("ListenerNotFound", "One or more listeners not found"));
@@ -236,7 +249,8 @@ impl Cloud {
         if !(1..=5).contains(&count) {
             return Err(invalid("a rule has one to five values in its conditions"));
         }
-        let groups = self.read_forward(form, "Actions", "HTTP")?;
+        let (groups, sticky) = (self.read_forward(form, "Actions", "HTTP")?, read_sticky(form));
+        self.check_sticky(&groups, sticky)?;
         if self.rules.values().any(|rule| rule.priority == priority) {
             return Err(Refusal::fair("PriorityInUse", format!("Priority '{priority}' is currently in use")));
         }
@@ -247,16 +261,19 @@ impl Cloud {
             self.breaks(format!("there is a second rule for {conditions:?}"));
         }
         let arn = format!("{}/{:04}", LISTENER.replace("listener/", "listener-rule/"), self.next());
-        let rule = Rule { arn: arn.clone(), priority, conditions, forwards: vec![(self.now, groups)] };
+        let forwards = vec![(self.now, groups)];
+        let rule = Rule { arn: arn.clone(), priority, conditions, forwards, sticky };
         let shown = show_rule(&rule);
         self.rules.insert(arn, rule);
         Ok(format!("<Rules>{shown}</Rules>"))
     }
 
     fn modify_rule(&mut self, form: &Form) -> Answer {
-        let groups = self.read_forward(form, "Actions", "HTTP")?;
+        let (groups, sticky) = (self.read_forward(form, "Actions", "HTTP")?, read_sticky(form));
+        self.check_sticky(&groups, sticky)?;
         let now = self.now;
         let Some(rule) = self.rules.get_mut(form.get("RuleArn")) else { return Err(no_rule()) };
+        rule.sticky = sticky;
         let before = rule.forward().to_vec();
         rule.forwards.push((now, groups.clone()));
         let shown = show_rule(rule);
@@ -321,6 +338,7 @@ impl Cloud {
             tags,
             settings,
             drain: 300_000,
+            attributes: Tags::new(),
             interval: form.get("HealthCheckIntervalSeconds").parse::<u64>().unwrap_or(30) * 1_000,
             killed: None,
             targets: BTreeMap::new(),
@@ -366,14 +384,37 @@ impl Cloud {
 
     fn modify_attributes(&mut self, form: &Form) -> Answer {
         let arn = form.get("TargetGroupArn");
+        let loose = |rule: &Rule| rule.sticky.is_none() && rule.forward().len() > 1;
+        let in_a_loose_rule =
+            self.rules.values().any(|rule| loose(rule) && rule.forward().iter().any(|(group, _)| group == arn));
         let Some(group) = self.groups.get_mut(arn) else { return Err(no_group(arn)) };
+        let http = group.settings.get("Protocol").map(String::as_str) == Some("HTTP");
         for member in form.members("Attributes") {
             let (key, value) = (form.get(&format!("{member}.Key")), form.get(&format!("{member}.Value")));
-            if key != "deregistration_delay.timeout_seconds" {
-                return Err(invalid(format!("there is no attribute {key}")));
+            let number = value.parse::<u64>().ok();
+            let valid = match key {
+                "deregistration_delay.timeout_seconds" => number.is_some_and(|seconds| seconds <= 3_600),
+                "slow_start.duration_seconds" => {
+                    http && number.is_some_and(|seconds| seconds == 0 || (30..=900).contains(&seconds))
+                }
+                "stickiness.enabled" => ["true", "false"].contains(&value),
+                "stickiness.type" => value == if http { "lb_cookie" } else { "source_ip" },
+                "stickiness.lb_cookie.duration_seconds" => {
+                    http && number.is_some_and(|seconds| (1..=604_800).contains(&seconds))
+                }
+                _ => false,
+            };
+            if !valid {
+                return Err(invalid(format!("{key} cannot be {value}")));
             }
-            let seconds = value.parse::<u64>().ok().filter(|seconds| *seconds <= 3_600);
-            group.drain = seconds.ok_or_else(|| invalid(format!("{value} is no deregistration delay")))? * 1_000;
+            if key == "stickiness.enabled" && value == "true" && http && in_a_loose_rule {
+                let message = "You must enable group stickiness on a rule if you enabled target stickiness on one of its target groups";
+                return Err(Refusal::rude("InvalidConfigurationRequest", message));
+            }
+            if key == "deregistration_delay.timeout_seconds" {
+                group.drain = number.unwrap_or_default() * 1_000;
+            }
+            group.attributes.insert(key.to_owned(), value.to_owned());
         }
         Ok("<Attributes/>".to_owned())
     }
@@ -469,10 +510,21 @@ fn show_forward(rule: &Rule) -> String {
         format!("<member><TargetGroupArn>{arn}</TargetGroupArn><Weight>{weight}</Weight></member>")
     });
     let tuples: String = tuples.collect();
+    let duration = rule.sticky.map(|seconds| format!("<DurationSeconds>{seconds}</DurationSeconds>"));
+    let (enabled, duration) = (rule.sticky.is_some(), duration.unwrap_or_default());
+    let sticky = format!("<Enabled>{enabled}</Enabled>{duration}");
     format!(
-        "<member><Type>forward</Type><Order>1</Order><ForwardConfig><TargetGroups>{tuples}</TargetGroups></ForwardConfig>\
-         </member>"
+        "<member><Type>forward</Type><Order>1</Order><ForwardConfig><TargetGroups>{tuples}</TargetGroups>\
+         <TargetGroupStickinessConfig>{sticky}</TargetGroupStickinessConfig></ForwardConfig></member>"
     )
+}
+
+/// How long callers stay with a target group, if they do.
+fn read_sticky(form: &Form) -> Option<u32> {
+    let action = form.members("Actions").into_iter().next()?;
+    let config = format!("{action}.ForwardConfig.TargetGroupStickinessConfig");
+    let enabled = form.get(&format!("{config}.Enabled")) == "true";
+    enabled.then(|| form.get(&format!("{config}.DurationSeconds")).parse().unwrap_or_default())
 }
 
 fn show_rule(rule: &Rule) -> String {

@@ -123,6 +123,13 @@ fn both_ways(version: &str, strategy: &Strategy) -> AppSpec {
     )])
 }
 
+/// The web service with its route at another port.
+fn at(port: u16, version: &str, strategy: &Strategy) -> ServiceSpec {
+    let mut web = web(version, strategy.clone()).with_http_probe("/healthz", port);
+    web.routes = vec![Route::new(port).with_host(HOST)];
+    web
+}
+
 fn deploy(spec: AppSpec) -> Act {
     Act::Deploy(Box::new(spec))
 }
@@ -200,6 +207,16 @@ pub(crate) fn all() -> Vec<Scenario> {
         Scenario::new("scaled/destroy", Act::Destroy)
             .serving(app([("web", scaled("v1", 6, &blue_green))]))
             .without_traffic(),
+        Scenario::new("port", deploy(app([("web", at(9090, "v2", &blue_green))]))).serving(only("v1", &blue_green)),
+        Scenario::new("port/alone", deploy(app([("web", at(9090, "v1", &canary))]))).serving(only("v1", &canary)),
+        Scenario::new("port/second", {
+            let admin = Route::new(9090).with_host(HOST).with_path("/admin");
+            deploy(app([("web", web("v1", blue_green.clone()).with_route(admin))]))
+        })
+        .serving(only("v1", &blue_green)),
+        Scenario::new("port/rollback", Act::Rollback(None))
+            .serving(only("v1", &warm))
+            .serving(app([("web", at(9090, "v2", &warm))])),
         Scenario::new("hook", deploy(both("v2", "succeed"))).serving(both("v1", "succeed")),
         Scenario::new("hook/fails", deploy(both("v2", "fail"))).serving(both("v1", "succeed")).ending("rolled-back"),
         Scenario::new("named", deploy(both("v2", "succeed"))).serving(only("v1", &blue_green)).named(),

@@ -1,0 +1,67 @@
+//! What a release says of the load balancer is so while it serves, and again after a rollback.
+
+use std::time::Duration;
+
+use deployer_core::{AppSpec, Balancing, DeployOptions, Deployer, Strategy};
+use deployer_testkit::{World, simulate};
+
+use crate::cloud::Cloud;
+use crate::cloud::http::Wire;
+use crate::cloud::scenarios::{APP, app, web};
+use crate::cloud::strike::Strikes;
+
+fn spec(version: &str, balancing: Balancing, drain: u64) -> AppSpec {
+    let keep_warm = Duration::from_secs(3_600);
+    let strategy = Strategy::BlueGreen { bake: Duration::ZERO, keep_warm };
+    app([("web", web(version, strategy).with_drain(Duration::from_secs(drain)).with_balancing(balancing))])
+}
+
+#[test]
+fn what_a_release_says_of_the_load_balancer_comes_back_with_it() {
+    let world = World::new();
+    world.add_image("web:v1");
+    let name = APP.parse().unwrap();
+    let wire = Wire::new(&world, &name, Cloud::default(), &Strikes::default());
+    // Of the target group that gets the requests: attributes, and the healthy threshold.
+    let serves = || {
+        wire.cloud(|cloud| {
+            let rule = cloud.rules.values().find(|rule| rule.forward().iter().any(|(_, weight)| *weight > 0)).unwrap();
+            let (arn, _) = rule.forward().iter().find(|(_, weight)| *weight > 0).unwrap();
+            let group = &cloud.groups[arn];
+            let attribute = |key: &str| group.attributes.get(key).cloned().unwrap_or_default();
+            let settings = group.settings.get("HealthyThresholdCount").cloned().unwrap_or_default();
+            let keys = ["deregistration_delay.timeout_seconds", "slow_start.duration_seconds", "stickiness.enabled"];
+            (keys.map(attribute), settings, rule.sticky)
+        })
+    };
+    let text = |values: [&str; 3]| values.map(str::to_owned);
+    let registered = || wire.requests().iter().filter(|one| one.operation == "RegisterTaskDefinition").count();
+    simulate(async {
+        let deployer = Deployer::builder(wire.backend(&wire.process())).clock(world.clock()).owner("test").build();
+        let deploy = async |spec: AppSpec| {
+            let record = deployer.deploy(spec, DeployOptions::default()).finished().await.unwrap();
+            assert!(record.verdict.as_ref().unwrap().is_promoted(), "{record:?}");
+        };
+        deploy(spec("v1", Balancing::default(), 2)).await;
+        assert_eq!(serves(), (text(["2", "0", "false"]), "2".to_owned(), None));
+
+        // Another release of the same revision: nothing is started for it.
+        let (made, minute) = (registered(), Duration::from_secs(60));
+        let balancing = Balancing::default().with_slow_start(minute).with_sticky(minute).with_thresholds(3, 4);
+        deploy(spec("v1", balancing.clone(), 9)).await;
+        assert_eq!(serves(), (text(["9", "60", "true"]), "3".to_owned(), Some(1)));
+        let back = deployer.rollback(&name, None).finished().await.unwrap();
+        assert!(back.verdict.as_ref().unwrap().is_promoted(), "{back:?}");
+        // ELB keeps callers with a target group for a second more, which moves nobody anywhere else.
+        assert_eq!(serves(), (text(["2", "0", "false"]), "2".to_owned(), Some(1)));
+        assert_eq!(registered(), made);
+
+        // With a new revision, and back to the standby of the one before.
+        deploy(spec("v2", balancing, 9)).await;
+        assert_eq!(serves(), (text(["9", "60", "true"]), "3".to_owned(), Some(1)));
+        let back = deployer.rollback(&name, None).finished().await.unwrap();
+        assert!(back.verdict.as_ref().unwrap().is_promoted(), "{back:?}");
+        assert_eq!(serves(), (text(["2", "0", "false"]), "2".to_owned(), Some(1)));
+    });
+    assert_eq!(wire.cloud(|cloud| cloud.broken.clone()), Vec::<String>::new());
+}
