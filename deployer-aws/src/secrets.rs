@@ -8,6 +8,7 @@ use deployer_core::{Error, ErrorKind, Result, SecretRef, SecretValue, Secrets};
 use serde_json::Value;
 
 use crate::failure::{failed, is};
+use crate::site::patient;
 
 /// What the names of parameters begin with.
 const PARAMETER: &str = "ssm:";
@@ -86,7 +87,11 @@ impl AwsSecrets {
     /// The secrets of the account and region of this configuration. Asks nothing yet.
     #[must_use]
     pub fn new(config: &SdkConfig) -> Self {
-        Self { manager: aws_sdk_secretsmanager::Client::new(config), parameter_store: aws_sdk_ssm::Client::new(config) }
+        let config = patient(config);
+        Self {
+            manager: aws_sdk_secretsmanager::Client::new(&config),
+            parameter_store: aws_sdk_ssm::Client::new(&config),
+        }
     }
 
     async fn pin_secret(&self, id: &str, key: Option<&str>, version: Option<&str>) -> Result<SecretRef> {

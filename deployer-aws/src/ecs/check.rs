@@ -1,6 +1,7 @@
 //! What of an application cannot run on ECS.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use deployer_core::{
     Balancing, ContainerOptions, EnvValue, Error, ErrorKind, MountSource, Probe, Problem, Problems, Release, Restart,
@@ -209,10 +210,11 @@ fn balancing<I>(path: &str, service: &Service<I>, problems: &mut Problems) {
     let Balancing { slow_start, sticky, healthy_after, unhealthy_after, .. } = &service.balancing;
     let mut refuse =
         |key: &str, message: &str| problems.push(Problem::error(format!("{path}.balancing.{key}"), message));
-    if !slow_start.is_zero() && !(30..=900).contains(&slow_start.as_secs()) {
+    let seconds = Duration::from_secs;
+    if !slow_start.is_zero() && !(seconds(30)..=seconds(900)).contains(slow_start) {
         refuse("slow_start", "the load balancer takes 30 s to 15 min for it");
     }
-    if sticky.is_some_and(|sticky| !(1..=604_800).contains(&sticky.as_secs())) {
+    if sticky.is_some_and(|sticky| !(seconds(1)..=seconds(604_800)).contains(&sticky)) {
         refuse("sticky", "the load balancer takes 1 s to 7 days for it");
     }
     for (key, probes) in [("healthy_after", healthy_after), ("unhealthy_after", unhealthy_after)] {

@@ -55,15 +55,17 @@ impl Site {
                 outcome = outcome.and(Outcome::Created);
             }
             // A further route of a service has its weights at once.
-            let owned =
-                |rule: &&LiveRule| rule.owner().is_some_and(|owner| owner.app == release.app && owner.service == *name);
-            let weights = mean(&of_rules(&rules.iter().filter(owned).collect::<Vec<_>>(), name));
-            for (matches, inlet) in Match::all_of(service) {
+            let of_service = owned(&rules, &release.app, name);
+            let weights = mean(&of_rules(&of_service, name));
+            // The target groups of a release that kept callers may be in a rule that is made anew as well.
+            let kept = of_service.iter().any(|rule| !rule.is_listener() && rule.is_sticky());
+            let sticky = kept || service.balancing.sticky.is_some();
+            for (matches, inlet) in ways(service, &of_service) {
                 let of_inlet = groups.iter().filter(|(of, ..)| *of == inlet);
                 let of_inlet: Vec<(String, i32)> = of_inlet
                     .map(|(_, letter, arn, _)| (arn.clone(), weights.get(letter).copied().map_or(0, i32::from)))
                     .collect();
-                let rule = (&matches, service.balancing.sticky.is_some());
+                let rule = (&matches, sticky);
                 outcome = outcome.and(self.ensure_rule(&rules, rule, name, of_inlet, &mut taken).await?);
             }
             let unsettled = self.unsettled(name, service, &slots);
@@ -105,7 +107,7 @@ impl Site {
         };
         let has = |arn: &String| known.groups.iter().any(|(known, _)| known == arn);
         let rule = if sticky { known.made_sticky() } else { known.clone() };
-        if groups.iter().all(|(arn, _)| has(arn)) && rule == *known {
+        if groups.iter().all(|(arn, _)| has(arn)) && (!sticky || known.is_sticky()) {
             return Ok(Outcome::AlreadyThere);
         }
         // Where the port of a route changes, its old target groups have the traffic until the new ones get it.
@@ -206,6 +208,24 @@ impl Surplus {
     }
 }
 
+/// The rules of a service.
+fn owned<'a>(rules: &'a [LiveRule], app: &AppName, service: &ServiceName) -> Vec<&'a LiveRule> {
+    let of = |rule: &&LiveRule| rule.owner().is_some_and(|owner| owner.app == *app && owner.service == *service);
+    rules.iter().filter(of).collect()
+}
+
+/// What brings traffic to a service: what its release says, and what only another release of it has said. That moves with the
+/// rest until it is gone, as far as there is a port for it.
+fn ways(service: &ServiceRelease, owned: &[&LiveRule]) -> Vec<(Match, Inlet)> {
+    let (mut ways, inlets) = (Match::all_of(service), inlets(service));
+    let others = owned.iter().filter_map(|rule| Some((rule.matches.clone()?, rule.owner()?.inlet)));
+    let others: Vec<(Match, Inlet)> = others
+        .filter(|(matches, inlet)| inlets.contains(inlet) && ways.iter().all(|(known, _)| known != matches))
+        .collect();
+    ways.extend(others);
+    ways
+}
+
 /// Whether every route and published port has its rule, with a target group for each slot in it.
 fn is_complete(app: &AppName, routed: &[(&ServiceName, &ServiceRelease)], rules: &[LiveRule], slots: &[Slot]) -> bool {
     routed.iter().all(|(name, service)| {
@@ -214,9 +234,9 @@ fn is_complete(app: &AppName, routed: &[(&ServiceName, &ServiceRelease)], rules:
             let purpose = Purpose { app: app.clone(), service: (*name).clone(), letter, inlet };
             rule.owner().is_some_and(|owner| owner.app == *app) && rule.ours.values().any(|one| *one == purpose)
         };
-        Match::all_of(service).into_iter().all(|(matches, inlet)| {
+        ways(service, &owned(rules, app, name)).into_iter().all(|(matches, inlet)| {
             let rule = rules.iter().find(|rule| rule.matches.as_ref() == Some(&matches));
-            let sticky = |rule: &LiveRule| service.balancing.sticky.is_none() || *rule == rule.made_sticky();
+            let sticky = |rule: &LiveRule| service.balancing.sticky.is_none() || rule.is_sticky();
             rule.is_some_and(|rule| sticky(rule) && letters.iter().all(|letter| has(rule, *letter, inlet)))
         })
     })

@@ -219,12 +219,17 @@ impl LiveRule {
         strange.map(|(arn, _)| arn.as_str())
     }
 
-    /// The same, with callers who stay with a target group for a moment: for targets to which they stay, ELB wants that of a
-    /// rule. A Network Load Balancer keeps whole connections.
+    /// Whether callers stay with a target group, which ELB wants of a rule where they stay with a target. A Network Load
+    /// Balancer keeps whole connections anyway.
+    pub(super) fn is_sticky(&self) -> bool {
+        self.is_listener() || self.beside.sticky.is_some()
+    }
+
+    /// The same, with callers who stay with a target group for a moment at least.
     pub(super) fn made_sticky(&self) -> Self {
         let mut rule = self.clone();
-        if !self.is_listener() {
-            rule.beside.sticky.get_or_insert_with(moment);
+        if !self.is_sticky() {
+            rule.beside.sticky = Some(moment());
         }
         rule
     }

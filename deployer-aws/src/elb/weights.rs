@@ -11,10 +11,17 @@ use crate::ecs::Slot;
 use crate::site::Site;
 
 /// The different weights of the slots in the rules of a service, by letter: one, unless somebody is changing them or was
-/// stopped in the midst.
+/// stopped in the midst. A rule without weights in which there is nothing for the slots that serve is one that goes.
 pub(super) fn of_rules(rules: &[&LiveRule], service: &ServiceName) -> Vec<BTreeMap<char, u8>> {
-    let all: BTreeSet<BTreeMap<char, u8>> = rules.iter().map(|rule| of_rule(rule, service)).collect();
-    all.into_iter().collect()
+    let weights: Vec<(&LiveRule, BTreeMap<char, u8>)> =
+        rules.iter().map(|rule| (*rule, of_rule(rule, service))).collect();
+    let serving: BTreeSet<char> = weights.iter().flat_map(|(_, weights)| weights.keys().copied()).collect();
+    let goes = |rule: &LiveRule| {
+        let mut ours = rule.ours.values().filter(|purpose| purpose.service == *service);
+        !serving.is_empty() && ours.all(|purpose| !serving.contains(&purpose.letter))
+    };
+    let stay = weights.into_iter().filter(|(rule, weights)| !weights.is_empty() || !goes(rule));
+    stay.map(|(_, weights)| weights).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// What the slots get on the mean; whatever gets something gets 1 at least.
@@ -107,7 +114,8 @@ impl Site {
                 Ok((rule, groups))
             })
             .collect();
-        let changes = changes?;
+        let mut changes = changes?;
+        changes.retain(|(rule, groups)| rule.groups != *groups);
         try_join_all(changes.iter().map(|(rule, groups)| self.modify_rule(rule, groups))).await?;
         Ok(if changes.is_empty() { Outcome::AlreadyThere } else { Outcome::Changed })
     }
@@ -165,6 +173,17 @@ mod tests {
         let strange = rule(&[(Some('a'), 80, 0), (Some('b'), 80, 75), (None, 1, 25)]);
         assert_eq!((of_rule(&strange, &web), strange.stranger()), (BTreeMap::from([('b', 75)]), Some("?-1")));
         assert_eq!(rule(&[(Some('b'), 80, 1), (None, 1, 0)]).stranger(), None);
+    }
+
+    #[test]
+    fn a_route_that_goes_makes_no_weights_uneven() {
+        let web = "web".parse().unwrap();
+        let serves = rule(&[(Some('a'), 80, 0), (Some('c'), 80, 100)]);
+        let (goes, zeroed) = (rule(&[(Some('a'), 90, 0)]), rule(&[(Some('a'), 80, 0), (Some('c'), 80, 0)]));
+        assert_eq!(of_rules(&[&serves, &goes], &web), [BTreeMap::from([('c', 100)])]);
+        // Somebody has moved the weights of one that stays.
+        assert_eq!(of_rules(&[&serves, &zeroed], &web).len(), 2);
+        assert_eq!(of_rules(&[&goes], &web), [BTreeMap::new()]);
     }
 
     #[test]

@@ -130,6 +130,11 @@ fn at(port: u16, version: &str, strategy: &Strategy) -> ServiceSpec {
     web
 }
 
+/// The web service with a second route.
+fn with_api(version: &str, strategy: &Strategy) -> AppSpec {
+    app([("web", web(version, strategy.clone()).with_route(Route::new(8080).with_host(HOST).with_path("/api")))])
+}
+
 fn deploy(spec: AppSpec) -> Act {
     Act::Deploy(Box::new(spec))
 }
@@ -180,6 +185,9 @@ pub(crate) fn all() -> Vec<Scenario> {
         back("rollback/warm", &warm),
         back("rollback/cold", &blue_green).where_draining_counts(),
         Scenario::new("third", deploy(only("v3", &warm))).serving(only("v1", &warm)).serving(only("v2", &warm)),
+        Scenario::new("third/route", deploy(only("v3", &warm)))
+            .serving(with_api("v1", &warm))
+            .serving(with_api("v2", &warm)),
         Scenario::new("scale", deploy(app([("web", web("v1", blue_green.clone()).with_replicas(4))])))
             .serving(only("v1", &blue_green)),
         Scenario::new("scaled", deploy(app([("web", scaled("v2", 6, &blue_green))])))

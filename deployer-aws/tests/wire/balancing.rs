@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use deployer_core::{AppSpec, Balancing, DeployOptions, Deployer, Strategy};
+use deployer_core::{AppSpec, Balancing, DeployOptions, Deployer, Route, Strategy};
 use deployer_testkit::{World, simulate};
 
 use crate::cloud::Cloud;
 use crate::cloud::http::Wire;
-use crate::cloud::scenarios::{APP, app, web};
+use crate::cloud::scenarios::{APP, HOST, app, web};
 use crate::cloud::strike::Strikes;
 
 fn spec(version: &str, balancing: Balancing, drain: u64) -> AppSpec {
@@ -62,6 +62,51 @@ fn what_a_release_says_of_the_load_balancer_comes_back_with_it() {
         let back = deployer.rollback(&name, None).finished().await.unwrap();
         assert!(back.verdict.as_ref().unwrap().is_promoted(), "{back:?}");
         assert_eq!(serves(), (text(["2", "0", "false"]), "2".to_owned(), Some(1)));
+
+        // A route that only the older release has is made again in front of target groups that still keep callers.
+        let mut older = spec("v3", Balancing::default(), 2);
+        let api = Route::new(8080).with_host(HOST).with_path("/api");
+        older.services.values_mut().for_each(|web| web.routes.push(api.clone()));
+        deploy(older).await;
+        deploy(spec("v4", Balancing::default().with_sticky(minute), 2)).await;
+        let rules = || wire.cloud(|cloud| cloud.rules.values().map(|rule| rule.sticky).collect::<Vec<_>>());
+        assert_eq!(rules(), [Some(1)]);
+        let back = deployer.rollback(&name, None).finished().await.unwrap();
+        assert!(back.verdict.as_ref().unwrap().is_promoted(), "{back:?}");
+        assert_eq!(rules(), [Some(1), Some(1)]);
+    });
+    assert_eq!(wire.cloud(|cloud| cloud.broken.clone()), Vec::<String>::new());
+}
+
+#[test]
+fn what_somebody_else_has_put_into_a_rule_is_told_and_stays() {
+    let world = World::new();
+    world.add_image("web:v1");
+    let name = APP.parse().unwrap();
+    let wire = Wire::new(&world, &name, Cloud::default(), &Strikes::default());
+    simulate(async {
+        let deployer = Deployer::builder(wire.backend(&wire.process())).clock(world.clock()).owner("test").build();
+        let first = deployer.deploy(spec("v1", Balancing::default(), 2), DeployOptions::default()).finished().await;
+        assert!(first.unwrap().verdict.unwrap().is_promoted());
+        let theirs = wire.cloud(|cloud| {
+            let mut group = cloud.groups.values().next().unwrap().clone();
+            (group.arn, group.name) = (group.arn.replace("targetgroup/", "targetgroup/theirs-"), "theirs".to_owned());
+            (group.tags, group.targets) = Default::default();
+            let rule = cloud.rules.values_mut().next().unwrap();
+            let mut forward = rule.forward().to_vec();
+            forward.push((group.arn.clone(), 30));
+            rule.forwards.push((cloud.now, forward));
+            let arn = group.arn.clone();
+            cloud.groups.insert(arn.clone(), group);
+            arn
+        });
+        let second = deployer.deploy(spec("v2", Balancing::default(), 2), DeployOptions::default()).finished().await;
+        let verdict = second.unwrap().verdict.unwrap();
+        assert!(!verdict.is_promoted(), "{verdict}");
+        let told = verdict.to_string();
+        assert!(told.contains("somebody else's target group") && told.contains(&theirs), "{told}");
+        let kept = wire.cloud(|cloud| cloud.rules.values().next().unwrap().forward().to_vec());
+        assert!(kept.contains(&(theirs.clone(), 30)), "{kept:?}");
     });
     assert_eq!(wire.cloud(|cloud| cloud.broken.clone()), Vec::<String>::new());
 }

@@ -17,7 +17,6 @@ use crate::plan::{Action, Observed, Step, StepId};
 
 /// How long instances may take to be gone once the platform was told to stop them.
 const STOP_TIMEOUT: Duration = Duration::from_secs(600);
-
 /// From when on a revision that holds is looked at seldom.
 const BAKING: Duration = Duration::from_secs(30);
 /// How often a call is made at most that had nothing to do by what the platform answered, which may have been old.

@@ -111,8 +111,12 @@ fn bring_back(
     let releases = || BTreeMap::from([(revision.clone(), target.number)]);
     let mut done = Progress::default();
     if at_once {
-        // What was kept in rotation with no weight, and finds what it depends on, needs nothing to be prepared.
-        let pooled = observed.routing(name).is_some_and(|routing| routing.pool(&revision).is_some());
+        // What was kept in rotation with no weight, by the routes that it shall have, and finds what it depends on, needs
+        // nothing to be prepared.
+        let pooled = observed.routing(name).is_some_and(|routing| {
+            let routed = service.routes.iter().all(|route| routing.routes.contains(route));
+            routed && routing.pool(&revision).is_some()
+        });
         let provided = service.depends_on.keys().all(|dependency| is_there(request, target, dependency));
         let after = if pooled && provided { Vec::new() } else { waits.clone() };
         done.available = vec![draft.shift(&after, name, all.clone(), releases(), 0)];
