@@ -91,11 +91,13 @@ fn refused(call: &str, code: &str, message: &str) -> Error {
         _ if NOT_YET.iter().any(|words| message.contains(words)) => {
             Error::new(ErrorKind::Unavailable, "AWS does not know yet what was made a moment ago")
         }
-        "TransactionInProgressException"
-        | "TransactionConflictException"
-        | "ConcurrentUpdateException"
-        | "PriorityInUse"
-        | "ResourceInUse" => Error::new(ErrorKind::Unavailable, "something else is under way there"),
+        // The same transaction, sent before, is under way: it may be carried out yet.
+        "TransactionInProgressException" => {
+            return Error::new(ErrorKind::Unavailable, "the request is still under way");
+        }
+        "TransactionConflictException" | "ConcurrentUpdateException" | "PriorityInUse" | "ResourceInUse" => {
+            Error::new(ErrorKind::Unavailable, "something else is under way there")
+        }
         "TooManyRules"
         | "TooManyTargets"
         | "TooManyTargetGroups"

@@ -1,6 +1,6 @@
 //! What instances and tasks have written, from CloudWatch Logs.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use deployer_core::{LogLine, LogQuery, LogStream, OutputStream, Result, ServiceName, Timestamp};
@@ -14,6 +14,9 @@ use crate::site::Site;
 /// How many lines one call answers at most:
 /// <https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_FilterLogEvents.html>.
 const PAGE: i32 = 10_000;
+/// How many milliseconds later than what another instance has written a line may come to CloudWatch: agents send what they
+/// have at the latest every few seconds.
+const LATE: i64 = 30_000;
 
 /// One line with what tells it from others.
 #[derive(Clone, Debug)]
@@ -27,17 +30,14 @@ impl Site {
     pub(super) async fn read_logs(self: &Arc<Self>, query: LogQuery) -> Result<LogStream> {
         let since = query.since.map(Timestamp::as_millis);
         let all = self.log_events(&query, since).await?;
-        // What is written later may have the time of what was written last.
-        let mut seen: Vec<(i64, String)> = Vec::new();
-        let last = all.iter().map(|event| event.at).max();
-        seen.extend(all.iter().filter(|event| Some(event.at) == last).map(|event| (event.at, event.id.clone())));
+        let mut read = Read { from: since, known: BTreeSet::new() };
+        read.on(&all);
         let lines = tail(all, query.tail);
         if !query.follow {
             return Ok(Box::pin(stream::iter(lines.into_iter().map(|event| Ok(event.line)))));
         }
         let site = Arc::clone(self);
-        let from = last.or(since).unwrap_or_else(now);
-        let follow = Follow { site, query, from, seen, ready: lines.into() };
+        let follow = Follow { site, query, read, ready: lines.into() };
         Ok(Box::pin(stream::unfold(follow, |mut follow| async move { Some((follow.next().await?, follow)) })))
     }
 
@@ -124,18 +124,36 @@ fn tail(events: Vec<Event>, lines: Option<u32>) -> Vec<Event> {
     kept
 }
 
-fn now() -> i64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+/// How far a stream has been read.
+#[derive(Debug)]
+struct Read {
+    /// From when on is asked next. It is CloudWatch's time: this machine's may be another.
+    from: Option<i64>,
+    /// What was shown from then on.
+    known: BTreeSet<(i64, String)>,
+}
+
+impl Read {
+    /// Goes on to the last of these events, less what may still come of other instances.
+    fn on(&mut self, events: &[Event]) {
+        self.known.extend(events.iter().map(|event| (event.at, event.id.clone())));
+        if let Some((last, _)) = self.known.last() {
+            let from = last - LATE;
+            self.from = Some(self.from.map_or(from, |before| before.max(from)));
+            self.known = self.known.split_off(&(from, String::new()));
+        }
+    }
+
+    fn has(&self, event: &Event) -> bool {
+        self.known.contains(&(event.at, event.id.clone()))
+    }
 }
 
 /// A stream that goes on.
 struct Follow {
     site: Arc<Site>,
     query: LogQuery,
-    from: i64,
-    /// What was shown of the time from which is asked next.
-    seen: Vec<(i64, String)>,
+    read: Read,
     ready: VecDeque<Event>,
 }
 
@@ -149,21 +167,45 @@ impl Follow {
             if !ended {
                 tokio::time::sleep(self.site.options.poll).await;
             }
-            let events = match self.site.log_events(&self.query, Some(self.from)).await {
+            let events = match self.site.log_events(&self.query, self.read.from).await {
                 Ok(events) => events,
                 Err(error) => return Some(Err(error)),
             };
-            let new: Vec<Event> =
-                events.into_iter().filter(|event| !self.seen.contains(&(event.at, event.id.clone()))).collect();
-            if let Some(last) = new.iter().map(|event| event.at).max() {
-                self.from = last;
-                self.seen.retain(|(at, _)| *at == last);
-                self.seen.extend(new.iter().filter(|event| event.at == last).map(|one| (one.at, one.id.clone())));
-            }
+            let new: Vec<Event> = events.into_iter().filter(|event| !self.read.has(event)).collect();
+            self.read.on(&new);
             if new.is_empty() && ended {
                 return None;
             }
             self.ready.extend(new);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(at: i64, id: &str) -> Event {
+        let line = LogLine::new("web-1".to_owned(), OutputStream::Stdout, id);
+        Event { id: id.to_owned(), at, line }
+    }
+
+    #[test]
+    fn what_comes_late_is_shown_and_nothing_twice() {
+        let mut read = Read { from: None, known: BTreeSet::new() };
+        read.on(&[]);
+        assert_eq!(read.from, None);
+        read.on(&[event(50_000, "a"), event(100_000, "b")]);
+        assert_eq!(read.from, Some(70_000));
+        // Written before by another instance, and sent later.
+        assert!(!read.has(&event(99_000, "c")) && read.has(&event(100_000, "b")));
+        read.on(&[event(99_000, "c")]);
+        assert!(read.has(&event(99_000, "c")));
+        // Nothing is kept for ever.
+        assert_eq!(read.known.len(), 2);
+        // What was asked for is not gone back behind.
+        let mut since = Read { from: Some(99_000), known: BTreeSet::new() };
+        since.on(&[event(100_000, "b")]);
+        assert_eq!(since.from, Some(99_000));
     }
 }

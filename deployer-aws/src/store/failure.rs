@@ -20,45 +20,49 @@ where
     }
 }
 
-/// Whether the condition of a single write did not hold.
-pub(super) fn is_refused<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
-    code(error) == Some("ConditionalCheckFailedException")
-}
-
 /// For the parts of requests whose builders ask at run time whether they are complete: ours are.
 pub(super) fn complete<T>(error: BuildError) -> T {
     unreachable!("a part of a request is complete: {error}")
 }
 
 /// Why a transaction was cancelled.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cancelled {
-    /// The conditions of the items with these numbers did not hold.
-    Conditions(Vec<usize>),
+    /// The condition of an item did not hold.
+    Condition,
     /// Something else was writing the same items: nothing is known yet.
     Contention,
+    /// It was too much at once.
+    Throttled,
 }
 
-/// Why a transaction was cancelled, if that is what happened.
+impl Cancelled {
+    /// The error of whoever has tried long enough. Nothing was written.
+    pub(super) fn at_last(self, table: &str) -> Error {
+        let error = match self {
+            Self::Throttled => Error::new(ErrorKind::Throttled, "DynamoDB throttles"),
+            _ => Error::new(ErrorKind::Unavailable, "others were writing the same items all the time"),
+        };
+        error.with_effect(Effect::None).with_resource(format!("table {table}"))
+    }
+}
+
+/// Why a transaction was cancelled, if that is what happened: the reasons are those of
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html>. The SDK's client does not try
+/// it again by itself.
 pub(super) fn cancelled(error: &SdkError<TransactWriteItemsError>) -> Option<Cancelled> {
     let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) = error.as_service_error() else {
         return None;
     };
-    let codes = cancelled.cancellation_reasons().iter().map(|reason| reason.code().unwrap_or("None"));
-    let codes: Vec<&str> = codes.collect();
-    let of = |code: &str| {
-        codes.iter().enumerate().filter(|(_, one)| **one == code).map(|(index, _)| index).collect::<Vec<_>>()
+    let has = |codes: &[&str]| {
+        let mut reasons = cancelled.cancellation_reasons().iter().filter_map(|reason| reason.code());
+        reasons.any(|code| codes.contains(&code))
     };
-    let refused = of("ConditionalCheckFailed");
-    if !refused.is_empty() {
-        return Some(Cancelled::Conditions(refused));
+    if has(&["ConditionalCheckFailed"]) {
+        return Some(Cancelled::Condition);
     }
-    (!of("TransactionConflict").is_empty()).then_some(Cancelled::Contention)
-}
-
-/// Somebody else was writing the same items, and nothing was written.
-pub(super) fn contended(table: &str) -> Error {
-    Error::new(ErrorKind::Unavailable, "others were writing the same items all the time")
-        .with_effect(Effect::None)
-        .with_resource(format!("table {table}"))
+    if has(&["TransactionConflict"]) {
+        return Some(Cancelled::Contention);
+    }
+    has(&["ThrottlingError", "ProvisionedThroughputExceeded"]).then_some(Cancelled::Throttled)
 }

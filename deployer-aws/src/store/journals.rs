@@ -6,7 +6,7 @@ use deployer_core::{
 };
 
 use super::body::PART;
-use super::failure::{Cancelled, complete, contended, failed, is_refused};
+use super::failure::{Cancelled, complete};
 use super::item::{DEPLOYMENTS, ENTRIES, Item, Key, number, number_of, numbered, of_app, of_deployment, text, text_of};
 use super::releases::pause;
 use super::{ATTEMPTS, DynamoStore, decode, encode, values};
@@ -41,13 +41,13 @@ impl DynamoStore {
                 }
                 Some(_) => self.fenced(&record.app, *fence),
             };
-            match self.write_after(&request, lease, position, last).await? {
-                Ok(()) => return Ok(()),
-                // Somebody else has opened or moved on a journal since: what is wrong is found above.
-                Err(Cancelled::Conditions(_) | Cancelled::Contention) => pause(attempt).await,
+            if self.write_after(&request, lease, position, last).await? {
+                return Ok(());
             }
+            // Somebody else has opened or moved on a journal since: what is wrong is found above.
+            pause(attempt).await;
         }
-        Err(contended(&self.table))
+        Err(Cancelled::Contention.at_last(&self.table))
     }
 
     /// Writes entries that go on with a journal which this process has written before, without asking for anything first.
@@ -60,17 +60,11 @@ impl DynamoStore {
             return Ok(false);
         };
         let lease = self.fenced(&record.app, *fence);
-        Ok(self.write_after(request, lease, position, next - 1).await?.is_ok())
+        self.write_after(request, lease, position, next - 1).await
     }
 
-    /// Writes entries and record if the journal ends with this number and the lease holds.
-    async fn write_after(
-        &self,
-        request: &Append,
-        lease: TransactWriteItem,
-        position: u64,
-        last: u64,
-    ) -> Result<std::result::Result<(), Cancelled>> {
+    /// Writes entries and record if the journal ends with this number and the lease holds, and answers whether that is so.
+    async fn write_after(&self, request: &Append, lease: TransactWriteItem, position: u64, last: u64) -> Result<bool> {
         let Append { record, entries, .. } = request;
         let mut writes = vec![lease, self.moved_on(record, position, last)];
         writes.push(self.put(self.record_item(record, position).await?, None));
@@ -85,7 +79,7 @@ impl DynamoStore {
         }
         writes.extend(batches);
         let written = self.transact(writes).await?;
-        if written.is_ok() {
+        if written {
             let mut open = self.written();
             match record.verdict {
                 None => open.insert(record.id.clone(), (record.app.clone(), position)),
@@ -200,25 +194,18 @@ impl DynamoStore {
     pub(super) async fn leave_signal(&self, request: &SendSignal) -> Result<()> {
         let key = Key::deployment(&request.deployment);
         let signal = encode(&request.signal)?;
-        let update = self
-            .client
-            .update_item()
-            .table_name(&self.table)
-            .set_key(Some(key.attributes()))
-            .update_expression("SET signals = list_append(if_not_exists(signals, :none), :new)")
-            .condition_expression("attribute_exists(pk) AND NOT contains(signals, :signal)")
-            .expression_attribute_values(":none", AttributeValue::L(Vec::new()))
-            .expression_attribute_values(":new", AttributeValue::L(vec![text(&signal)]))
-            .expression_attribute_values(":signal", text(&signal));
-        match update.send().await {
-            Ok(_) => Ok(()),
-            Err(error) if is_refused(&error) => match self.item(&key).await? {
-                Some(_) => Ok(()),
-                None => Err(Error::new(ErrorKind::NotFound, "there is no such deployment")
-                    .with_resource(request.deployment.as_str())),
-            },
-            Err(error) => Err(failed("dynamodb:UpdateItem", &self.table, error)),
+        let left = self.update(key.clone(), |update| {
+            update
+                .update_expression("SET signals = list_append(if_not_exists(signals, :none), :new)")
+                .condition_expression("attribute_exists(pk) AND NOT contains(signals, :signal)")
+                .expression_attribute_values(":none", AttributeValue::L(Vec::new()))
+                .expression_attribute_values(":new", AttributeValue::L(vec![text(&signal)]))
+                .expression_attribute_values(":signal", text(&signal))
+        });
+        if left.await? || self.item(&key).await?.is_some() {
+            return Ok(());
         }
+        Err(Error::new(ErrorKind::NotFound, "there is no such deployment").with_resource(request.deployment.as_str()))
     }
 
     pub(super) async fn left_signals(&self, id: &DeploymentId) -> Result<Vec<Signal>> {

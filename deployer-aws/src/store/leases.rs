@@ -1,9 +1,8 @@
 //! Leases: in the head of each application, taken and kept by conditional writes.
 
-use aws_sdk_dynamodb::types::AttributeValue;
 use deployer_core::{AcquireLease, AppName, Error, ErrorKind, Human, Lease, LeaseHolder, Result, Retry, Timestamp};
 
-use super::failure::{contended, failed, is_refused};
+use super::failure::Cancelled;
 use super::item::{Item, Key, number, number_of, text, text_of, time, time_of};
 use super::{ATTEMPTS, DynamoStore};
 
@@ -15,8 +14,9 @@ fn is_held(head: &Item) -> bool {
 impl DynamoStore {
     pub(super) async fn acquire(&self, request: AcquireLease) -> Result<Lease> {
         let AcquireLease { app, owner, owner_id, ttl, now, .. } = request;
+        let key = Key::app(&app);
         for _ in 0..ATTEMPTS {
-            let head = self.item(&Key::app(&app)).await?.unwrap_or_default();
+            let head = self.item(&key).await?.unwrap_or_default();
             if is_held(&head) {
                 let (holder, until) = (text_of(&head, "owner_id")?, time_of(&head, "expires_at")?);
                 if until > now && holder != owner_id {
@@ -29,77 +29,64 @@ impl DynamoStore {
             }
             let (last, expires_at) = (number_of(&head, "fence")?, now + ttl);
             // Nobody else has taken it since it was looked at, and whoever holds it has not renewed it.
-            let update = self
-                .client
-                .update_item()
-                .table_name(&self.table)
-                .set_key(Some(Key::app(&app).attributes()))
-                .update_expression("SET fence = :fence, #owner = :owner, owner_id = :id, expires_at = :until")
-                .expression_attribute_names("#owner", "owner")
-                .expression_attribute_values(":fence", number(last + 1))
-                .expression_attribute_values(":owner", text(&owner))
-                .expression_attribute_values(":id", text(&owner_id))
-                .expression_attribute_values(":until", time(expires_at));
-            let update = match head.get("expires_at").filter(|_| is_held(&head)) {
-                _ if last == 0 => update.condition_expression("attribute_not_exists(fence)"),
-                None => update
-                    .condition_expression("fence = :last AND attribute_not_exists(owner_id)")
-                    .expression_attribute_values(":last", number(last)),
-                Some(seen) => update
-                    .condition_expression("fence = :last AND expires_at = :seen")
-                    .expression_attribute_values(":last", number(last))
-                    .expression_attribute_values(":seen", AttributeValue::clone(seen)),
+            let seen = head.get("expires_at").filter(|_| is_held(&head));
+            let condition = match seen {
+                _ if last == 0 => "attribute_not_exists(fence)",
+                None => "fence = :last AND attribute_not_exists(owner_id)",
+                Some(_) => "fence = :last AND expires_at = :seen",
             };
-            match update.send().await {
-                Ok(_) => return Ok(Lease::new(app, owner_id, last + 1, ttl, expires_at)),
-                Err(error) if is_refused(&error) => {}
-                Err(error) => return Err(failed("dynamodb:UpdateItem", &self.table, error)),
+            let taken = self.update(key.clone(), |update| {
+                let update = update
+                    .update_expression("SET fence = :fence, #owner = :owner, owner_id = :id, expires_at = :until")
+                    .expression_attribute_names("#owner", "owner")
+                    .expression_attribute_values(":fence", number(last + 1))
+                    .expression_attribute_values(":owner", text(&owner))
+                    .expression_attribute_values(":id", text(&owner_id))
+                    .expression_attribute_values(":until", time(expires_at))
+                    .condition_expression(condition);
+                if last == 0 {
+                    return update;
+                }
+                let update = update.expression_attribute_values(":last", number(last));
+                seen.into_iter().fold(update, |update, seen| update.expression_attribute_values(":seen", seen.clone()))
+            });
+            if taken.await? {
+                return Ok(Lease::new(app, owner_id, last + 1, ttl, expires_at));
             }
         }
-        Err(contended(&self.table))
+        Err(Cancelled::Contention.at_last(&self.table))
     }
 
     pub(super) async fn renew(&self, lease: &Lease, now: Timestamp) -> Result<Lease> {
         let expires_at = now + lease.ttl;
-        let update = self
-            .client
-            .update_item()
-            .table_name(&self.table)
-            .set_key(Some(Key::app(&lease.app).attributes()))
-            .update_expression("SET expires_at = :until")
-            .condition_expression("fence = :fence AND owner_id = :id")
-            .expression_attribute_values(":until", time(expires_at))
-            .expression_attribute_values(":fence", number(lease.fence))
-            .expression_attribute_values(":id", text(&lease.owner_id));
-        match update.send().await {
-            Ok(_) => {
-                let Lease { app, owner_id, fence, ttl, .. } = lease.clone();
-                Ok(Lease::new(app, owner_id, fence, ttl, expires_at))
-            }
-            Err(error) if is_refused(&error) => {
-                self.check_fence(&lease.app, lease.fence).await?;
-                Err(Error::new(ErrorKind::Conflict, "the lease was given back")
-                    .with_resource(lease.app.as_str())
-                    .with_retry(Retry::Never))
-            }
-            Err(error) => Err(failed("dynamodb:UpdateItem", &self.table, error)),
+        let renewed = self.update(Key::app(&lease.app), |update| {
+            update
+                .update_expression("SET expires_at = :until")
+                .condition_expression("fence = :fence AND owner_id = :id")
+                .expression_attribute_values(":until", time(expires_at))
+                .expression_attribute_values(":fence", number(lease.fence))
+                .expression_attribute_values(":id", text(&lease.owner_id))
+        });
+        if renewed.await? {
+            let Lease { app, owner_id, fence, ttl, .. } = lease.clone();
+            return Ok(Lease::new(app, owner_id, fence, ttl, expires_at));
         }
+        self.check_fence(&lease.app, lease.fence).await?;
+        Err(Error::new(ErrorKind::Conflict, "the lease was given back")
+            .with_resource(lease.app.as_str())
+            .with_retry(Retry::Never))
     }
 
     pub(super) async fn give_back(&self, lease: &Lease) -> Result<()> {
-        let update = self
-            .client
-            .update_item()
-            .table_name(&self.table)
-            .set_key(Some(Key::app(&lease.app).attributes()))
-            .update_expression("REMOVE #owner, owner_id, expires_at")
-            .expression_attribute_names("#owner", "owner")
-            .condition_expression("fence = :fence")
-            .expression_attribute_values(":fence", number(lease.fence));
-        match update.send().await {
-            Err(error) if !is_refused(&error) => Err(failed("dynamodb:UpdateItem", &self.table, error)),
-            _ => Ok(()),
-        }
+        let given_back = self.update(Key::app(&lease.app), |update| {
+            update
+                .update_expression("REMOVE #owner, owner_id, expires_at")
+                .expression_attribute_names("#owner", "owner")
+                .condition_expression("fence = :fence")
+                .expression_attribute_values(":fence", number(lease.fence))
+        });
+        // Whoever has taken it since keeps it.
+        given_back.await.map(drop)
     }
 
     pub(super) async fn holder(&self, app: &AppName) -> Result<Option<LeaseHolder>> {

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use aws_config::SdkConfig;
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ConditionCheck, Put, TransactWriteItem, Update};
 use deployer_core::{
     AcquireLease, AppName, Append, DeploymentId, DeploymentQuery, DeploymentRecord, Entry, Error, ErrorKind, Lease,
@@ -22,8 +23,10 @@ use deployer_core::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use self::failure::{Cancelled, cancelled, complete, failed};
+use self::failure::{Cancelled, cancelled, code, complete, failed};
 use self::item::{APPS, Item, Key, number, number_of, text, text_of};
+use self::releases::pause;
+use crate::site::patient;
 
 /// How often a write is begun anew that others were in the way of.
 const ATTEMPTS: u32 = 8;
@@ -49,7 +52,7 @@ impl DynamoStore {
     /// A store in this table, by the configuration of the host program.
     #[must_use]
     pub fn new(config: &SdkConfig, table: impl Into<String>) -> Self {
-        Self { client: Client::new(config), table: table.into(), written: Arc::default() }
+        Self { client: Client::new(&patient(config)), table: table.into(), written: Arc::default() }
     }
 
     fn written(&self) -> MutexGuard<'_, HashMap<DeploymentId, (AppName, u64)>> {
@@ -97,17 +100,40 @@ impl DynamoStore {
         Ok(items)
     }
 
-    /// Writes several items as one. Answers which conditions did not hold, if any; nothing was written then.
-    async fn transact(&self, writes: Vec<TransactWriteItem>) -> Result<std::result::Result<(), Cancelled>> {
-        // The client gives the request a token of its own: one that it sends again is carried out once.
-        let sent = self.client.transact_write_items().set_transact_items(Some(writes)).send().await;
-        match sent {
-            Ok(_) => Ok(Ok(())),
-            Err(error) => match cancelled(&error) {
-                Some(why) => Ok(Err(why)),
-                None => Err(failed("dynamodb:TransactWriteItems", &self.table, error)),
-            },
+    /// Writes several items as one. Answers whether their conditions held; if not, nothing was written.
+    async fn transact(&self, writes: Vec<TransactWriteItem>) -> Result<bool> {
+        // The client gives each request a token of its own: one that it sends again is carried out once.
+        let call = self.client.transact_write_items().set_transact_items(Some(writes));
+        let mut last = Cancelled::Contention;
+        for attempt in 0..ATTEMPTS {
+            let Err(error) = call.clone().send().await else { return Ok(true) };
+            last = match cancelled(&error) {
+                Some(Cancelled::Condition) => return Ok(false),
+                Some(why) => why,
+                None => return Err(failed("dynamodb:TransactWriteItems", &self.table, error)),
+            };
+            pause(attempt).await;
         }
+        Err(last.at_last(&self.table))
+    }
+
+    /// Writes one item. Answers whether its condition held; if not, nothing was written.
+    async fn update(
+        &self,
+        key: Key,
+        update: impl Fn(UpdateItemFluentBuilder) -> UpdateItemFluentBuilder,
+    ) -> Result<bool> {
+        for attempt in 0..ATTEMPTS {
+            let call = self.client.update_item().table_name(&self.table).set_key(Some(key.attributes()));
+            let Err(error) = update(call).send().await else { return Ok(true) };
+            match code(&error) {
+                Some("ConditionalCheckFailedException") => return Ok(false),
+                // A transaction is writing the item, such as an append that checks the lease.
+                Some("TransactionConflictException") => pause(attempt).await,
+                _ => return Err(failed("dynamodb:UpdateItem", &self.table, error)),
+            }
+        }
+        Err(Cancelled::Contention.at_last(&self.table))
     }
 
     /// That the fence is the last one granted for an application.
@@ -169,10 +195,8 @@ impl DynamoStore {
         self.check_fence(app, fence).await?;
         let unnamed = "REMOVE newest_hash";
         let fenced = self.fenced_update(app, fence, "attribute_exists(pk)", unnamed, Item::new());
-        match self.transact(vec![fenced]).await? {
-            Ok(()) => {}
-            Err(Cancelled::Contention) => return Err(failure::contended(&self.table)),
-            Err(Cancelled::Conditions(_)) => return self.check_fence(app, fence).await.map(drop),
+        if !self.transact(vec![fenced]).await? {
+            return self.check_fence(app, fence).await.map(drop);
         }
         let mut doomed = vec![Key::known_app(app)];
         let of_app = item::of_app(app);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use deployer_core::{AppName, Error, ErrorKind, Release, ReleaseNumber, ReleaseQuery, Result};
 
-use super::failure::{Cancelled, complete, contended};
+use super::failure::{Cancelled, complete};
 use super::item::{Item, Key, RELEASES, number, number_of, numbered, of_app, text, text_of};
 use super::{ATTEMPTS, DynamoStore, body, decode, encode, values};
 
@@ -30,12 +30,12 @@ impl DynamoStore {
             }
             let set = "SET last_number = :number, newest = :number, newest_hash = :hash";
             let numbered = self.fenced_update(&app, fence, also, set, given);
-            match self.transact(vec![numbered, self.put(item, None), self.known(&app)]).await? {
-                Ok(()) => return Ok(release),
-                Err(Cancelled::Conditions(_) | Cancelled::Contention) => pause(attempt).await,
+            if self.transact(vec![numbered, self.put(item, None), self.known(&app)]).await? {
+                return Ok(release);
             }
+            pause(attempt).await;
         }
-        Err(contended(&self.table))
+        Err(Cancelled::Contention.at_last(&self.table))
     }
 
     pub(super) async fn kept_release(&self, app: &AppName, number: ReleaseNumber) -> Result<Option<Release>> {
@@ -86,11 +86,10 @@ impl DynamoStore {
                 .build()
                 .unwrap_or_else(complete);
             let delete = aws_sdk_dynamodb::types::TransactWriteItem::builder().delete(delete).build();
-            match self.transact(vec![self.fenced(app, fence), delete]).await? {
-                Ok(()) => self.write_all(parts.iter().map(body::delete).collect()).await?,
-                Err(Cancelled::Contention) => return Err(contended(&self.table)),
-                Err(Cancelled::Conditions(_)) => return self.check_fence(app, fence).await.map(drop),
+            if !self.transact(vec![self.fenced(app, fence), delete]).await? {
+                return self.check_fence(app, fence).await.map(drop);
             }
+            self.write_all(parts.iter().map(body::delete).collect()).await?;
         }
         Ok(())
     }

@@ -96,6 +96,7 @@ fn world(stage: &Stage, ended: &Ended) -> Vec<String> {
         let destroyed = matches!(stage.scenario.act, Act::Destroy) && ended.verdict() == "promoted";
         found.extend(ended.wire.cloud(|cloud| cloud.leavings(APP, destroyed)));
         found.extend(ended.wire.cloud(|cloud| cloud.names_differ(APP, destroyed)));
+        found.extend(ended.wire.cloud(|cloud| cloud.records_differ()));
         found.extend(
             serving.into_iter().flat_map(|release| ended.wire.cloud(|cloud| cloud.scaling_differs(APP, release))),
         );

@@ -496,8 +496,15 @@ impl Cloud {
             return Err(Refusal::fair("ResourceNotFoundException", "The specified log group does not exist."));
         }
         let from = request["startTime"].as_u64().unwrap_or_default();
-        let prefix = text(request, "logStreamNamePrefix");
-        let shown = self.lines.iter().enumerate().filter(|(_, line)| line.stream.starts_with(prefix));
+        let (prefix, names) = (request["logStreamNamePrefix"].as_str(), strings(&request["logStreamNames"]));
+        if prefix.is_some() != names.is_empty() || names.len() > 100 {
+            return Err(invalid("either up to 100 streams are named, or what their names begin with"));
+        }
+        let wanted = |line: &super::Line| match prefix {
+            Some(prefix) => line.stream.starts_with(prefix),
+            None => names.contains(&line.stream),
+        };
+        let shown = self.lines.iter().enumerate().filter(|(_, line)| wanted(line));
         let shown = shown
             .map(|(index, line)| (index, line, super::http::EPOCH_MILLIS + line.at))
             .filter(|(.., at)| *at >= from);

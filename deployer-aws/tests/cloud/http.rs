@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::pending;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,8 +17,11 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_runtime_api::http::StatusCode;
-use deployer_aws::{AwsBackend, AwsOptions, Namespace};
-use deployer_core::{AppName, Backend, CallInfo, Clock, Deployer, ErrorKind, Intercept, Next};
+use bollard::Docker;
+use deployer_aws::{AwsBackend, AwsOptions, AwsSecrets, DynamoStore, EcrOptions, EcrRegistry, Namespace};
+use deployer_core::{
+    AppName, Backend, CallInfo, Clock, Deployer, ErrorKind, Intercept, Next, Registry, ReleaseStore, Secrets,
+};
 use deployer_testkit::{At, Fault, World};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -25,8 +29,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::cbor;
 use super::elb_api::Form;
 use super::names_api::{NAMESPACE, ZONE};
+use super::records_api::TABLE;
 use super::strike::{Strike, Strikes};
 use super::{CLUSTER, Cloud, LISTENER, LOG_GROUP, NETWORK, Profile, Refusal, arn};
+
+/// How requests to DynamoDB name it.
+const DYNAMODB: &str = "DynamoDB_20120810";
 
 /// When the simulated AWS begins, in milliseconds since 1970.
 pub(crate) const EPOCH_MILLIS: u64 = 1_767_225_600_000;
@@ -119,19 +127,28 @@ impl Wire {
 
     /// A process that deploys to it.
     pub(crate) fn process(&self) -> Process {
+        self.process_that(false)
+    }
+
+    /// Somebody who looks: nothing strikes at what he asks, nobody counts it, and it takes no time.
+    fn looker(&self) -> Process {
+        self.process_that(true)
+    }
+
+    fn process_that(&self, looks: bool) -> Process {
         let (crashed, paused) = (watch::Sender::new(false), watch::Sender::new(None));
-        Process(Arc::new(Running { wire: self.clone(), crashed, paused }))
+        Process(Arc::new(Running { wire: self.clone(), looks, crashed, paused }))
     }
 
     /// Counts a request and answers what strikes at it, and its number.
-    fn begin(&self, operation: &str, invocation: &str) -> (Option<Fault>, usize) {
+    fn begin(&self, request: &Asked) -> (Option<Fault>, usize) {
+        let Asked { operation, invocation, .. } = request;
         let now = self.now();
         let mut state = self.lock();
-        let mutating = !["Describe", "List", "Filter", "Get"].iter().any(|word| operation.starts_with(word));
-        let outcome = "no answer".to_owned();
-        state.requests.push(Request { operation: operation.to_owned(), mutating, at: now, outcome });
+        let (mutating, outcome) = (request.mutating(), "no answer".to_owned());
+        state.requests.push(Request { operation: operation.clone(), mutating, at: now, outcome });
         let number = state.requests.len();
-        let of_operation = state.per_operation.entry(operation.to_owned()).or_default();
+        let of_operation = state.per_operation.entry(operation.clone()).or_default();
         *of_operation += 1;
         let of_operation = *of_operation;
         if let Some(fault) = state.each.get(invocation) {
@@ -164,13 +181,13 @@ impl Wire {
         let now = self.now();
         let mut state = self.lock();
         state.cloud.advance(now);
-        // What lags behind is only ever asked.
-        let stale = stale && !request.mutating();
+        let stale = stale && request.may_lag();
         if state.cloud.profile.rates && !state.cloud.buckets.take(&request.operation, now) {
             state.outcome(number, "throttled");
             return request.refusal(400, request.throttling(), "Rate exceeded");
         }
-        if request.mutating() && state.lagging {
+        // Records are read as they are: what lags behind is the rest.
+        if request.mutating() && state.lagging && request.service != DYNAMODB {
             state.before = Some(Box::new(state.cloud.clone()));
         }
         let answer = match state.before.take() {
@@ -202,7 +219,7 @@ impl Wire {
                     state.cloud.breaks(format!("request {number}, {}: {words}", request.operation));
                 }
                 state.outcome(number, &words);
-                request.refusal(400, refusal.code, &refusal.message)
+                request.response(400, request.error(refusal.code, &refusal.message, &refusal.reasons))
             }
         }
     }
@@ -212,8 +229,7 @@ impl Wire {
         let app = self.0.app.clone();
         match fault {
             Fault::Cancel => {
-                let backend = self.0.world.backend();
-                let operator = Deployer::builder(backend).clock(self.0.world.clock()).owner("operator").build();
+                let operator = Deployer::builder(self.looking()).clock(self.0.world.clock()).owner("operator").build();
                 let _nothing_to_cancel = operator.cancel(&app, "an operator").await;
             }
             Fault::KillInstance => self.cloud(|cloud| cloud.kill_one(app.as_str(), number)),
@@ -238,10 +254,35 @@ impl Wire {
             .build()
     }
 
-    /// A backend of a process: ECS and the load balancer here, images and the store in the testkit's world.
+    /// A backend of a process: ECS and the load balancer here; images and records too where all is
+    /// [whole](Profile::whole), and in the testkit's world elsewhere.
     pub(crate) fn backend(&self, process: &Process) -> Backend {
-        let parts = self.0.world.backend();
-        AwsBackend::on(&self.config(process), self.options(), parts.builder, parts.registry, parts.store)
+        let (config, parts) = (self.config(process), self.0.world.backend());
+        let (registry, store): (Arc<dyn Registry>, Arc<dyn ReleaseStore>) = if self.is_whole() {
+            // Nothing is built or pushed here, so no engine is asked for anything.
+            let nobody = |_| Box::pin(async { Err(bollard::errors::Error::RequestTimeoutError) }) as Pin<Box<_>>;
+            let engine = Docker::connect_with_custom_transport(nobody, None::<String>, 1, bollard::API_DEFAULT_VERSION);
+            let engine = engine.unwrap_or_else(|error| panic!("{error}"));
+            let images = EcrRegistry::with_engine(&config, EcrOptions::default(), engine);
+            (Arc::new(images), Arc::new(DynamoStore::new(&config, TABLE)))
+        } else {
+            (parts.registry, parts.store)
+        };
+        AwsBackend::on(&config, self.options(), parts.builder, registry, store)
+    }
+
+    /// The backend of somebody who only looks.
+    pub(crate) fn looking(&self) -> Backend {
+        self.backend(&self.looker())
+    }
+
+    fn is_whole(&self) -> bool {
+        self.lock().cloud.profile.whole
+    }
+
+    /// The secrets of a process.
+    pub(crate) fn secrets(&self, process: &Process) -> Arc<dyn Secrets> {
+        Arc::new(AwsSecrets::new(&self.config(process)))
     }
 
     pub(crate) fn options(&self) -> AwsOptions {
@@ -266,7 +307,7 @@ impl Wire {
 
 impl State {
     fn outcome(&mut self, number: usize, words: &str) {
-        if let Some(request) = self.requests.get_mut(number - 1) {
+        if let Some(request) = number.checked_sub(1).and_then(|index| self.requests.get_mut(index)) {
             request.outcome = words.to_owned();
         }
     }
@@ -285,6 +326,8 @@ impl TimeSource for Time {
 /// A request, read.
 #[derive(Debug)]
 struct Asked {
+    /// Which of AWS's services is asked, where the request says so.
+    service: String,
     operation: String,
     invocation: String,
     format: Format,
@@ -306,24 +349,31 @@ impl Asked {
         let invocation = request.headers().get("amz-sdk-invocation-id").unwrap_or_default().to_owned();
         if request.headers().get("smithy-protocol") == Some("rpc-v2-cbor") {
             let operation = request.uri().rsplit('/').next().unwrap_or_default().to_owned();
-            return Self { operation, invocation, format: Format::Cbor, body: cbor::read(bytes).to_string() };
+            let body = cbor::read(bytes).to_string();
+            return Self { service: String::new(), operation, invocation, format: Format::Cbor, body };
         }
         match request.headers().get("x-amz-target") {
             Some(target) => {
-                let operation = target.rsplit('.').next().unwrap_or_default();
-                let names = target.starts_with("Route53AutoNaming");
+                let (service, operation) = target.split_once('.').unwrap_or_default();
+                let names = service.starts_with("Route53AutoNaming");
                 let operation = if names { operation.replace("Service", "Name") } else { operation.to_owned() };
-                Self { operation, invocation, format: Format::Json, body }
+                Self { service: service.to_owned(), operation, invocation, format: Format::Json, body }
             }
             None => {
                 let operation = Form::read(&body).get("Action").to_owned();
-                Self { operation, invocation, format: Format::Form, body }
+                Self { service: String::new(), operation, invocation, format: Format::Form, body }
             }
         }
     }
 
     fn mutating(&self) -> bool {
-        !["Describe", "List", "Filter", "Get"].iter().any(|word| self.operation.starts_with(word))
+        let asking = ["Describe", "List", "Filter", "Get", "BatchGet", "Query"];
+        !asking.iter().any(|word| self.operation.starts_with(word))
+    }
+
+    /// Whether the answer may be older than the last change.
+    fn may_lag(&self) -> bool {
+        !self.mutating() && !self.body.contains("\"ConsistentRead\":true")
     }
 
     fn throttling(&self) -> &'static str {
@@ -345,8 +395,16 @@ impl Asked {
     }
 
     fn refusal(&self, status: u16, code: &str, message: &str) -> HttpResponse {
-        let error = serde_json::json!({"__type": code, "message": message});
-        let body = match self.format {
+        self.response(status, self.error(code, message, &[]))
+    }
+
+    /// An error as it is written, with the reasons of each part of a transaction.
+    fn error(&self, code: &str, message: &str, reasons: &[&str]) -> Vec<u8> {
+        let mut error = serde_json::json!({"__type": code, "message": message});
+        if !reasons.is_empty() {
+            error["CancellationReasons"] = reasons.iter().map(|reason| serde_json::json!({"Code": reason})).collect();
+        }
+        match self.format {
             Format::Json => error.to_string().into_bytes(),
             Format::Cbor => cbor::write(&error),
             Format::Form => {
@@ -355,8 +413,7 @@ impl Asked {
                     format!("<Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error>");
                 format!("<ErrorResponse>{error}<RequestId>1</RequestId></ErrorResponse>").into_bytes()
             }
-        };
-        self.response(status, body)
+        }
     }
 
     fn response(&self, status: u16, body: Vec<u8>) -> HttpResponse {
@@ -387,24 +444,23 @@ impl Asked {
 
 impl Cloud {
     fn answer(&mut self, request: &Asked) -> Result<String, Refusal> {
-        let body = || serde_json::from_str(&request.body).unwrap_or_default();
-        let known = match request.format {
-            Format::Json if request.operation.contains("Scal") || request.operation.contains("Scheduled") => {
-                self.autoscaling(&request.operation, &body()).map(|answer| answer.map(|body| body.to_string()))
-            }
-            Format::Json if request.operation.contains("Name") => {
-                self.cloudmap(&request.operation, &body()).map(|answer| answer.map(|body| body.to_string()))
-            }
-            Format::Json => self.ecs(&request.operation, &body()).map(|answer| answer.map(|body| body.to_string())),
-            Format::Cbor => {
-                self.cloudwatch(&request.operation, &body()).map(|answer| answer.map(|body| body.to_string()))
-            }
-            Format::Form => self.elb(&request.operation, &Form::read(&request.body)),
-        };
-        if let Some(answer) = known {
-            return answer;
+        let operation = request.operation.as_str();
+        let unknown = || Err(Refusal::rude("UnknownOperationException", format!("{operation} is not known here")));
+        if request.format == Format::Form {
+            return self.elb(operation, &Form::read(&request.body)).unwrap_or_else(unknown);
         }
-        Err(Refusal::rude("UnknownOperationException", format!("{} is not known here", request.operation)))
+        let body = serde_json::from_str(&request.body).unwrap_or_default();
+        let known = match request.service.split_once('_').map_or(request.service.as_str(), |(name, _)| name) {
+            "AnyScaleFrontendService" => self.autoscaling(operation, &body),
+            "Route53AutoNaming" => self.cloudmap(operation, &body),
+            "DynamoDB" => self.dynamodb(operation, &body),
+            "AmazonEC2ContainerRegistry" => self.ecr(operation, &body),
+            "secretsmanager" => self.secretsmanager(operation, &body),
+            "AmazonSSM" => self.parameter_store(operation, &body),
+            _ if request.format == Format::Cbor => self.cloudwatch(operation, &body),
+            _ => self.ecs(operation, &body),
+        };
+        known.map_or_else(unknown, |answer| answer.map(|body| body.to_string()))
     }
 }
 
@@ -415,6 +471,8 @@ pub(crate) struct Process(Arc<Running>);
 #[derive(Debug)]
 struct Running {
     wire: Wire,
+    /// Whether it only looks.
+    looks: bool,
     crashed: watch::Sender<bool>,
     paused: watch::Sender<Option<Instant>>,
 }
@@ -450,9 +508,12 @@ impl Process {
     }
 
     async fn exchange(self, request: Asked) -> Result<HttpResponse, ConnectorError> {
-        self.be_alive().await;
         let wire = &self.0.wire;
-        let (fault, number) = wire.begin(&request.operation, &request.invocation);
+        if self.0.looks {
+            return Ok(wire.effect(&request, 0, false));
+        }
+        self.be_alive().await;
+        let (fault, number) = wire.begin(&request);
         let way = Duration::from_millis(5 + (number as u64 * 7) % 13);
         match fault {
             Some(Fault::CrashBefore) => return self.crash().await,

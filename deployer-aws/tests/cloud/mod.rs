@@ -1,5 +1,6 @@
 //! A simulated AWS that answers the requests of the SDK's own clients: ECS, Elastic Load Balancing, CloudWatch with its
-//! logs, Application Auto Scaling and Cloud Map, as far as `deployer-aws` uses them. Its time is virtual, it refuses what AWS
+//! logs, Application Auto Scaling, Cloud Map, DynamoDB, ECR, Secrets Manager and the Parameter Store, as far as
+//! `deployer-aws` uses them. Its time is virtual, it refuses what AWS
 //! refuses, and it keeps its own account of what runs, where traffic goes and which requests were lost.
 //!
 //! What it knows of AWS is what AWS documents; how long things take is a guess, and none of its numbers says anything about
@@ -10,27 +11,34 @@ mod cbor;
 pub(crate) mod check;
 mod ecs_api;
 mod elb_api;
+mod expression;
 pub(crate) mod http;
+pub(crate) mod images_api;
 pub(crate) mod metrics_api;
 pub(crate) mod names_api;
 mod pace;
 pub(crate) mod play;
 pub(crate) mod proof;
+pub(crate) mod records_api;
 mod scaling_api;
 pub(crate) mod scenarios;
-mod services;
+mod secrets_api;
+pub(crate) mod services;
 pub(crate) mod shape;
 pub(crate) mod strike;
-mod tasks;
+pub(crate) mod tasks;
 pub(crate) mod traffic;
 
 use std::collections::BTreeMap;
 
 use balancer::{Group, Rule};
+use images_api::Repository;
 use metrics_api::{Alarm, Counted};
 use names_api::Name;
 use pace::Buckets;
+use records_api::Records;
 use scaling_api::ScalableTarget;
+use secrets_api::Vault;
 use services::Service;
 use tasks::{Definition, Task};
 use traffic::Traffic;
@@ -68,6 +76,8 @@ pub(crate) struct Profile {
     pub(crate) names: bool,
     /// Whether there is a Network Load Balancer.
     pub(crate) publishes: bool,
+    /// Whether images are in ECR and records in DynamoDB, and not in the testkit's world.
+    pub(crate) whole: bool,
 }
 
 impl Default for Profile {
@@ -84,6 +94,7 @@ impl Default for Profile {
             rates: false,
             names: false,
             publishes: false,
+            whole: false,
         }
     }
 }
@@ -95,17 +106,19 @@ pub(crate) struct Refusal {
     pub(crate) message: String,
     /// Whether only a program that does not know AWS gets it.
     pub(crate) rude: bool,
+    /// Why each part of a transaction was refused.
+    pub(crate) reasons: Vec<&'static str>,
 }
 
 impl Refusal {
     /// One that a careful program meets as well.
     pub(crate) fn fair(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), rude: false }
+        Self { code, message: message.into(), rude: false, reasons: Vec::new() }
     }
 
     /// One that tells of a mistake.
     pub(crate) fn rude(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), rude: true }
+        Self { code, message: message.into(), rude: true, reasons: Vec::new() }
     }
 }
 
@@ -134,6 +147,12 @@ pub(crate) struct Cloud {
     pub(crate) targets: BTreeMap<String, ScalableTarget>,
     /// The names in the namespace.
     pub(crate) names: BTreeMap<String, Name>,
+    /// DynamoDB's table.
+    pub(crate) records: Records,
+    /// ECR's repositories by name.
+    pub(crate) repositories: BTreeMap<String, Repository>,
+    /// Secrets and parameters.
+    pub(crate) vault: Vault,
     /// When users came in a rush.
     rush: Option<u64>,
     /// What was asked for that a careful program does not ask for.

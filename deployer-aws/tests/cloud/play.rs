@@ -90,9 +90,11 @@ impl Stage {
         for image in ["web:v1", "worker:v1"] {
             world.add_image(image);
         }
-        let wire = Wire::new(&world, &app, Cloud::with_profile(scenario.profile.clone()), &Strikes::default());
+        let mut cloud = Cloud::with_profile(scenario.profile.clone());
+        cloud.stock();
+        let wire = Wire::new(&world, &app, cloud, &Strikes::default());
         simulate(async {
-            for spec in std::iter::once(neighbour()).chain(scenario.served.iter().cloned()) {
+            for spec in std::iter::once(neighbour(scenario.profile.whole)).chain(scenario.served.iter().cloned()) {
                 let deployer = builder(&world, &wire, &wire.process(), "before").build();
                 let record = deployer.deploy(spec, DeployOptions::default()).finished().await;
                 let promoted = record.as_ref().is_ok_and(|it| it.verdict.as_ref().is_some_and(|it| it.is_promoted()));
@@ -102,7 +104,7 @@ impl Stage {
         });
         let cloud = wire.cloud(|cloud| cloud.clone());
         assert!(cloud.broken.is_empty(), "{}: {:#?}", scenario.name, cloud.broken);
-        let next_door = neighbour().name.to_string();
+        let next_door = neighbour(false).name.to_string();
         let belongings = cloud.belongings(&next_door);
         let before = cloud.shape(APP);
         let neighbour = (next_door, belongings);
@@ -161,7 +163,7 @@ impl Stage {
             }
         }
         wire.cloud(Cloud::begin_rush);
-        let known = self.records(&world).await.len();
+        let known = self.records(&world, &wire).await.len();
         let mut problems = Vec::new();
         let story = self.story(&world, &wire, known, &mut problems);
         let answer = match tokio::time::timeout(ENDLESS, story).await {
@@ -176,12 +178,13 @@ impl Stage {
         world.clock().sleep(SETTLED).await;
         wire.cloud(Cloud::stop_traffic);
         let shape = wire.cloud(|cloud| cloud.shape(APP));
-        let records = self.records(&world).await.split_off(known);
-        let looker = Deployer::builder(world.backend()).clock(world.clock()).build();
+        let records = self.records(&world, &wire).await.split_off(known);
+        let looking = wire.looking();
+        let looker = Deployer::builder(looking.clone()).clock(world.clock()).build();
         let releases = looker.releases(&self.app, 1_000).await.unwrap_or_default();
         let mut journals = Vec::new();
         for record in &records {
-            journals.push(world.backend().store.journal(&record.id, 1).await.unwrap_or_default());
+            journals.push(looking.store.journal(&record.id, 1).await.unwrap_or_default());
         }
         Ended { wire, strikes: strikes.clone(), answer, records, journals, releases, problems, shape, seconds }
     }
@@ -189,7 +192,7 @@ impl Stage {
     async fn story(&self, world: &World, wire: &Wire, known: usize, problems: &mut Vec<String>) -> Option<Result<()>> {
         let answer = self.act_and_inherit(world, wire).await;
         self.converge(world, wire, problems).await;
-        if self.records(world).await.len() == known {
+        if self.records(world, wire).await.len() == known {
             if let Some(Ok(())) = &answer {
                 problems.push("it was said to be done, and there is no record of it".to_owned());
             }
@@ -240,8 +243,8 @@ impl Stage {
     }
 
     /// All deployments, oldest first.
-    async fn records(&self, world: &World) -> Vec<DeploymentRecord> {
-        let looker = Deployer::builder(world.backend()).clock(world.clock()).build();
+    async fn records(&self, world: &World, wire: &Wire) -> Vec<DeploymentRecord> {
+        let looker = Deployer::builder(wire.looking()).clock(world.clock()).build();
         let mut records = looker.history(&self.app).await.unwrap_or_default();
         records.reverse();
         records
@@ -285,7 +288,7 @@ impl Stage {
                 Some(Err(error)) if error.kind() == ErrorKind::Busy => {}
                 Some(Err(_)) | None => self.converge(world, wire, problems).await,
             }
-            if self.records(world).await.len() > known {
+            if self.records(world, wire).await.len() > known {
                 return;
             }
         }
@@ -295,5 +298,6 @@ impl Stage {
 
 fn builder(world: &World, wire: &Wire, process: &Process, owner: &str) -> DeployerBuilder {
     let intercept = std::sync::Arc::new(process.clone());
-    Deployer::builder(wire.backend(process)).clock(world.clock()).owner(owner).lease_ttl(TTL).intercept(intercept)
+    let builder = Deployer::builder(wire.backend(process)).secrets(wire.secrets(process));
+    builder.clock(world.clock()).owner(owner).lease_ttl(TTL).intercept(intercept)
 }

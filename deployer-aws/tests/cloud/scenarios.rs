@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use deployer_core::{
-    AppSpec, CanaryStep, Hook, HookPoint, Port, ReleaseNumber, Route, Scaling, ScalingSchedule, ScalingTarget,
-    ServiceSpec, Strategy,
+    AppSpec, CanaryStep, Hook, HookPoint, ImageSource, Port, ReleaseNumber, Route, Scaling, ScalingSchedule,
+    ScalingTarget, SecretRef, ServiceSpec, Strategy,
 };
 
 use super::Profile;
+use super::images_api::REGISTRY;
 
 pub(crate) const APP: &str = "shop";
 pub(crate) const HOST: &str = "shop.example";
@@ -74,6 +75,16 @@ impl Scenario {
         self
     }
 
+    /// With images in ECR, records in DynamoDB and secrets, on the simulated AWS as all the rest.
+    fn whole(mut self) -> Self {
+        self.profile.whole = true;
+        self.served = self.served.into_iter().map(in_ecr).collect();
+        if let Act::Deploy(spec) = self.act {
+            self.act = deploy(in_ecr(*spec));
+        }
+        self
+    }
+
     fn where_draining_counts(mut self) -> Self {
         self.profile.draining_counts = true;
         self
@@ -135,6 +146,18 @@ fn with_api(version: &str, strategy: &Strategy) -> AppSpec {
     app([("web", web(version, strategy.clone()).with_route(Route::new(8080).with_host(HOST).with_path("/api")))])
 }
 
+/// The same with its images in ECR, and with secrets.
+pub(crate) fn in_ecr(mut spec: AppSpec) -> AppSpec {
+    for service in spec.services.values_mut() {
+        if let ImageSource::Reference(image) = &mut service.image {
+            *image = format!("{REGISTRY}/{image}");
+        }
+        let with = service.clone().with_secret_env("PASSWORD", SecretRef::new("shop/db#password"));
+        *service = with.with_secret_env("KEY", SecretRef::new("ssm:/shop/key"));
+    }
+    spec
+}
+
 fn deploy(spec: AppSpec) -> Act {
     Act::Deploy(Box::new(spec))
 }
@@ -149,10 +172,11 @@ fn both(version: &str, migrate: &str) -> AppSpec {
 }
 
 /// An application on the same listener that nobody may touch.
-pub(crate) fn neighbour() -> AppSpec {
+pub(crate) fn neighbour(whole: bool) -> AppSpec {
     let web = ServiceSpec::image("web:v1").with_route(Route::new(8080).with_host("other.example")).with_drain(SECOND);
     let made = AppSpec::new("shop-next-door").and_then(|app| app.with_service("web", web));
-    made.unwrap_or_else(|error| unreachable!("{error}"))
+    let made = made.unwrap_or_else(|error| unreachable!("{error}"));
+    if whole { in_ecr(made) } else { made }
 }
 
 /// All scenarios.
@@ -250,6 +274,12 @@ pub(crate) fn all() -> Vec<Scenario> {
             .serving(both_ways("v1", &blue_green))
             .without_traffic()
             .published(),
+        update("whole", &canary).whole(),
+        update("whole/warm", &warm).whole(),
+        failing("whole/exits", "exit", &blue_green).whole(),
+        back("whole/rollback", &warm).whole(),
+        Scenario::new("whole/first", deploy(both("v1", "succeed"))).without_traffic().whole(),
+        Scenario::new("whole/destroy", Act::Destroy).serving(both("v1", "succeed")).without_traffic().whole(),
         Scenario::new("named/destroy", Act::Destroy).serving(both("v1", "succeed")).without_traffic().named(),
         Scenario::new("destroy", Act::Destroy).serving(both("v1", "succeed")).without_traffic(),
     ]

@@ -16,13 +16,13 @@ const SERVICE: &str = "deployer:service";
 
 impl Cloud {
     /// The ECS services of an application that are there.
-    fn slots<'a>(&'a self, app: &'a str) -> impl Iterator<Item = &'a Service> {
+    pub(crate) fn slots<'a>(&'a self, app: &'a str) -> impl Iterator<Item = &'a Service> {
         self.services.values().filter(move |service| {
             service.status != Status::Inactive && service.tags.get(APP).map(String::as_str) == Some(app)
         })
     }
 
-    fn revision(&self, definition: &str) -> Option<RevisionId> {
+    pub(crate) fn revision(&self, definition: &str) -> Option<RevisionId> {
         let definition = self.definition(definition)?;
         let service = definition.tags.get(SERVICE)?;
         format!("{service}@{}", definition.family.rsplit_once('-')?.1).parse().ok()
@@ -72,8 +72,7 @@ impl Cloud {
             routes.push(route);
             routes.sort();
         }
-        let errand = |task: &&Task| task.service.is_none() && task.tags.get(APP).is_some_and(|owner| owner == app);
-        shape.tasks = self.tasks.values().filter(errand).filter(|task| task.phase < Phase::Stopped).count();
+        shape.tasks = self.errands_of(app).filter(|task| task.phase < Phase::Stopped).count();
         shape
     }
 
@@ -84,6 +83,12 @@ impl Cloud {
             let healthy = group.targets.values().filter(|target| target.state == State::Healthy).count();
             row.in_rotation = row.in_rotation.max(u32::try_from(healthy).unwrap_or(u32::MAX));
         }
+    }
+
+    /// The one-off tasks of an application.
+    pub(crate) fn errands_of<'a>(&'a self, app: &'a str) -> impl Iterator<Item = &'a Task> {
+        let ours = move |task: &&Task| task.tags.get(APP).is_some_and(|owner| owner == app);
+        self.tasks.values().filter(|task| task.service.is_none()).filter(ours)
     }
 
     /// Everything of an application that somebody else could disturb.

@@ -8,8 +8,12 @@ use super::{Cloud, Line, Tags, arn};
 const REMEMBERED: u64 = 3_600_000;
 /// How long a task takes to stop once it was told to.
 const STOPPING: u64 = 300;
+/// What becomes of a command that is not there.
+const NO_PROGRAM: &str = "CannotStartContainerError: exec: \"/nope\": stat /nope: no such file or directory";
 /// How long a one-off task runs.
 const ERRAND: u64 = 1_000;
+/// How long one runs that goes on for minutes.
+const LASTING: u64 = 600_000;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Definition {
@@ -26,7 +30,7 @@ impl Definition {
         self.request["containerDefinitions"].as_array().into_iter().flatten()
     }
 
-    fn env(&self, name: &str) -> Option<&str> {
+    pub(crate) fn env(&self, name: &str) -> Option<&str> {
         let all = self.containers().filter_map(|container| container["environment"].as_array()).flatten();
         all.filter(|pair| pair["name"] == name).find_map(|pair| pair["value"].as_str())
     }
@@ -40,6 +44,7 @@ impl Definition {
         match self.env("BROKEN") {
             Some("exit") => Manner::Exits,
             Some("never") => Manner::NeverReady,
+            Some("stubborn") => Manner::Stubborn,
             _ => Manner::Serves,
         }
     }
@@ -52,8 +57,12 @@ pub(crate) enum Manner {
     /// Exits soon after its start.
     Exits,
     NeverReady,
+    /// Serves, and does not end when it is told to.
+    Stubborn,
     /// Does something and ends with this code.
     Ends(i32),
+    /// Goes on for minutes.
+    Lasts,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,6 +86,8 @@ pub(crate) struct Task {
     pub(crate) group: String,
     pub(crate) tags: Tags,
     pub(crate) manner: Manner,
+    /// Why it cannot be started, if it cannot.
+    trouble: Option<String>,
     pub(crate) phase: Phase,
     pub(crate) created: u64,
     pub(crate) started: Option<u64>,
@@ -104,7 +115,8 @@ impl Task {
 
     /// Whether it answers requests.
     pub(crate) fn is_ready(&self, now: u64) -> bool {
-        let answers = matches!(self.phase, Phase::Running | Phase::Deactivating) && self.manner == Manner::Serves;
+        let serves = matches!(self.manner, Manner::Serves | Manner::Stubborn);
+        let answers = matches!(self.phase, Phase::Running | Phase::Deactivating) && serves;
         answers && self.started.is_some_and(|started| started + 400 <= now)
     }
 }
@@ -141,10 +153,19 @@ impl Cloud {
         let number = self.next();
         // Ids do not sort by age.
         let id = format!("{:016x}{number:016x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let full = self.definition(definition);
+        let nothing = match command {
+            Some(command) => command.starts_with('/'),
+            None => full.is_some_and(|definition| definition.env("BROKEN") == Some("nothing")),
+        };
+        let container = full.and_then(|definition| definition.containers().next());
+        let trouble = container.and_then(|container| self.start_trouble(container));
+        let trouble = trouble.or_else(|| nothing.then(|| NO_PROGRAM.to_owned()));
         let manner = match command {
-            Some("fail") => Manner::Ends(9),
+            Some("fail") => Manner::Ends(7),
+            Some("last") => Manner::Lasts,
             Some(_) => Manner::Ends(0),
-            None => self.definition(definition).map_or(Manner::Serves, Definition::manner),
+            None => full.map_or(Manner::Serves, Definition::manner),
         };
         let task = Task {
             id: id.clone(),
@@ -154,6 +175,7 @@ impl Cloud {
             group,
             tags,
             manner,
+            trouble,
             phase: Phase::Provisioning,
             created: self.now,
             started: None,
@@ -193,10 +215,15 @@ impl Cloud {
         task.next = None;
         match task.phase {
             Phase::Provisioning => (task.phase, task.next) = (Phase::Pending, Some(now + pulling)),
+            Phase::Pending if task.trouble.is_some() => {
+                let reason = task.trouble.clone().unwrap_or_default();
+                self.exit(id, 127, "TaskFailedToStart", &reason);
+            }
             Phase::Pending => {
                 (task.phase, task.started) = (Phase::Running, Some(now));
                 match task.manner {
-                    Manner::Serves | Manner::NeverReady => {}
+                    Manner::Serves | Manner::NeverReady | Manner::Stubborn => {}
+                    Manner::Lasts => task.next = Some(now + LASTING),
                     Manner::Exits => task.next = Some(now + 300),
                     Manner::Ends(_) => task.next = Some(now + ERRAND),
                 }
@@ -207,6 +234,7 @@ impl Cloud {
             Phase::Running => {
                 let code = match task.manner {
                     Manner::Ends(code) => code,
+                    Manner::Lasts => 0,
                     _ => 3,
                 };
                 self.exit(id, code, "EssentialContainerExited", "Essential container in task exited");
@@ -231,8 +259,8 @@ impl Cloud {
         let prefix = container["logConfiguration"]["options"]["awslogs-stream-prefix"].as_str().unwrap_or_default();
         let stream = format!("{prefix}/{}/{}", container["name"].as_str().unwrap_or_default(), task.id);
         let text = match task.manner {
-            Manner::Exits => "FATAL: no database",
-            Manner::Ends(9) => "migration failed",
+            Manner::Exits | Manner::Ends(7) => "FATAL: no database",
+            Manner::Ends(_) => "done",
             _ => "ready",
         };
         self.lines.push(Line { stream, at: self.now, text: text.to_owned() });
@@ -265,14 +293,29 @@ impl Cloud {
         }
     }
 
+    /// How long a task may take to end, in milliseconds.
+    fn grace_of(&self, task: &Task) -> u64 {
+        let container = self.definition(&task.definition).and_then(|definition| definition.containers().next());
+        container.and_then(|container| container["stopTimeout"].as_u64()).unwrap_or(30) * 1_000
+    }
+
     /// Tells a task to end. Whatever it was doing it does not finish.
     pub(super) fn end(&mut self, id: &str) {
+        let grace = self.tasks.get(id).map_or(0, |task| self.grace_of(task));
         let Some(task) = self.tasks.get_mut(id) else { return };
-        task.exit = Some(143).filter(|_| task.started.is_some());
-        (task.phase, task.next) = (Phase::Stopping, Some(self.now + STOPPING));
+        let stubborn = task.manner == Manner::Stubborn;
+        task.exit = Some(if stubborn { 137 } else { 143 }).filter(|_| task.started.is_some());
+        (task.phase, task.next) = (Phase::Stopping, Some(self.now + if stubborn { grace } else { STOPPING }));
         task.stopping = task.stopping.or(Some(self.now));
         let by_hand = task.by_hand;
         self.cut(id, by_hand);
+    }
+
+    /// The program of a task is killed, by nobody whom AWS knows.
+    pub(crate) fn kill(&mut self, id: &str) {
+        if self.tasks.get(id).is_some_and(|task| matches!(task.phase, Phase::Running | Phase::Deactivating)) {
+            self.exit(id, 137, "EssentialContainerExited", "Essential container in task exited");
+        }
     }
 
     /// Somebody kills a task at a console.

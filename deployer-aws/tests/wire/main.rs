@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod balancing;
+#[expect(dead_code, reason = "the published suites use what is not used here")]
 #[path = "../cloud/mod.rs"]
 mod cloud;
 mod crowds;
