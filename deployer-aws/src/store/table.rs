@@ -9,12 +9,15 @@ use aws_sdk_dynamodb::types::{
     Tag,
 };
 use deployer_core::{Error, ErrorKind, Result};
+use tokio::time::{Instant, sleep};
 
 use super::DynamoStore;
 use super::failure::{code, complete, failed};
 
 /// How long a new table may take to be there.
 const MAKING: Duration = Duration::from_secs(120);
+/// How long until backups are tried again.
+const PAUSE: Duration = Duration::from_secs(2);
 
 impl DynamoStore {
     /// Makes the table unless it is there, billed by request, and turns point-in-time recovery on. Repeating it changes
@@ -59,7 +62,16 @@ impl DynamoStore {
         let recovery = PointInTimeRecoverySpecification::builder().point_in_time_recovery_enabled(true).build();
         let recovery = recovery.unwrap_or_else(complete);
         let update = self.client.update_continuous_backups().table_name(&self.table);
-        let update = update.point_in_time_recovery_specification(recovery).send().await;
-        update.map(drop).map_err(|error| failed("dynamodb:UpdateContinuousBackups", &self.table, error))
+        let update = update.point_in_time_recovery_specification(recovery);
+        let begun = Instant::now();
+        loop {
+            let Err(error) = update.clone().send().await else { return Ok(()) };
+            // A table that was made a moment ago cannot have backups yet.
+            let yet = code(&error) == Some("ContinuousBackupsUnavailableException") && begun.elapsed() < MAKING;
+            if !yet {
+                return Err(failed("dynamodb:UpdateContinuousBackups", &self.table, error));
+            }
+            sleep(PAUSE).await;
+        }
     }
 }

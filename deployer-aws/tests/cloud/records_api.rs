@@ -21,7 +21,10 @@ const PAGE: usize = 4;
 /// For how long a transaction is known by its token, in milliseconds.
 const TOKEN: u64 = 600_000;
 /// How long a transaction is under way for whoever comes to its items, or sends it again.
-const UNDER_WAY: u64 = 3;
+const UNDER_WAY: u64 = 8;
+/// How long a table takes to be made, and then until it can have backups.
+const MAKING: u64 = 6_000;
+const BACKUPS: u64 = 5_000;
 
 /// The items of the table by their keys.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +35,10 @@ pub(crate) struct Records {
     /// When the items were written that a transaction has written.
     written: BTreeMap<(String, String), u64>,
     batches: u64,
+    /// When the table was made, and whether it can be restored to any time; none, if it was there before.
+    made: Option<(u64, bool)>,
+    /// How many transactions are too much from now on.
+    pub(crate) throttled: u32,
 }
 
 fn invalid(message: impl Into<String>) -> Refusal {
@@ -40,6 +47,11 @@ fn invalid(message: impl Into<String>) -> Refusal {
 
 fn refused() -> Refusal {
     Refusal::fair("ConditionalCheckFailedException", "The conditional request failed")
+}
+
+fn cancelled(reasons: Vec<&'static str>) -> Refusal {
+    let message = "Transaction cancelled, please refer cancellation reasons for specific reasons";
+    Refusal { reasons, ..Refusal::fair("TransactionCanceledException", message) }
 }
 
 /// The key that is in these attributes.
@@ -69,7 +81,9 @@ enum Write {
 
 impl Cloud {
     pub(super) fn dynamodb(&mut self, operation: &str, request: &Value) -> Option<Answer> {
-        if !matches!(operation, "TransactWriteItems" | "BatchWriteItem") && request["TableName"] != TABLE {
+        if !matches!(operation, "TransactWriteItems" | "BatchWriteItem" | "CreateTable")
+            && request["TableName"] != TABLE
+        {
             return Some(Err(Refusal::rude("ResourceNotFoundException", "Requested resource not found")));
         }
         Some(match operation {
@@ -78,8 +92,48 @@ impl Cloud {
             "UpdateItem" => self.update_item(request),
             "TransactWriteItems" => self.transact(request),
             "BatchWriteItem" => self.batch_write(request),
+            "CreateTable" => self.create_table(request),
+            "DescribeTable" => self.describe_table(),
+            "UpdateContinuousBackups" => self.update_backups(request),
             _ => return None,
         })
+    }
+
+    fn create_table(&mut self, request: &Value) -> Answer {
+        if request["TableName"] != TABLE || request["BillingMode"] != "PAY_PER_REQUEST" {
+            return Err(invalid("there is one table here"));
+        }
+        if self.records.made.is_some() {
+            return Err(Refusal::fair("ResourceInUseException", "Table already exists"));
+        }
+        self.records.made = Some((self.now, false));
+        self.describe_table()
+    }
+
+    fn describe_table(&self) -> Answer {
+        let made = self.records.made.map_or(0, |(made, _)| made);
+        let status = if self.now < made + MAKING { "CREATING" } else { "ACTIVE" };
+        let keys = json!([{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}]);
+        Ok(json!({"Table": {"TableName": TABLE, "TableStatus": status, "KeySchema": keys},
+                  "TableDescription": {"TableName": TABLE, "TableStatus": status}}))
+    }
+
+    fn update_backups(&mut self, request: &Value) -> Answer {
+        let wanted = request["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"] == true;
+        let Some((made, restores)) = self.records.made.as_mut().filter(|_| wanted) else {
+            return Err(invalid("nobody turns that off"));
+        };
+        if self.now < *made + MAKING + BACKUPS {
+            let message = "Backups are being enabled for the table. Please retry later";
+            return Err(Refusal::fair("ContinuousBackupsUnavailableException", message));
+        }
+        *restores = true;
+        Ok(json!({"ContinuousBackupsDescription": {"ContinuousBackupsStatus": "ENABLED"}}))
+    }
+
+    /// Whether the table can be restored to any time.
+    pub(crate) fn restores(&self) -> bool {
+        self.records.made.is_some_and(|(_, restores)| restores)
     }
 
     fn get_item(&self, request: &Value) -> Answer {
@@ -186,6 +240,10 @@ impl Cloud {
                 true => Ok(json!({})),
             };
         }
+        if self.records.throttled > 0 {
+            self.records.throttled -= 1;
+            return Err(cancelled(writes.iter().map(|_| "ThrottlingError").collect()));
+        }
         let mut keys = BTreeSet::new();
         let (mut done, mut reasons) = (Vec::new(), Vec::new());
         for write in &writes {
@@ -201,8 +259,7 @@ impl Cloud {
             done.push((key, what));
         }
         if reasons.iter().any(|reason| *reason != "None") {
-            let message = "Transaction cancelled, please refer cancellation reasons for specific reasons";
-            return Err(Refusal { reasons, ..Refusal::fair("TransactionCanceledException", message) });
+            return Err(cancelled(reasons));
         }
         for (key, what) in done {
             self.records.written.insert(key.clone(), self.now);

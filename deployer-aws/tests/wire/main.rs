@@ -9,6 +9,7 @@ mod cloud;
 mod crowds;
 mod gates;
 mod prune;
+mod records;
 
 use cloud::proof::Proof;
 use cloud::scenarios;

@@ -187,10 +187,11 @@ impl Calls {
     pub(crate) async fn pause(&self, error: Error, attempts: &mut Attempts) -> Result<()> {
         let pause = attempts.failed(&error);
         let soon = error.retry() == Retry::Soon;
-        // One that has used up all its time once is not given the same again and again.
+        // One that has used up all its time twice is given the same once more, and no more: what was found out meanwhile is
+        // known, as where a platform that throttles lets a look go on slowly.
         let hopeless = match error.kind() {
             ErrorKind::Conflict => soon,
-            ErrorKind::Timeout => soon && attempts.others > 1,
+            ErrorKind::Timeout => soon && attempts.others > 2,
             _ => false,
         };
         let Some(pause) = pause.filter(|_| !hopeless) else { return Err(error) };
