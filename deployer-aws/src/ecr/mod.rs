@@ -1,5 +1,6 @@
 //! Images in ECR.
 
+mod name;
 mod platform;
 mod push;
 mod repository;

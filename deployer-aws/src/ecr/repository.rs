@@ -13,7 +13,7 @@ use crate::naming::tag;
 const LIFECYCLE: &str = r#"{"rules":[{"rulePriority":1,"description":"what no tag names any more","selection":{"tagStatus":"untagged","countType":"sinceImagePushed","countUnit":"days","countNumber":14},"action":{"type":"expire"}}]}"#;
 
 /// What the tags of published images begin with.
-const PUBLISHED: &str = "deployer-";
+pub(super) const PUBLISHED: &str = "deployer-";
 
 impl EcrRegistry {
     /// The repository of a service: 2 to 256 lower-case letters, digits and `-_./`.

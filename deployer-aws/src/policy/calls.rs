@@ -31,7 +31,7 @@ const CLOUDCONTROL: &str = "cloudcontrol";
 const CLOUDMAP: &str = "servicediscovery";
 
 /// What is called for deployments.
-pub(super) const DEPLOYING: [Operation; 69] = [
+pub(super) const DEPLOYING: [Operation; 70] = [
     call(
         AUTOSCALING,
         "deregister_scalable_target",
@@ -144,6 +144,7 @@ pub(super) const DEPLOYING: [Operation; 69] = [
         "whether a repository was made to its end",
     ),
     call(ECR, "list_images", &["ecr:ListImages"], Scope::Repositories, "images of no release"),
+    call(ECR, "put_image", &["ecr:PutImage"], Scope::Repositories, "further tags"),
     call(ECR, "put_lifecycle_policy", &["ecr:PutLifecyclePolicy"], Scope::Repositories, "images without a tag"),
     call(ECS, "create_service", &["ecs:CreateService"], Scope::Services, "a slot for a revision"),
     call(ECS, "delete_service", &["ecs:DeleteService"], Scope::Services, "slots in which nothing runs"),

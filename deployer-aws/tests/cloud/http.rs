@@ -259,11 +259,7 @@ impl Wire {
     pub(crate) fn backend(&self, process: &Process) -> Backend {
         let (config, parts) = (self.config(process), self.0.world.backend());
         let (registry, store): (Arc<dyn Registry>, Arc<dyn ReleaseStore>) = if self.is_whole() {
-            // Nothing is built or pushed here, so no engine is asked for anything.
-            let nobody = |_| Box::pin(async { Err(bollard::errors::Error::RequestTimeoutError) }) as Pin<Box<_>>;
-            let engine = Docker::connect_with_custom_transport(nobody, None::<String>, 1, bollard::API_DEFAULT_VERSION);
-            let engine = engine.unwrap_or_else(|error| panic!("{error}"));
-            let images = EcrRegistry::with_engine(&config, EcrOptions::default(), engine);
+            let images = EcrRegistry::with_engine(&config, EcrOptions::default(), no_engine());
             (Arc::new(images), Arc::new(DynamoStore::new(&config, TABLE)))
         } else {
             (parts.registry, parts.store)
@@ -551,6 +547,13 @@ impl Process {
             _ => Ok(answer),
         }
     }
+}
+
+/// A Docker Engine that answers nobody: nothing is built or pushed here.
+pub(crate) fn no_engine() -> Docker {
+    let nobody = |_| Box::pin(async { Err(bollard::errors::Error::RequestTimeoutError) }) as Pin<Box<_>>;
+    let engine = Docker::connect_with_custom_transport(nobody, None::<String>, 1, bollard::API_DEFAULT_VERSION);
+    engine.unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn broken() -> ConnectorError {

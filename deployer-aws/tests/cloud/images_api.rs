@@ -16,6 +16,14 @@ pub(crate) const REGISTRY: &str = "123456789012.dkr.ecr.nowhere.invalid";
 /// How many repositories or images a page has.
 const PAGE: usize = 2;
 
+/// The kind of all manifests here.
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// What a digest is of.
+fn manifest_of(digest: &str) -> String {
+    json!({"mediaType": MANIFEST, "config": {"of": digest}}).to_string()
+}
+
 /// A repository: digests by their tags.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Repository {
@@ -67,6 +75,7 @@ impl Cloud {
             "BatchGetImage" => self.batch_get_image(request),
             "DescribeRepositories" => self.describe_repositories(request),
             "ListImages" => self.list_images(request),
+            "PutImage" => self.put_image(request),
             "BatchDeleteImage" => self.batch_delete_image(request),
             _ => return None,
         })
@@ -90,12 +99,35 @@ impl Cloud {
             let digest = tagged.unwrap_or_else(|| id["imageDigest"].as_str());
             match digest.filter(|digest| repository.digests.contains(*digest)) {
                 Some(digest) => images.push(json!({
-                    "imageId": {"imageDigest": digest, "imageTag": id["imageTag"]}, "imageManifest": "{}",
+                    "imageId": {"imageDigest": digest, "imageTag": id["imageTag"]},
+                    "imageManifest": manifest_of(digest), "imageManifestMediaType": MANIFEST,
                 })),
                 None => failures.push(json!({"imageId": id, "failureCode": "ImageNotFound"})),
             }
         }
         Ok(json!({"images": images, "failures": failures}))
+    }
+
+    fn put_image(&mut self, request: &Value) -> Answer {
+        self.repository(request)?;
+        let text = |key: &str| request[key].as_str().unwrap_or_default().to_owned();
+        let (name, tag, digest) = (text("repositoryName"), text("imageTag"), text("imageDigest"));
+        if text("imageManifest") != manifest_of(&digest) || text("imageManifestMediaType") != MANIFEST {
+            return Err(Refusal::rude("ImageDigestDoesNotMatchException", "the manifest is another image's"));
+        }
+        let repository = self.repositories.entry(name).or_default();
+        match repository.tags.get(&tag) {
+            Some(known) if *known == digest => {
+                Err(Refusal::fair("ImageAlreadyExistsException", "Image with this digest and tag already exists"))
+            }
+            // Tags cannot be moved.
+            Some(_) => Err(Refusal::fair("ImageTagAlreadyExistsException", "the tag is another image's")),
+            None => {
+                repository.tags.insert(tag.clone(), digest.clone());
+                repository.digests.insert(digest.clone());
+                Ok(json!({"image": {"imageId": {"imageDigest": digest, "imageTag": tag}}}))
+            }
+        }
     }
 
     fn describe_repositories(&self, request: &Value) -> Answer {

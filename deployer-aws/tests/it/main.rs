@@ -15,4 +15,5 @@ mod secrets;
 mod stacks;
 #[path = "../stage/mod.rs"]
 mod stage;
+mod tags;
 mod template;

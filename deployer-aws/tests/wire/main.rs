@@ -8,6 +8,7 @@ mod balancing;
 mod cloud;
 mod crowds;
 mod gates;
+mod images;
 mod prune;
 mod records;
 

@@ -1,0 +1,54 @@
+//! Further tags of images in ECR.
+
+use deployer_aws::{EcrOptions, EcrRegistry};
+use deployer_core::{AppName, Call, ErrorKind, PinnedImage, Registry as _, ResolveImage, Timestamp};
+use deployer_testkit::{World, simulate};
+
+use crate::cloud::http::{Wire, no_engine};
+use crate::cloud::images_api::REGISTRY;
+use crate::cloud::scenarios::APP;
+use crate::cloud::strike::Strikes;
+use crate::cloud::{Cloud, Profile};
+
+#[test]
+fn an_image_gets_a_further_tag_without_being_pulled() {
+    let (world, app): (World, AppName) = (World::new(), APP.parse().unwrap());
+    let mut cloud = Cloud::with_profile(Profile { whole: true, ..Profile::default() });
+    let (first, second) = (cloud.push_image("shop", "one"), cloud.push_image("shop", "two"));
+    let lost: Strikes = "PutImage 1: reply lost, each time".parse().unwrap();
+    let wire = Wire::new(&world, &app, cloud, &lost);
+    simulate(async {
+        let config = wire.config(&wire.process());
+        let images = EcrRegistry::with_engine(&config, EcrOptions::default(), no_engine());
+        let resolve = async |reference: &str| -> PinnedImage {
+            let call = Call::new("tag", Timestamp::from_millis(i64::MAX));
+            images.resolve(ResolveImage::new(call, reference, std::sync::Arc::new(Silence))).await.unwrap()
+        };
+        let (one, two) = (resolve(&first).await, resolve(&second).await);
+
+        // Whether it was done is not known; the next attempt finds it.
+        assert_eq!(images.tag(&one, "v1.2.3").await.unwrap_err().kind(), ErrorKind::Unavailable);
+        images.tag(&one, "v1.2.3").await.unwrap();
+        assert_eq!(resolve(&format!("{REGISTRY}/shop:v1.2.3")).await.digest, one.digest);
+        let put = || wire.requests().iter().filter(|request| request.operation == "PutImage").count();
+        let before = put();
+        images.tag(&one, "v1.2.3").await.unwrap();
+        assert_eq!(put(), before, "nothing is to be done");
+
+        let refused = async |image: &PinnedImage, tag: &str| images.tag(image, tag).await.unwrap_err().kind();
+        assert_eq!(refused(&two, "v1.2.3").await, ErrorKind::AlreadyExists);
+        assert_eq!(refused(&one, "deployer-0123").await, ErrorKind::InvalidInput);
+        assert_eq!(refused(&one, "not a tag").await, ErrorKind::InvalidInput);
+        wire.cloud(|cloud| cloud.lose_image(two.digest.as_str()));
+        assert_eq!(refused(&two, "v2").await, ErrorKind::NotFound);
+        let elsewhere = PinnedImage::new("redis", format!("redis@{}", one.digest), one.digest.clone());
+        assert_eq!(refused(&elsewhere, "v3").await, ErrorKind::NotFound);
+    });
+    assert_eq!(wire.cloud(|cloud| cloud.broken.clone()), Vec::<String>::new());
+}
+
+struct Silence;
+
+impl deployer_core::ProgressSink for Silence {
+    fn progress(&self, _: deployer_core::Progress) {}
+}
