@@ -13,6 +13,8 @@ use super::releases::pause;
 /// What is longer than so many bytes is kept in parts of that size. An item has room for this and its other attributes
 /// (400 KB, see "Item size" under "Quotas in Amazon DynamoDB").
 pub(super) const PART: usize = 300 * 1024;
+/// How many bytes there are in place of what is kept in parts, at the most.
+pub(super) const NAME: usize = 256;
 /// How many items one call may write.
 const BATCH: usize = 25;
 

@@ -5,14 +5,16 @@ use deployer_core::{
     Append, DeploymentId, DeploymentQuery, DeploymentRecord, Entry, Error, ErrorKind, Result, Retry, SendSignal, Signal,
 };
 
-use super::body::PART;
+use super::body::{NAME, PART};
 use super::failure::{Cancelled, complete};
 use super::item::{DEPLOYMENTS, ENTRIES, Item, Key, number, number_of, numbered, of_app, of_deployment, text, text_of};
 use super::releases::pause;
 use super::{ATTEMPTS, DynamoStore, decode, encode, values};
 
-/// How many items a transaction may write, less those that are not entries.
+/// How many items a transaction may write, less those that are not entries, and how many bytes of entries leave room for those
+/// others (100 items and 4 MB, see "Transactions" under "Quotas in Amazon DynamoDB").
 const ITEMS: usize = 90;
+const BYTES: usize = 3 * 1024 * 1024;
 
 impl DynamoStore {
     pub(super) async fn write_entries(&self, request: Append) -> Result<()> {
@@ -71,8 +73,8 @@ impl DynamoStore {
         if last == 0 {
             writes.push(self.known(&record.app));
         }
-        let batches = self.batches(&record.id, entries).await?;
-        if batches.len() > ITEMS {
+        let (batches, bytes) = self.batches(&record.id, entries).await?;
+        if batches.len() > ITEMS || bytes > BYTES {
             return Err(Error::new(ErrorKind::Exhausted, "that is more than one transaction can hold")
                 .with_resource(record.id.as_str())
                 .with_retry(Retry::Never));
@@ -117,12 +119,13 @@ impl DynamoStore {
         Ok(Key::record(&record.app, position).with([("deployment", text(record.id.as_str())), ("body", body)]))
     }
 
-    /// The entries in as few items as they fit into.
-    async fn batches(&self, id: &DeploymentId, entries: &[Entry]) -> Result<Vec<TransactWriteItem>> {
+    /// The entries in as few items as they fit into, and how many bytes they have there.
+    async fn batches(&self, id: &DeploymentId, entries: &[Entry]) -> Result<(Vec<TransactWriteItem>, usize)> {
         let mut items: Vec<(u64, Vec<AttributeValue>, usize)> = Vec::new();
         for entry in entries {
             let encoded = encode(entry)?;
-            let size = encoded.len().min(PART);
+            // Of one that is kept in parts there is hardly more than its name.
+            let size = if encoded.len() > PART { NAME } else { encoded.len() };
             let value = self.body(encoded).await?;
             match items.last_mut() {
                 Some((_, values, used)) if *used + size <= PART => {
@@ -132,11 +135,12 @@ impl DynamoStore {
                 _ => items.push((entry.seq, vec![value], size)),
             }
         }
+        let bytes = items.iter().map(|(_, _, size)| size).sum();
         let puts = items.into_iter().map(|(first, values, _)| {
             let item = Key::entries(id, first).with([("first", number(first)), ("entries", AttributeValue::L(values))]);
             self.put(item, None)
         });
-        Ok(puts.collect())
+        Ok((puts.collect(), bytes))
     }
 
     pub(super) async fn read_entries(&self, id: &DeploymentId, from: u64) -> Result<Vec<Entry>> {

@@ -1,6 +1,7 @@
 //! The operations of ECR on images that are there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -69,9 +70,7 @@ impl Cloud {
 
     pub(super) fn ecr(&mut self, operation: &str, request: &Value) -> Option<Answer> {
         Some(match operation {
-            "GetAuthorizationToken" => Ok(json!({"authorizationData": [{
-                "authorizationToken": STANDARD.encode("AWS:word"), "proxyEndpoint": format!("https://{REGISTRY}"),
-            }]})),
+            "GetAuthorizationToken" => Ok(self.authorization()),
             "BatchGetImage" => self.batch_get_image(request),
             "DescribeRepositories" => self.describe_repositories(request),
             "ListImages" => self.list_images(request),
@@ -79,6 +78,15 @@ impl Cloud {
             "BatchDeleteImage" => self.batch_delete_image(request),
             _ => return None,
         })
+    }
+
+    /// A token. When it ends is told in the machine's own time, as whoever uses it asks that.
+    fn authorization(&self) -> Value {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        json!({"authorizationData": [{
+            "authorizationToken": STANDARD.encode("AWS:word"), "proxyEndpoint": format!("https://{REGISTRY}"),
+            "expiresAt": now + self.token_lasts.unwrap_or(12 * 3_600),
+        }]})
     }
 
     fn repository(&self, request: &Value) -> Result<&Repository, Refusal> {

@@ -151,6 +151,8 @@ pub(crate) struct Cloud {
     pub(crate) records: Records,
     /// ECR's repositories by name.
     pub(crate) repositories: BTreeMap<String, Repository>,
+    /// How many seconds ECR's tokens are good for, if it is not half a day.
+    pub(crate) token_lasts: Option<u64>,
     /// Secrets and parameters.
     pub(crate) vault: Vault,
     /// When users came in a rush.

@@ -20,16 +20,12 @@ fn an_image_gets_a_further_tag_without_being_pulled() {
     simulate(async {
         let config = wire.config(&wire.process());
         let images = EcrRegistry::with_engine(&config, EcrOptions::default(), no_engine());
-        let resolve = async |reference: &str| -> PinnedImage {
-            let call = Call::new("tag", Timestamp::from_millis(i64::MAX));
-            images.resolve(ResolveImage::new(call, reference, std::sync::Arc::new(Silence))).await.unwrap()
-        };
-        let (one, two) = (resolve(&first).await, resolve(&second).await);
+        let (one, two) = (resolve(&images, &first).await, resolve(&images, &second).await);
 
         // Whether it was done is not known; the next attempt finds it.
         assert_eq!(images.tag(&one, "v1.2.3").await.unwrap_err().kind(), ErrorKind::Unavailable);
         images.tag(&one, "v1.2.3").await.unwrap();
-        assert_eq!(resolve(&format!("{REGISTRY}/shop:v1.2.3")).await.digest, one.digest);
+        assert_eq!(resolve(&images, &format!("{REGISTRY}/shop:v1.2.3")).await.digest, one.digest);
         let put = || wire.requests().iter().filter(|request| request.operation == "PutImage").count();
         let before = put();
         images.tag(&one, "v1.2.3").await.unwrap();
@@ -45,6 +41,29 @@ fn an_image_gets_a_further_tag_without_being_pulled() {
         assert_eq!(refused(&elsewhere, "v3").await, ErrorKind::NotFound);
     });
     assert_eq!(wire.cloud(|cloud| cloud.broken.clone()), Vec::<String>::new());
+}
+
+#[test]
+fn a_token_that_is_about_to_end_is_renewed() {
+    let (world, app): (World, AppName) = (World::new(), APP.parse().unwrap());
+    let mut cloud = Cloud::with_profile(Profile { whole: true, ..Profile::default() });
+    let image = cloud.push_image("shop", "one");
+    let wire = Wire::new(&world, &app, cloud, &Strikes::default());
+    simulate(async {
+        let images = EcrRegistry::with_engine(&wire.config(&wire.process()), EcrOptions::default(), no_engine());
+        let asked = async |lasts: u64| {
+            wire.cloud(|cloud| cloud.token_lasts = Some(lasts));
+            resolve(&images, &image).await;
+            wire.requests().iter().filter(|request| request.operation == "GetAuthorizationToken").count()
+        };
+        // A push may take longer than what is left of it.
+        assert_eq!((asked(600).await, asked(12 * 3_600).await, asked(600).await), (1, 2, 2));
+    });
+}
+
+async fn resolve(images: &EcrRegistry, reference: &str) -> PinnedImage {
+    let call = Call::new("images", Timestamp::from_millis(i64::MAX));
+    images.resolve(ResolveImage::new(call, reference, std::sync::Arc::new(Silence))).await.unwrap()
 }
 
 struct Silence;
