@@ -14,12 +14,21 @@ impl EcrRegistry {
     ///
     /// An image with a tag that somebody gave it stays when its releases are pruned, and when a lifecycle policy lets go of what
     /// has no tag: whoever deploys images from repositories of others, whose tags move on, keeps with it what a rollback needs.
-    /// A tag that another image has is left there. Repeating it changes nothing.
+    /// A tag that another image has is left there, unless somebody else gives it at the same moment in a repository whose tags can
+    /// be moved. Repeating it changes nothing. The [policy](crate::policy) of this crate allows it in repositories with the prefix
+    /// of [`EcrOptions`](crate::EcrOptions); others take `ecr:BatchGetImage` and `ecr:PutImage`.
     ///
     /// ```no_run
+    /// use deployer_core::ErrorKind;
+    ///
     /// # async fn known_as(images: deployer_aws::EcrRegistry, release: deployer_core::Release) -> deployer_core::Result<()> {
-    /// for service in release.services.values() {
-    ///     images.tag(&service.image, &format!("release-{}", release.number.0)).await?;
+    /// for (name, service) in &release.services {
+    ///     let tag = format!("{}-{name}-{}", release.app, release.number.0);
+    ///     match images.tag(&service.image, &tag).await {
+    ///         // Another registry's image is that one's to keep.
+    ///         Err(error) if error.kind() == ErrorKind::NotFound => {}
+    ///         done => done?,
+    ///     }
     /// }
     /// # Ok(())
     /// # }
@@ -47,6 +56,30 @@ impl EcrRegistry {
         }
         let ours = self.host_of(location).await?.and(super::repository_of(location));
         let repository = ours.ok_or_else(|| says(ErrorKind::NotFound, "the image is not one of this registry"))?;
+        let taken = || says(ErrorKind::AlreadyExists, "another image has the tag");
+        let known = match self.tagged(repository, image, tag).await? {
+            Tagged::This => return Ok(()),
+            Tagged::Another => return Err(taken()),
+            Tagged::None(known) => known.ok_or_else(|| says(ErrorKind::NotFound, "there is no such image in ECR"))?,
+        };
+        let put = self.0.client.put_image().repository_name(repository).image_tag(tag);
+        let put = put.image_digest(image.digest.as_str()).set_image_manifest(known.image_manifest().map(str::to_owned));
+        let put = put.set_image_manifest_media_type(known.image_manifest_media_type().map(str::to_owned));
+        match put.send().await {
+            Ok(_) => Ok(()),
+            // An attempt of which nobody heard has done it, or somebody else was quicker.
+            Err(error) if is(&error, &["ImageAlreadyExistsException", "ImageTagAlreadyExistsException"]) => {
+                match self.tagged(repository, image, tag).await? {
+                    Tagged::This => Ok(()),
+                    _ => Err(taken()),
+                }
+            }
+            Err(error) => Err(failed("ecr:PutImage", repository, error)),
+        }
+    }
+
+    /// Which image of a repository has a tag.
+    async fn tagged(&self, repository: &str, image: &PinnedImage, tag: &str) -> Result<Tagged> {
         let ids = [
             ImageIdentifier::builder().image_digest(image.digest.as_str()).build(),
             ImageIdentifier::builder().image_tag(tag).build(),
@@ -57,25 +90,22 @@ impl EcrRegistry {
             Err(error) if is(&error, &["RepositoryNotFoundException"]) => Vec::new(),
             Err(error) => return Err(failed("ecr:BatchGetImage", repository, error)),
         };
-        let digest_of = |one: &Image| one.image_id().and_then(|id| id.image_digest()).map(str::to_owned);
+        let is_it = |one: &Image| one.image_id().and_then(|id| id.image_digest()) == Some(image.digest.as_str());
         let has_tag = |one: &&Image| one.image_id().and_then(|id| id.image_tag()) == Some(tag);
-        match found.iter().find(has_tag).map(digest_of) {
-            Some(digest) if digest.as_deref() == Some(image.digest.as_str()) => return Ok(()),
-            Some(_) => return Err(says(ErrorKind::AlreadyExists, "another image has the tag")),
-            None => {}
-        }
-        let known = found.iter().find(|one| digest_of(one).as_deref() == Some(image.digest.as_str()));
-        let known = known.ok_or_else(|| says(ErrorKind::NotFound, "there is no such image in ECR"))?;
-        let put = self.0.client.put_image().repository_name(repository).image_tag(tag);
-        let put = put.image_digest(image.digest.as_str()).set_image_manifest(known.image_manifest().map(str::to_owned));
-        let put = put.set_image_manifest_media_type(known.image_manifest_media_type().map(str::to_owned));
-        match put.send().await {
-            Ok(_) => Ok(()),
-            // An attempt of which nobody heard has done it.
-            Err(error) if is(&error, &["ImageAlreadyExistsException"]) => Ok(()),
-            Err(error) => Err(failed("ecr:PutImage", repository, error)),
-        }
+        Ok(match found.iter().find(has_tag) {
+            Some(one) if is_it(one) => Tagged::This,
+            Some(_) => Tagged::Another,
+            None => Tagged::None(found.into_iter().find(is_it)),
+        })
     }
+}
+
+/// Which image has a tag.
+enum Tagged {
+    This,
+    Another,
+    /// None; and the image that shall have it, if it is there.
+    None(Option<Image>),
 }
 
 /// What the OCI Distribution Specification takes for a tag:

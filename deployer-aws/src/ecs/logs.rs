@@ -17,6 +17,8 @@ const PAGE: i32 = 10_000;
 /// How many milliseconds later than what another instance has written a line may come to CloudWatch: agents send what they
 /// have at the latest every few seconds.
 const LATE: i64 = 30_000;
+/// How often an instance that has ended must have nothing more to say.
+const LAST: u32 = 3;
 
 /// One line with what tells it from others.
 #[derive(Clone, Debug)]
@@ -26,24 +28,33 @@ struct Event {
     line: LogLine,
 }
 
+/// What there was.
+#[derive(Debug, Default)]
+struct Page {
+    events: Vec<Event>,
+    /// When the last of all that was looked through was written, others' included.
+    newest: Option<i64>,
+}
+
 impl Site {
     pub(super) async fn read_logs(self: &Arc<Self>, query: LogQuery) -> Result<LogStream> {
         let since = query.since.map(Timestamp::as_millis);
-        let all = self.log_events(&query, since).await?;
+        let Page { events: all, newest } = self.log_events(&query, since).await?;
         let mut read = Read { from: since, known: BTreeSet::new() };
-        read.on(&all);
+        read.on(&all, newest);
         let lines = tail(all, query.tail);
         if !query.follow {
             return Ok(Box::pin(stream::iter(lines.into_iter().map(|event| Ok(event.line)))));
         }
         let site = Arc::clone(self);
-        let follow = Follow { site, query, read, ready: lines.into() };
+        let follow = Follow { site, query, read, ready: lines.into(), quiet: 0 };
         Ok(Box::pin(stream::unfold(follow, |mut follow| async move { Some((follow.next().await?, follow)) })))
     }
 
     /// Everything that was written from a time on, oldest first.
-    async fn log_events(&self, query: &LogQuery, from: Option<i64>) -> Result<Vec<Event>> {
-        let Some(group) = &self.options.log_group else { return Ok(Vec::new()) };
+    async fn log_events(&self, query: &LogQuery, from: Option<i64>) -> Result<Page> {
+        let mut found = Page::default();
+        let Some(group) = &self.options.log_group else { return Ok(found) };
         let call = self.logs.filter_log_events().log_group_name(group).limit(PAGE);
         // CloudWatch goes through all streams that it is asked for, a page at a time: not more of them than it must be.
         let call = match (self.stream_of(query), query.services.as_slice()) {
@@ -53,7 +64,6 @@ impl Site {
             }
             (None, _) => call.log_stream_name_prefix(format!("{}/", query.app)).set_start_time(from),
         };
-        let mut events = Vec::new();
         let mut pages = call.into_paginator().send();
         while let Some(page) = pages.next().await {
             let page = match page {
@@ -62,6 +72,9 @@ impl Site {
                 Err(error) => return Err(failed("logs:FilterLogEvents", group.as_str(), error)),
             };
             for event in page.events() {
+                // The first is the clock of whoever has written it, the second CloudWatch's.
+                let came = [event.timestamp(), event.ingestion_time()].into_iter().flatten().min();
+                found.newest = found.newest.max(came);
                 let Some((service, task)) = event.log_stream_name().and_then(|name| writer(query, name)) else {
                     continue;
                 };
@@ -70,11 +83,11 @@ impl Site {
                 // CloudWatch does not tell the two streams apart.
                 let line = LogLine::new(naming::instance(&service, task), OutputStream::Stdout, text);
                 let line = line.of(service).at(Timestamp::from_millis(at));
-                events.push(Event { id: event.event_id().unwrap_or_default().to_owned(), at, line });
+                found.events.push(Event { id: event.event_id().unwrap_or_default().to_owned(), at, line });
             }
         }
-        events.sort_by(|one, other| (one.at, &one.id).cmp(&(other.at, &other.id)));
-        Ok(events)
+        found.events.sort_by(|one, other| (one.at, &one.id).cmp(&(other.at, &other.id)));
+        Ok(found)
     }
 
     /// The stream of the one instance that is asked for and when that was made, if it is known.
@@ -127,19 +140,18 @@ fn tail(events: Vec<Event>, lines: Option<u32>) -> Vec<Event> {
 /// How far a stream has been read.
 #[derive(Debug)]
 struct Read {
-    /// From when on is asked next. It is CloudWatch's time: this machine's may be another.
+    /// From when on is asked next: never by this machine's clock, which may be another.
     from: Option<i64>,
     /// What was shown from then on.
     known: BTreeSet<(i64, String)>,
 }
 
 impl Read {
-    /// Goes on to the last of these events, less what may still come of other instances.
-    fn on(&mut self, events: &[Event]) {
+    /// Goes on to what was looked through, less what may still come of other instances.
+    fn on(&mut self, events: &[Event], newest: Option<i64>) {
         self.known.extend(events.iter().map(|event| (event.at, event.id.clone())));
-        if let Some((last, _)) = self.known.last() {
-            let from = last - LATE;
-            self.from = Some(self.from.map_or(from, |before| before.max(from)));
+        if let Some(from) = self.from.max(newest.map(|newest| newest - LATE)) {
+            self.from = Some(from);
             self.known = self.known.split_off(&(from, String::new()));
         }
     }
@@ -155,6 +167,8 @@ struct Follow {
     query: LogQuery,
     read: Read,
     ready: VecDeque<Event>,
+    /// How often nothing more was there since the instance has ended.
+    quiet: u32,
 }
 
 impl Follow {
@@ -164,18 +178,18 @@ impl Follow {
                 return Some(Ok(event.line));
             }
             let ended = self.site.has_ended(&self.query);
-            if !ended {
-                tokio::time::sleep(self.site.options.poll).await;
-            }
-            let events = match self.site.log_events(&self.query, self.read.from).await {
-                Ok(events) => events,
-                Err(error) => return Some(Err(error)),
-            };
-            let new: Vec<Event> = events.into_iter().filter(|event| !self.read.has(event)).collect();
-            self.read.on(&new);
-            if new.is_empty() && ended {
+            // Its last words may still be on their way.
+            if ended && self.quiet >= LAST {
                 return None;
             }
+            tokio::time::sleep(self.site.options.poll).await;
+            let page = match self.site.log_events(&self.query, self.read.from).await {
+                Ok(page) => page,
+                Err(error) => return Some(Err(error)),
+            };
+            let new: Vec<Event> = page.events.into_iter().filter(|event| !self.read.has(event)).collect();
+            self.read.on(&new, page.newest);
+            self.quiet = if ended && new.is_empty() { self.quiet + 1 } else { 0 };
             self.ready.extend(new);
         }
     }
@@ -193,19 +207,22 @@ mod tests {
     #[test]
     fn what_comes_late_is_shown_and_nothing_twice() {
         let mut read = Read { from: None, known: BTreeSet::new() };
-        read.on(&[]);
+        read.on(&[], None);
         assert_eq!(read.from, None);
-        read.on(&[event(50_000, "a"), event(100_000, "b")]);
+        read.on(&[event(50_000, "a"), event(100_000, "b")], Some(100_000));
         assert_eq!(read.from, Some(70_000));
         // Written before by another instance, and sent later.
         assert!(!read.has(&event(99_000, "c")) && read.has(&event(100_000, "b")));
-        read.on(&[event(99_000, "c")]);
+        read.on(&[event(99_000, "c")], Some(100_000));
         assert!(read.has(&event(99_000, "c")));
         // Nothing is kept for ever.
         assert_eq!(read.known.len(), 2);
         // What was asked for is not gone back behind.
         let mut since = Read { from: Some(99_000), known: BTreeSet::new() };
-        since.on(&[event(100_000, "b")]);
+        since.on(&[event(100_000, "b")], Some(100_000));
         assert_eq!(since.from, Some(99_000));
+        // What others write is not read again and again.
+        since.on(&[], Some(200_000));
+        assert_eq!((since.from, since.known.len()), (Some(170_000), 0));
     }
 }

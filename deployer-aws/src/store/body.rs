@@ -27,11 +27,13 @@ impl DynamoStore {
     /// A text as an attribute: itself, or the name of its parts, which are then kept already. Whoever dies before the
     /// attribute is kept leaves parts that nothing refers to.
     pub(super) async fn body(&self, body: String) -> Result<AttributeValue> {
-        if body.len() <= PART {
-            return Ok(text(body));
-        }
+        if body.len() <= PART { Ok(text(body)) } else { self.parts(&body).await }
+    }
+
+    /// The name of the parts of a text, which are then kept already, however long it is.
+    pub(super) async fn parts(&self, body: &str) -> Result<AttributeValue> {
         let hash = Digest::of(body.as_bytes()).as_str().to_owned();
-        let parts = parts(&body);
+        let parts = parts(body);
         let count = parts.len() as u64;
         let items = parts
             .iter()

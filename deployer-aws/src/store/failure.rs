@@ -4,6 +4,7 @@ use aws_sdk_dynamodb::error::{BuildError, ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use deployer_core::{Effect, Error, ErrorKind};
 
+use super::ATTEMPTS;
 pub(super) use crate::failure::code;
 
 /// Says an error of a call in our words.
@@ -37,6 +38,11 @@ pub(super) enum Cancelled {
 }
 
 impl Cancelled {
+    /// How often it is tried: within three seconds, and where it is too much at once, not much more often than by the engine.
+    pub(super) fn attempts(self) -> u32 {
+        if self == Self::Throttled { 3 } else { ATTEMPTS }
+    }
+
     /// The error of whoever has tried long enough. Nothing was written.
     pub(super) fn at_last(self, table: &str) -> Error {
         let error = match self {

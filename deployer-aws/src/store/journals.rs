@@ -1,5 +1,8 @@
 //! Journals, records and signals of deployments.
 
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
 use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem};
 use deployer_core::{
     Append, DeploymentId, DeploymentQuery, DeploymentRecord, Entry, Error, ErrorKind, Result, Retry, SendSignal, Signal,
@@ -121,12 +124,14 @@ impl DynamoStore {
 
     /// The entries in as few items as they fit into, and how many bytes they have there.
     async fn batches(&self, id: &DeploymentId, entries: &[Entry]) -> Result<(Vec<TransactWriteItem>, usize)> {
+        let encoded = entries.iter().map(encode).collect::<Result<Vec<String>>>()?;
+        let apart = apart(&encoded.iter().map(String::len).collect::<Vec<_>>());
         let mut items: Vec<(u64, Vec<AttributeValue>, usize)> = Vec::new();
-        for entry in entries {
-            let encoded = encode(entry)?;
-            // Of one that is kept in parts there is hardly more than its name.
-            let size = if encoded.len() > PART { NAME } else { encoded.len() };
-            let value = self.body(encoded).await?;
+        for (index, (entry, encoded)) in entries.iter().zip(encoded).enumerate() {
+            let (value, size) = match apart.contains(&index) {
+                true => (self.parts(&encoded).await?, NAME),
+                false => (text(&encoded), encoded.len()),
+            };
             match items.last_mut() {
                 Some((_, values, used)) if *used + size <= PART => {
                     values.push(value);
@@ -223,6 +228,23 @@ impl DynamoStore {
     }
 }
 
+/// Which of texts of these lengths are kept in parts: those that are too long for an item, and as many of the longest as it takes
+/// for a transaction to hold all.
+fn apart(lengths: &[usize]) -> BTreeSet<usize> {
+    let mut longest: Vec<usize> = (0..lengths.len()).collect();
+    longest.sort_by_key(|index| Reverse(lengths[*index]));
+    let (mut bytes, mut apart) = (lengths.iter().sum::<usize>(), BTreeSet::new());
+    for index in longest {
+        let length = lengths[index];
+        if length <= PART && (bytes <= BYTES || length <= NAME) {
+            break;
+        }
+        bytes -= length - NAME;
+        apart.insert(index);
+    }
+    apart
+}
+
 /// Fails unless the entries go on where the journal ends, and the record names the last of them.
 fn check_numbers(record: &DeploymentRecord, entries: &[Entry], next: u64) -> Result<()> {
     let refused = |kind, message: &'static str| Error::new(kind, message).with_resource(record.id.as_str());
@@ -244,4 +266,21 @@ fn check_numbers(record: &DeploymentRecord, entries: &[Entry], next: u64) -> Res
             .with_context("record", record.last_seq.to_string()));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_entries_are_kept_in_parts_until_a_transaction_holds_all() {
+        let apart = |lengths: &[usize]| super::apart(lengths).into_iter().collect::<Vec<_>>();
+        assert_eq!(apart(&[PART, 1_000, PART]), [0_usize; 0]);
+        assert_eq!(apart(&[1_000, PART + 1, PART]), [1]);
+        // Eleven of them are a few bytes more than 3 MB.
+        let mut many = vec![290 * 1024; 11];
+        many.push(299 * 1024);
+        assert_eq!(apart(&many), [0, 11]);
+        assert_eq!(apart(&vec![100; BYTES / 100 + 1]), [0_usize; 0], "there is nothing to be won");
+    }
 }

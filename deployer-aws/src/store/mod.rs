@@ -26,7 +26,6 @@ use serde::de::DeserializeOwned;
 use self::failure::{Cancelled, cancelled, code, complete, failed};
 use self::item::{APPS, Item, Key, number, number_of, text, text_of};
 use self::releases::pause;
-use crate::site::patient;
 
 /// How often a write is begun anew that others were in the way of.
 const ATTEMPTS: u32 = 8;
@@ -49,10 +48,11 @@ pub struct DynamoStore {
 }
 
 impl DynamoStore {
-    /// A store in this table, by the configuration of the host program.
+    /// A store in this table, by the configuration of the host program. Its retries are those of that, and never adaptive ones by
+    /// themselves: what waits for others to be throttled less renews no lease.
     #[must_use]
     pub fn new(config: &SdkConfig, table: impl Into<String>) -> Self {
-        Self { client: Client::new(&patient(config)), table: table.into(), written: Arc::default() }
+        Self { client: Client::new(config), table: table.into(), written: Arc::default() }
     }
 
     fn written(&self) -> MutexGuard<'_, HashMap<DeploymentId, (AppName, u64)>> {
@@ -104,17 +104,20 @@ impl DynamoStore {
     async fn transact(&self, writes: Vec<TransactWriteItem>) -> Result<bool> {
         // The client gives each request a token of its own: one that it sends again is carried out once.
         let call = self.client.transact_write_items().set_transact_items(Some(writes));
-        let mut last = Cancelled::Contention;
-        for attempt in 0..ATTEMPTS {
+        let mut attempts = 0;
+        loop {
             let Err(error) = call.clone().send().await else { return Ok(true) };
-            last = match cancelled(&error) {
+            let why = match cancelled(&error) {
                 Some(Cancelled::Condition) => return Ok(false),
                 Some(why) => why,
                 None => return Err(failed("dynamodb:TransactWriteItems", &self.table, error)),
             };
-            pause(attempt).await;
+            attempts += 1;
+            if attempts >= why.attempts() {
+                return Err(why.at_last(&self.table));
+            }
+            pause(attempts).await;
         }
-        Err(last.at_last(&self.table))
     }
 
     /// Writes one item. Answers whether its condition held; if not, nothing was written.
@@ -123,17 +126,21 @@ impl DynamoStore {
         key: Key,
         update: impl Fn(UpdateItemFluentBuilder) -> UpdateItemFluentBuilder,
     ) -> Result<bool> {
-        for attempt in 0..ATTEMPTS {
+        let mut attempts = 0;
+        loop {
             let call = self.client.update_item().table_name(&self.table).set_key(Some(key.attributes()));
             let Err(error) = update(call).send().await else { return Ok(true) };
             match code(&error) {
                 Some("ConditionalCheckFailedException") => return Ok(false),
                 // A transaction is writing the item, such as an append that checks the lease.
-                Some("TransactionConflictException") => pause(attempt).await,
+                Some("TransactionConflictException") => attempts += 1,
                 _ => return Err(failed("dynamodb:UpdateItem", &self.table, error)),
             }
+            if attempts >= Cancelled::Contention.attempts() {
+                return Err(Cancelled::Contention.at_last(&self.table));
+            }
+            pause(attempts).await;
         }
-        Err(Cancelled::Contention.at_last(&self.table))
     }
 
     /// That the fence is the last one granted for an application.
@@ -198,23 +205,26 @@ impl DynamoStore {
         if !self.transact(vec![fenced]).await? {
             return self.check_fence(app, fence).await.map(drop);
         }
-        let mut doomed = vec![Key::known_app(app)];
+        let (mut below, mut records) = (Vec::new(), Vec::new());
         let of_app = item::of_app(app);
         for item in self.query(&of_app, item::RELEASES, None).await? {
-            doomed.extend(self.parts_of(&item).await?);
-            doomed.push(Key::new(&of_app, text_of(&item, "sk")?));
+            below.extend(self.parts_of(&item).await?);
+            records.push(Key::new(&of_app, text_of(&item, "sk")?));
         }
         for item in self.query(&of_app, item::DEPLOYMENTS, None).await? {
-            doomed.extend(self.parts_of(&item).await?);
+            below.extend(self.parts_of(&item).await?);
             let deployment = format!("deployment#{}", text_of(&item, "deployment")?);
             for part in self.query(&deployment, "", None).await? {
-                doomed.extend(self.parts_of(&part).await?);
-                doomed.push(Key::new(&deployment, text_of(&part, "sk")?));
+                below.extend(self.parts_of(&part).await?);
+                below.push(Key::new(&deployment, text_of(&part, "sk")?));
             }
-            doomed.push(Key::new(&of_app, text_of(&item, "sk")?));
+            records.push(Key::new(&of_app, text_of(&item, "sk")?));
         }
-        // The records go last: whoever dies on the way and comes again finds what is left by them.
-        self.write_all(doomed.iter().rev().map(body::delete).collect()).await
+        // Whoever dies on the way and comes again finds what is left by the records, and the application by its name.
+        for doomed in [below, records, vec![Key::known_app(app)]] {
+            self.write_all(doomed.iter().map(body::delete).collect()).await?;
+        }
+        Ok(())
     }
 }
 

@@ -125,11 +125,11 @@ impl Cloud {
         }
         let repository = self.repositories.entry(name).or_default();
         match repository.tags.get(&tag) {
-            Some(known) if *known == digest => {
-                Err(Refusal::fair("ImageAlreadyExistsException", "Image with this digest and tag already exists"))
-            }
-            // Tags cannot be moved.
-            Some(_) => Err(Refusal::fair("ImageTagAlreadyExistsException", "the tag is another image's")),
+            // Tags cannot be moved, whichever image it is.
+            Some(_) => Err(Refusal::fair(
+                "ImageTagAlreadyExistsException",
+                "The image tag already exists and cannot be overwritten",
+            )),
             None => {
                 repository.tags.insert(tag.clone(), digest.clone());
                 repository.digests.insert(digest.clone());

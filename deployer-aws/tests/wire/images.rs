@@ -15,7 +15,7 @@ fn an_image_gets_a_further_tag_without_being_pulled() {
     let (world, app): (World, AppName) = (World::new(), APP.parse().unwrap());
     let mut cloud = Cloud::with_profile(Profile { whole: true, ..Profile::default() });
     let (first, second) = (cloud.push_image("shop", "one"), cloud.push_image("shop", "two"));
-    let lost: Strikes = "PutImage 1: reply lost, each time".parse().unwrap();
+    let lost: Strikes = "PutImage 1: reply lost, each time; PutImage 4: reply lost".parse().unwrap();
     let wire = Wire::new(&world, &app, cloud, &lost);
     simulate(async {
         let config = wire.config(&wire.process());
@@ -30,6 +30,10 @@ fn an_image_gets_a_further_tag_without_being_pulled() {
         let before = put();
         images.tag(&one, "v1.2.3").await.unwrap();
         assert_eq!(put(), before, "nothing is to be done");
+
+        // The client sends it again by itself.
+        images.tag(&two, "v2.0.0").await.unwrap();
+        assert!(put() > before + 1, "it was not sent again");
 
         let refused = async |image: &PinnedImage, tag: &str| images.tag(image, tag).await.unwrap_err().kind();
         assert_eq!(refused(&two, "v1.2.3").await, ErrorKind::AlreadyExists);

@@ -28,9 +28,24 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 pub(crate) struct Attempts {
     throttled: u32,
     others: u32,
+    /// How many of the others took all of their time.
+    timeouts: u32,
+    /// After how many such it is given up, less one.
+    spare: u32,
 }
 
 impl Attempts {
+    /// Those of a look, whose time is short, and which finds what an earlier one has found out: where a platform throttles it
+    /// may take some of them to see everything.
+    pub(super) fn of_a_look() -> Self {
+        Self { spare: 1, ..Self::default() }
+    }
+
+    /// Whether another attempt would only take as long again.
+    fn hang(self) -> bool {
+        self.timeouts > 1 + self.spare
+    }
+
     /// Counts one, and answers how long to wait before the next, if that makes sense.
     pub(super) fn failed(&mut self, error: &Error) -> Option<Duration> {
         let (count, most) = match error.kind() {
@@ -38,6 +53,7 @@ impl Attempts {
             _ => (&mut self.others, ATTEMPTS),
         };
         *count += 1;
+        self.timeouts += u32::from(error.kind() == ErrorKind::Timeout);
         if *count >= most {
             return None;
         }
@@ -187,11 +203,10 @@ impl Calls {
     pub(crate) async fn pause(&self, error: Error, attempts: &mut Attempts) -> Result<()> {
         let pause = attempts.failed(&error);
         let soon = error.retry() == Retry::Soon;
-        // One that has used up all its time twice is given the same once more, and no more: what was found out meanwhile is
-        // known, as where a platform that throttles lets a look go on slowly.
+        // One that has used up all its time is not given the same again and again.
         let hopeless = match error.kind() {
             ErrorKind::Conflict => soon,
-            ErrorKind::Timeout => soon && attempts.others > 2,
+            ErrorKind::Timeout => soon && attempts.hang(),
             _ => false,
         };
         let Some(pause) = pause.filter(|_| !hopeless) else { return Err(error) };
@@ -234,5 +249,25 @@ where
         self.check_lease()?;
         self.answer = Some((self.call)().await?);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_may_take_all_its_time_twice_and_a_look_thrice() {
+        let given_up = |mut attempts: Attempts| {
+            let hang = Error::new(ErrorKind::Timeout, "no answer").with_retry(Retry::Soon);
+            (1..).find(|_| attempts.failed(&hang).is_none() || attempts.hang())
+        };
+        assert_eq!((given_up(Attempts::default()), given_up(Attempts::of_a_look())), (Some(2), Some(3)));
+        // Other trouble before is none of that.
+        let mut attempts = Attempts::default();
+        for kind in [ErrorKind::Unavailable, ErrorKind::Unavailable, ErrorKind::Timeout] {
+            attempts.failed(&Error::new(kind, "trouble").with_retry(Retry::Soon));
+        }
+        assert!(!attempts.hang());
     }
 }

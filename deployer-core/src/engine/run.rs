@@ -146,7 +146,7 @@ impl Tools {
         for (name, service) in releases.iter().flat_map(|release| &release.services) {
             probe.insert(service.revision(name), service.effective_readiness());
         }
-        let mut attempts = Attempts::default();
+        let mut attempts = Attempts::of_a_look();
         loop {
             let request = ObserveApp::new(app.clone()).with_probe(probe.clone());
             match observe(&self.backend, &self.calls, request).await {
