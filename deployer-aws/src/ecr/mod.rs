@@ -1,10 +1,10 @@
 //! Images in ECR.
 
-mod name;
 mod platform;
 mod push;
 mod repository;
 mod scan;
+mod tag;
 mod token;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -28,9 +28,9 @@ struct Event {
     line: LogLine,
 }
 
-/// What there was.
+/// What was found in all pages.
 #[derive(Debug, Default)]
-struct Page {
+struct Found {
     events: Vec<Event>,
     /// When the last of all that was looked through was written, others' included.
     newest: Option<i64>,
@@ -39,7 +39,7 @@ struct Page {
 impl Site {
     pub(super) async fn read_logs(self: &Arc<Self>, query: LogQuery) -> Result<LogStream> {
         let since = query.since.map(Timestamp::as_millis);
-        let Page { events: all, newest } = self.log_events(&query, since).await?;
+        let Found { events: all, newest } = self.log_events(&query, since).await?;
         let mut read = Read { from: since, known: BTreeSet::new() };
         read.on(&all, newest);
         let lines = tail(all, query.tail);
@@ -52,8 +52,8 @@ impl Site {
     }
 
     /// Everything that was written from a time on, oldest first.
-    async fn log_events(&self, query: &LogQuery, from: Option<i64>) -> Result<Page> {
-        let mut found = Page::default();
+    async fn log_events(&self, query: &LogQuery, from: Option<i64>) -> Result<Found> {
+        let mut found = Found::default();
         let Some(group) = &self.options.log_group else { return Ok(found) };
         let call = self.logs.filter_log_events().log_group_name(group).limit(PAGE);
         // CloudWatch goes through all streams that it is asked for, a page at a time: not more of them than it must be.
@@ -183,12 +183,12 @@ impl Follow {
                 return None;
             }
             tokio::time::sleep(self.site.options.poll).await;
-            let page = match self.site.log_events(&self.query, self.read.from).await {
-                Ok(page) => page,
+            let found = match self.site.log_events(&self.query, self.read.from).await {
+                Ok(found) => found,
                 Err(error) => return Some(Err(error)),
             };
-            let new: Vec<Event> = page.events.into_iter().filter(|event| !self.read.has(event)).collect();
-            self.read.on(&new, page.newest);
+            let new: Vec<Event> = found.events.into_iter().filter(|event| !self.read.has(event)).collect();
+            self.read.on(&new, found.newest);
             self.quiet = if ended && new.is_empty() { self.quiet + 1 } else { 0 };
             self.ready.extend(new);
         }

@@ -112,12 +112,18 @@ impl DynamoStore {
                 Some(why) => why,
                 None => return Err(failed("dynamodb:TransactWriteItems", &self.table, error)),
             };
-            attempts += 1;
-            if attempts >= why.attempts() {
-                return Err(why.at_last(&self.table));
-            }
-            pause(attempts).await;
+            self.again(why, &mut attempts).await?;
         }
+    }
+
+    /// Waits until a write that was in somebody's way may be tried again, or says at last why it was not made.
+    async fn again(&self, why: Cancelled, attempts: &mut u32) -> Result<()> {
+        if *attempts + 1 >= why.attempts() {
+            return Err(why.at_last(&self.table));
+        }
+        pause(*attempts).await;
+        *attempts += 1;
+        Ok(())
     }
 
     /// Writes one item. Answers whether its condition held; if not, nothing was written.
@@ -133,13 +139,9 @@ impl DynamoStore {
             match code(&error) {
                 Some("ConditionalCheckFailedException") => return Ok(false),
                 // A transaction is writing the item, such as an append that checks the lease.
-                Some("TransactionConflictException") => attempts += 1,
+                Some("TransactionConflictException") => self.again(Cancelled::Contention, &mut attempts).await?,
                 _ => return Err(failed("dynamodb:UpdateItem", &self.table, error)),
             }
-            if attempts >= Cancelled::Contention.attempts() {
-                return Err(Cancelled::Contention.at_last(&self.table));
-            }
-            pause(attempts).await;
         }
     }
 

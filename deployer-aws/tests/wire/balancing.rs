@@ -3,12 +3,10 @@
 use std::time::Duration;
 
 use deployer_core::{AppSpec, Balancing, DeployOptions, Deployer, Route, Strategy};
-use deployer_testkit::{World, simulate};
+use deployer_testkit::simulate;
 
-use crate::cloud::Cloud;
-use crate::cloud::http::Wire;
-use crate::cloud::scenarios::{APP, HOST, app, web};
-use crate::cloud::strike::Strikes;
+use crate::cloud::scenarios::{HOST, app, web};
+use crate::simulated_aws;
 
 fn spec(version: &str, balancing: Balancing, drain: u64) -> AppSpec {
     let keep_warm = Duration::from_secs(3_600);
@@ -18,10 +16,7 @@ fn spec(version: &str, balancing: Balancing, drain: u64) -> AppSpec {
 
 #[test]
 fn what_a_release_says_of_the_load_balancer_comes_back_with_it() {
-    let world = World::new();
-    world.add_image("web:v1");
-    let name = APP.parse().unwrap();
-    let wire = Wire::new(&world, &name, Cloud::default(), &Strikes::default());
+    let (world, name, wire) = simulated_aws();
     // Of the target group that gets the requests: attributes, and the healthy threshold.
     let serves = || {
         wire.cloud(|cloud| {
@@ -80,10 +75,7 @@ fn what_a_release_says_of_the_load_balancer_comes_back_with_it() {
 
 #[test]
 fn what_somebody_else_has_put_into_a_rule_is_told_and_stays() {
-    let world = World::new();
-    world.add_image("web:v1");
-    let name = APP.parse().unwrap();
-    let wire = Wire::new(&world, &name, Cloud::default(), &Strikes::default());
+    let (world, _, wire) = simulated_aws();
     simulate(async {
         let deployer = Deployer::builder(wire.backend(&wire.process())).clock(world.clock()).owner("test").build();
         let first = deployer.deploy(spec("v1", Balancing::default(), 2), DeployOptions::default()).finished().await;

@@ -5,21 +5,14 @@ use std::time::Duration;
 
 use deployer_aws::{AlarmGate, TrafficGate};
 use deployer_core::{
-    AppName, DeployOptions, Deployer, DeploymentId, ErrorKind, Gate, GateQuestion, RevisionId, Strategy, Timestamp,
+    DeployOptions, Deployer, DeploymentId, ErrorKind, Gate, GateQuestion, RevisionId, Strategy, Timestamp,
 };
-use deployer_testkit::{World, simulate};
+use deployer_testkit::simulate;
 
-use crate::cloud::Cloud;
-use crate::cloud::http::{EPOCH_MILLIS, Wire};
+use crate::cloud::http::EPOCH_MILLIS;
 use crate::cloud::metrics_api::Alarm;
 use crate::cloud::scenarios::{APP, HOST, app, web};
-use crate::cloud::strike::Strikes;
-
-fn wire(world: &World) -> Wire {
-    let name: AppName = APP.parse().unwrap();
-    world.add_image("web:v1");
-    Wire::new(world, &name, Cloud::default(), &Strikes::default())
-}
+use crate::simulated_aws;
 
 /// A question of a deployment that began so many milliseconds after the simulated AWS.
 fn question(revision: &RevisionId, began: u64) -> GateQuestion {
@@ -30,8 +23,7 @@ fn question(revision: &RevisionId, began: u64) -> GateQuestion {
 
 #[test]
 fn alarms_are_asked_by_name_whatever_they_are_made_of() {
-    let world = World::new();
-    let wire = wire(&world);
+    let (_, _, wire) = simulated_aws();
     simulate(async {
         let revision: RevisionId = "web@0123456789ab".parse().unwrap();
         let config = wire.config(&wire.process());
@@ -59,8 +51,7 @@ fn alarms_are_asked_by_name_whatever_they_are_made_of() {
 
 #[test]
 fn the_load_balancers_counters_tell_what_became_of_requests_to_the_new_revision() {
-    let world = World::new();
-    let wire = wire(&world);
+    let (world, _, wire) = simulated_aws();
     simulate(async {
         let deployer = Deployer::builder(wire.backend(&wire.process())).clock(world.clock()).owner("test").build();
         let spec = app([("web", web("v1", Strategy::default()))]);

@@ -12,8 +12,20 @@ mod images;
 mod prune;
 mod records;
 
+use cloud::http::Wire;
 use cloud::proof::Proof;
-use cloud::scenarios;
+use cloud::strike::Strikes;
+use cloud::{Cloud, scenarios};
+use deployer_core::AppName;
+use deployer_testkit::World;
+
+/// A simulated AWS with the image of the scenarios, in a world of its own, and the application that is deployed to it.
+fn simulated_aws() -> (World, AppName, Wire) {
+    let (world, name): (World, AppName) = (World::new(), scenarios::APP.parse().unwrap());
+    world.add_image("web:v1");
+    let wire = Wire::new(&world, &name, Cloud::default(), &Strikes::default());
+    (world, name, wire)
+}
 
 /// How many runs are played here; `scripts/proof-aws` plays them all.
 const RUNS: u64 = 250;

@@ -1,19 +1,14 @@
 //! What ECS has of revisions that are not kept.
 
 use deployer_core::{DeployOptions, Deployer, Retention, Strategy};
-use deployer_testkit::{World, simulate};
+use deployer_testkit::simulate;
 
-use crate::cloud::Cloud;
-use crate::cloud::http::Wire;
 use crate::cloud::scenarios::{APP, app, web};
-use crate::cloud::strike::Strikes;
+use crate::simulated_aws;
 
 #[test]
 fn task_definitions_are_deregistered_with_their_releases() {
-    let world = World::new();
-    world.add_image("web:v1");
-    let name = APP.parse().unwrap();
-    let wire = Wire::new(&world, &name, Cloud::default(), &Strikes::default());
+    let (world, name, wire) = simulated_aws();
     // Those that are active, without what comes before their families.
     let active = || wire.cloud(|cloud| cloud.definitions_of(APP).map(|one| one.arn.clone()).collect::<Vec<_>>());
     simulate(async {

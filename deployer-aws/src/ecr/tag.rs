@@ -1,4 +1,4 @@
-//! Further names of images.
+//! Further tags of images.
 
 use aws_sdk_ecr::types::{Image, ImageIdentifier};
 use deployer_core::{Error, ErrorKind, PinnedImage, Result, Retry};
@@ -80,11 +80,9 @@ impl EcrRegistry {
 
     /// Which image of a repository has a tag.
     async fn tagged(&self, repository: &str, image: &PinnedImage, tag: &str) -> Result<Tagged> {
-        let ids = [
-            ImageIdentifier::builder().image_digest(image.digest.as_str()).build(),
-            ImageIdentifier::builder().image_tag(tag).build(),
-        ];
-        let call = self.0.client.batch_get_image().repository_name(repository).set_image_ids(Some(ids.to_vec()));
+        let by_digest = ImageIdentifier::builder().image_digest(image.digest.as_str()).build();
+        let by_tag = ImageIdentifier::builder().image_tag(tag).build();
+        let call = self.0.client.batch_get_image().repository_name(repository).image_ids(by_digest).image_ids(by_tag);
         let found = match call.send().await {
             Ok(found) => found.images.unwrap_or_default(),
             Err(error) if is(&error, &["RepositoryNotFoundException"]) => Vec::new(),
